@@ -1,0 +1,76 @@
+"""echovec: any language model, as the best text embedder it can be.
+
+The public names, loaded lazily: importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from echovec.embedder import Embedder
+    from echovec.errors import (
+        DependencyError,
+        EchovecError,
+        InputError,
+        ModelError,
+        NonFiniteError,
+        NotAvailableError,
+        PrecisionWarning,
+        RecipeError,
+        StorageError,
+        TemplateError,
+        TruncationWarning,
+    )
+    from echovec.recipe import Recipe, View
+    from echovec.text.template import Template
+
+_HOME = {
+    "DependencyError": "echovec.errors",
+    "EchovecError": "echovec.errors",
+    "Embedder": "echovec.embedder",
+    "InputError": "echovec.errors",
+    "ModelError": "echovec.errors",
+    "NonFiniteError": "echovec.errors",
+    "NotAvailableError": "echovec.errors",
+    "PrecisionWarning": "echovec.errors",
+    "Recipe": "echovec.recipe",
+    "RecipeError": "echovec.errors",
+    "StorageError": "echovec.errors",
+    "Template": "echovec.text.template",
+    "TemplateError": "echovec.errors",
+    "TruncationWarning": "echovec.errors",
+    "View": "echovec.recipe",
+}
+
+__all__ = [
+    "DependencyError",
+    "EchovecError",
+    "Embedder",
+    "InputError",
+    "ModelError",
+    "NonFiniteError",
+    "NotAvailableError",
+    "PrecisionWarning",
+    "Recipe",
+    "RecipeError",
+    "StorageError",
+    "Template",
+    "TemplateError",
+    "TruncationWarning",
+    "View",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'echovec' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,68 @@
+"""Every error that echovec raises on purpose, and the exit code the command line gives it.
+
+    EchovecError                    1   something went wrong that is no fault of the input
+    |-- InputError (ValueError)     2   a text, file, row or option is bad; says which, and the next step
+    |   |-- TemplateError           2   a template cannot be parsed or lacks what it needs
+    |   `-- RecipeError             2   a recipe is unknown, broken, or names another model
+    |-- NotAvailableError           3   a model or an optional dependency is not here
+    |   |-- ModelError              3   the model cannot be found, fetched, verified or read
+    |   `-- DependencyError         3   an extra is not installed; names the command that installs it
+    |-- StorageError (OSError)      4   the disk is full, read-only or broken
+    `-- NonFiniteError              1   the model gave NaN or infinity, in float32 too; names the row
+
+A message says what is wrong, the value received, and the next step.
+"""
+
+from __future__ import annotations
+
+
+class EchovecError(Exception):
+    """The root of the tree: catch this to catch everything echovec raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(EchovecError, ValueError):
+    """A text, file, row or option that cannot be used."""
+
+    exit_code = 2
+
+
+class TemplateError(InputError):
+    """A template that cannot be parsed, or that lacks a slot it needs."""
+
+
+class RecipeError(InputError):
+    """A recipe that is unknown, broken, or made for another model."""
+
+
+class NotAvailableError(EchovecError):
+    """Something that has to be installed or fetched first."""
+
+    exit_code = 3
+
+
+class ModelError(NotAvailableError):
+    """A model that cannot be found, fetched, verified or read."""
+
+
+class DependencyError(NotAvailableError, ImportError):
+    """An optional dependency that is not installed."""
+
+
+class StorageError(EchovecError, OSError):
+    """A disk that is full, read-only or broken."""
+
+    exit_code = 4
+
+
+class NonFiniteError(EchovecError):
+    """NaN or infinity in a vector, in float32 too."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were cut to the token budget; the message says how many."""
+
+
+class PrecisionWarning(UserWarning):
+    """A vector was recomputed in float32, or the precision asked for is not to be had here."""

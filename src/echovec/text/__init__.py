@@ -1,0 +1,1 @@
+"""CPU, no torch: a text becomes ids by a template, and many texts become batches."""

@@ -1,0 +1,1 @@
+"""From hidden states to vectors: pooling and what happens after it."""
