@@ -1,0 +1,68 @@
+"""The command line: one file per verb, no logic. `main` turns errors into messages and exit codes.
+
+Exit codes: 0 done, 2 bad input or option, 3 model or extra not available, 4 disk, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from echovec import __version__
+from echovec.cli import compare, demo, embed, models, recipes
+from echovec.errors import EchovecError
+
+app = typer.Typer(
+    name="echovec",
+    help="Any language model, as the best text embedder it can be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("embed")(embed.embed)
+app.command("compare")(compare.compare)
+app.command("demo")(demo.demo)
+app.command("models")(models.models)
+app.command("recipes")(recipes.recipes)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: the entry point `echovec`."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except EchovecError as error:
+        print(f"echovec: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nechovec: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader went away (`| head`): no message, and none from Python at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    # Only our own and users' warnings concern a stranger at the terminal.
+    if issubclass(category, UserWarning):
+        print(f"echovec: warning: {message}", file=sys.stderr)
