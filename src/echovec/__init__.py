@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         TemplateError,
         TruncationWarning,
     )
-    from echovec.recipe import Recipe, View
+    from echovec.recipe import Recipe
     from echovec.text.template import Template
+    from echovec.vector.view import View
 
 _HOME = {
     "DependencyError": "echovec.errors",
@@ -43,7 +44,7 @@ _HOME = {
     "Template": "echovec.text.template",
     "TemplateError": "echovec.errors",
     "TruncationWarning": "echovec.errors",
-    "View": "echovec.recipe",
+    "View": "echovec.vector.view",
 }
 
 __all__ = [

@@ -1,14 +1,14 @@
 """Every error that echovec raises on purpose, and the exit code the command line gives it.
 
     EchovecError                    1   something went wrong that is no fault of the input
-    |-- InputError (ValueError)     2   a text, file, row or option is bad; says which, and the next step
+    |-- InputError (ValueError)     2   a text, file, row or option is bad; says which
     |   |-- TemplateError           2   a template cannot be parsed or lacks what it needs
     |   `-- RecipeError             2   a recipe is unknown, broken, or names another model
-    |-- NotAvailableError           3   a model or an optional dependency is not here
+    |-- NotAvailableError           3   a model or an extra is not here
     |   |-- ModelError              3   the model cannot be found, fetched, verified or read
-    |   `-- DependencyError         3   an extra is not installed; names the command that installs it
+    |   `-- DependencyError         3   an extra is not installed; names the command
     |-- StorageError (OSError)      4   the disk is full, read-only or broken
-    `-- NonFiniteError              1   the model gave NaN or infinity, in float32 too; names the row
+    `-- NonFiniteError              1   NaN or infinity, in float32 too; names the row
 
 A message says what is wrong, the value received, and the next step.
 """
@@ -23,9 +23,16 @@ class EchovecError(Exception):
 
 
 class InputError(EchovecError, ValueError):
-    """A text, file, row or option that cannot be used."""
+    """A text, file, row or option that cannot be used.
+
+    `index` is the place of the text in the list that was given, where there is one.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class TemplateError(InputError):
@@ -57,7 +64,11 @@ class StorageError(EchovecError, OSError):
 
 
 class NonFiniteError(EchovecError):
-    """NaN or infinity in a vector, in float32 too."""
+    """NaN or infinity in a vector, in float32 too; `row` is the text's place in the list."""
+
+    def __init__(self, message: str, *, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class TruncationWarning(UserWarning):

@@ -1,0 +1,81 @@
+"""`echovec demo`: questions in plain English, answered from the standard library's docstrings."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def demo(
+    question: Annotated[
+        str | None, typer.Argument(help="Your own question, in quotes; ten fixed ones without it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")] = Path("demo"),
+    recipe: Annotated[
+        str, typer.Option(help="Recipes to show side by side, separated by commas.")
+    ] = "classical,echo",
+    top: Annotated[int, typer.Option(min=1, help="Answers to show for each question.")] = 3,
+    model: Annotated[
+        str | None, typer.Option(help="Model name, folder or GGUF file. [default: SmolLM2-135M]")
+    ] = None,
+    precision: Annotated[
+        Literal["exact", "fast"], typer.Option(help="fast: bfloat16 where the processor has it.")
+    ] = "fast",
+) -> None:
+    """Embed the docstrings of Python's standard library and ask them questions.
+
+    The vectors are saved as Parquet files; a second run reads them back.
+    """
+    from rich.console import Console
+
+    from echovec import Embedder
+    from echovec.demo import FOUND_DEPTH, QUESTIONS, Voice, answer_table, found, own_question, run
+    from echovec.errors import InputError
+
+    recipes = [name for part in recipe.split(",") if (name := part.strip())]
+    if not recipes:
+        raise InputError(f"--recipe {recipe!r} names no recipe; see `echovec recipes`")
+    questions = QUESTIONS if question is None else (own_question(question),)
+    with _phase("loading the model"):
+        embedder = Embedder.load(model, recipes[0], precision=precision)
+    answers, saved = run(
+        embedder,
+        questions,
+        recipes=recipes,
+        folder=out,
+        depth=max(top, FOUND_DEPTH),
+        voice=Voice(say=print, phase=_phase),
+    )
+    console = Console(highlight=False)
+    for answer in answers:
+        console.print()
+        console.print(answer_table(answer, num_rows=top, width=console.width))
+    print()
+    if question is None:
+        counts = (f"{name} {found(answers, name)}/{len(answers)}" for name in answers[0].hits)
+        print(f"* a right answer, chosen beforehand; in the top {FOUND_DEPTH}: {', '.join(counts)}")
+    for file in saved:
+        print(
+            f"{file.path}: {file.num_vectors:,} vectors of {file.dimension} numbers, "
+            "all finite and of unit length (checked)"
+        )
+
+
+@contextmanager
+def _phase(work: str) -> Iterator[None]:
+    """Name the work, then its time: on one line, but for a terminal's progress bar between."""
+    terminal = sys.stderr.isatty()
+    print(f"{work} ...", end="\n" if terminal else " ", flush=True)
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print(flush=True)  # so that the error starts on a line of its own
+        raise
+    print(f"{'  ' if terminal else ''}{time.monotonic() - start:.1f} s", flush=True)

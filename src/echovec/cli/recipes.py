@@ -1,0 +1,27 @@
+"""`echovec recipes`: the recipes that ship, one line for each prompt."""
+
+from __future__ import annotations
+
+
+def recipes() -> None:
+    """List the preset recipes: name, roles, prompt and pooling."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from echovec.recipe import ROLES, preset, preset_names
+
+    table = Table()
+    table.add_column("name", no_wrap=True)
+    table.add_column("role", no_wrap=True)
+    table.add_column("prompt", overflow="fold")
+    table.add_column("pooling", no_wrap=True)
+    for name in preset_names():
+        views = preset(name).views
+        alike = all(view == views[ROLES[0]] for view in views.values())
+        for number, role in enumerate(ROLES[:1] if alike else ROLES):
+            view = views[role]
+            prompt = view.template.prompt.replace("\n", "\\n")
+            shown_name = "" if number else name
+            table.add_row(shown_name, "all" if alike else role, Text(prompt), view.pooling)
+    Console(highlight=False).print(table)

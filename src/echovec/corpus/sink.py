@@ -1,0 +1,368 @@
+"""Vectors into a file, by its ending: .parquet, .npy or .jsonl; whole, or not at all.
+
+    OUT.parquet   id, text, embedding (fixed-size list of float32); the recipe in the metadata
+    OUT.npy       float32 [n, d]; beside it OUT.npy.ids.jsonl (one line a row) and the recipe
+    OUT.jsonl     {"id", "text", "embedding"} a line; beside it OUT.jsonl.recipe.json
+
+Everything goes into temporary files in OUT's folder (.echovec-*.tmp), which are flushed to the
+disk and then renamed, OUT last: where OUT is, it is complete and the files beside it are its own.
+Rows are written as they come; no format holds more than the chunk at hand.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.corpus.source import Row
+from echovec.errors import InputError, StorageError
+
+IDS_FILE = ".ids.jsonl"
+RECIPE_FILE = ".recipe.json"
+
+_FREE_SPACE = "free some space, or choose a folder on another disk"
+_NEXT_STEP = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or embed the input in parts",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EIO: "check the disk, or choose a folder on another one",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file of vectors says beside the vectors."""
+
+    recipe_json: str
+    fingerprint: str
+    keep_text: bool = True
+    flag_truncated: bool = False
+    """Whether each row says if its text was cut to the token budget: `truncated`."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows and their vectors, in one order."""
+
+    rows: Sequence[Row]
+    vectors_ND: NDArray[np.float32]
+    truncated_N: NDArray[np.bool_]
+
+
+class Format(Protocol):
+    """One kind of file. `files` are the open OUT and those beside it, by what OUT's name gets."""
+
+    beside: ClassVar[tuple[str, ...]]
+
+    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None: ...
+
+    def write(self, chunk: Chunk) -> None:
+        """Append the chunk's rows."""
+
+    def close(self) -> None:
+        """Write what stands at the end; the files stay open."""
+
+
+class Sink:
+    """Write chunks to `out`; a context manager that renames when left well, and else cleans up.
+
+    Raises:
+        InputError: see `check_out`; or no row was ever written.
+        StorageError: the disk is full, read-only or broken; nothing is left behind.
+    """
+
+    def __init__(self, out: str | Path, contents: Contents, *, overwrite: bool = False) -> None:
+        check_out(out, overwrite=overwrite)
+        self.out = Path(out)
+        self._contents = contents
+        self._kind = FORMATS[self.out.suffix.lower()]
+        self._format: Format | None = None
+        self._files: dict[str, IO[bytes]] = {}
+        self._temporary: dict[str, Path] = {}
+
+    def __enter__(self) -> Sink:
+        try:
+            with _storage_errors(self.out):
+                # OUT is the last in this order, and so the last to be renamed.
+                for suffix in (*self._kind.beside, ""):
+                    self._files[suffix] = self._open(suffix)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, chunk: Chunk) -> None:
+        """Append `chunk`; the first one decides the dimension."""
+        with _storage_errors(self.out):
+            if self._format is None:
+                self._format = self._kind(self._files, self._contents, chunk.vectors_ND.shape[1])
+            self._format.write(chunk)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _open(self, suffix: str) -> IO[bytes]:
+        # Not tempfile: its files are for the owner's eyes only, and stay so after the rename.
+        path = self._target(suffix).parent / f".echovec-{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)
+        self._temporary[suffix] = path
+        return os.fdopen(descriptor, "wb")
+
+    def _target(self, suffix: str) -> Path:
+        # The file that a link points to is written, and the link stays.
+        return Path(os.path.realpath(f"{self.out}{suffix}"))
+
+    def _finish(self) -> None:
+        if self._format is None:
+            raise InputError(f"{self.out} is not written: there are no rows to write to it")
+        with _storage_errors(self.out):
+            self._format.close()
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            self._rename()
+
+    def _rename(self) -> None:
+        with ExitStack() as undo:
+            if self._kind.beside:
+                # Old files step aside first, OUT before those beside it: at no moment does an
+                # OUT stand beside files of another run.
+                for suffix in ("", *self._kind.beside):
+                    if self._target(suffix).exists():
+                        aside = self._temporary[suffix].with_suffix(".old.tmp")
+                        os.replace(self._target(suffix), aside)
+                        undo.callback(_put_back, aside, self._target(suffix))
+            for suffix in (*self._kind.beside, ""):
+                os.replace(self._temporary[suffix], self._target(suffix))
+                if self._kind.beside:
+                    undo.callback(_remove, self._target(suffix))
+            undo.pop_all()
+        for path in self._temporary.values():
+            _remove(path.with_suffix(".old.tmp"))
+
+    def _discard(self) -> None:
+        """Close and remove what is temporary; after `_finish` there is nothing left to remove."""
+        if self._format is not None:
+            with suppress(OSError, ValueError):  # a disk that is full, a file that is closed
+                self._format.close()
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
+        for path in self._temporary.values():
+            _remove(path)
+
+
+def _put_back(aside: Path, target: Path) -> None:
+    with suppress(OSError):
+        os.replace(aside, target)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _storage_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(out, error) from error
+
+
+def _storage_error(out: Path, error: OSError) -> StorageError:
+    step = _NEXT_STEP.get(error.errno or 0, "check the folder and its disk, then run again")
+    return StorageError(f"cannot write {out}: {error.strerror or error}; {step}")
+
+
+def check_out(
+    out: str | Path, *, overwrite: bool = False, inputs: Sequence[str | Path] = ()
+) -> None:
+    """Find what can be wrong with OUT before the work starts; writes nothing.
+
+    Raises:
+        InputError: an unknown ending, a folder that is not there, an existing file without
+            `overwrite`, or a file that is also among `inputs`.
+        StorageError: the folder cannot be written to.
+    """
+    out = Path(out)
+    kind = FORMATS.get(out.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f'{out}: the ending "{out.suffix}" is not known; '
+            f"name the output with one of {', '.join(FORMATS)}"
+        )
+    try:
+        _check_folder(out.parent)
+        for suffix in ("", *kind.beside):
+            _check_target(Path(f"{out}{suffix}"), overwrite, inputs)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise _storage_error(out, error) from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise InputError(
+            f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
+        )
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; choose another place for the output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"the folder {folder} cannot be written to; choose another one")
+
+
+def _check_target(path: Path, overwrite: bool, inputs: Sequence[str | Path]) -> None:
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise InputError(f"{path} is there and not a file; choose another name for the output")
+    for name in inputs:
+        if Path(name).exists() and path.samefile(name):
+            raise InputError(f"{path} is also an input; choose another name for the output")
+    if not overwrite:
+        raise InputError(f"{path} exists; replace it with --overwrite, or choose another name")
+
+
+# --- the three formats ---
+
+
+class _Parquet:
+    beside: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._contents, self._dimension = contents, dimension
+        fields = [pa.field("id", pa.string(), nullable=False)]
+        if contents.keep_text:
+            fields.append(pa.field("text", pa.string(), nullable=False))
+        fields.append(pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False))
+        if contents.flag_truncated:
+            fields.append(pa.field("truncated", pa.bool_(), nullable=False))
+        metadata = {
+            "echovec.recipe": contents.recipe_json,
+            "echovec.fingerprint": contents.fingerprint,
+        }
+        self._schema = pa.schema(fields, metadata=metadata)
+        # Numbers that hardly ever repeat: a dictionary only costs.
+        self._writer = pq.ParquetWriter(
+            files[""], self._schema, use_dictionary=False, compression="zstd"
+        )
+
+    def write(self, chunk: Chunk) -> None:
+        import pyarrow as pa
+
+        flat = pa.array(np.ascontiguousarray(chunk.vectors_ND, dtype=np.float32).ravel())
+        columns = {
+            "id": pa.array([row.id for row in chunk.rows], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, self._dimension),
+        }
+        if self._contents.keep_text:
+            columns["text"] = pa.array([row.text for row in chunk.rows], pa.string())
+        if self._contents.flag_truncated:
+            columns["truncated"] = pa.array(chunk.truncated_N)
+        arrays = [columns[name] for name in self._schema.names]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Npy:
+    beside: ClassVar[tuple[str, ...]] = (IDS_FILE, RECIPE_FILE)
+
+    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
+        self._file, self._ids = files[""], files[IDS_FILE]
+        self._contents, self._dimension, self._num_rows = contents, dimension, 0
+        _write_recipe(files, contents)
+        self._write_header()
+
+    def _write_header(self) -> int:
+        # numpy pads the header so that the first axis can grow without moving the data.
+        shape = (self._num_rows, self._dimension)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+    def write(self, chunk: Chunk) -> None:
+        self._num_rows += len(chunk.rows)
+        self._file.write(np.ascontiguousarray(chunk.vectors_ND, dtype="<f4").data)
+        for fields in _row_fields(chunk, self._contents):
+            self._ids.write(_json_line(fields))
+
+    def close(self) -> None:
+        end, size = self._file.tell(), self._num_rows * self._dimension * 4
+        start = self._write_header()
+        assert end == start + size, f"{end} bytes in the file, {start} + {size} by its header"
+        self._file.seek(end)
+
+
+class _Jsonl:
+    beside: ClassVar[tuple[str, ...]] = (RECIPE_FILE,)
+
+    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
+        self._file, self._contents = files[""], contents
+        _write_recipe(files, contents)
+
+    def write(self, chunk: Chunk) -> None:
+        numbers = np.asarray(chunk.vectors_ND, dtype=np.float32).tolist()
+        for fields, vector in zip(_row_fields(chunk, self._contents), numbers, strict=True):
+            # Nine digits give back every float32; json's own would be the seventeen of a float64.
+            embedding = ", ".join(map("%.9g".__mod__, vector)).encode()
+            line = _json_line(fields)
+            self._file.write(line[:-2] + b', "embedding": [' + embedding + b"]}\n")
+
+    def close(self) -> None:
+        """Nothing stands at the end."""
+
+
+def _row_fields(chunk: Chunk, contents: Contents) -> Iterator[dict[str, Any]]:
+    for row, truncated in zip(chunk.rows, chunk.truncated_N.tolist(), strict=True):
+        fields: dict[str, Any] = {"id": row.id}
+        if contents.keep_text:
+            fields["text"] = row.text
+        if contents.flag_truncated:
+            fields["truncated"] = truncated
+        yield fields
+
+
+def _json_line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def _write_recipe(files: dict[str, IO[bytes]], contents: Contents) -> None:
+    files[RECIPE_FILE].write(contents.recipe_json.rstrip("\n").encode() + b"\n")
+
+
+FORMATS: dict[str, Callable[..., Format] | Any] = {
+    ".parquet": _Parquet,
+    ".npy": _Npy,
+    ".jsonl": _Jsonl,
+}

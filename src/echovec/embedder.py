@@ -1,0 +1,486 @@
+"""Embedder: a recipe, a tokenizer and a backbone composed; texts in, unit vectors out.
+
+    text --Renderer--> Rendered --plan--> Batch --Backbone--> h_TD --pooling--> z_SD --> vectors
+    |---------------- prepare ----------------|----------------- forward ----------|
+
+`prepare` needs no device and `forward` no text: evaluation, serving, corpus jobs and training all
+use this seam. `encode` is both, with identical texts computed once and the order restored.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from echovec import __version__
+from echovec.compute import compute
+from echovec.errors import (
+    InputError,
+    NonFiniteError,
+    StorageError,
+    TruncationWarning,
+)
+from echovec.model.backbone import Backbone
+from echovec.model.load import Precision, load_model, pick_device, pick_dtype
+from echovec.model.plain import PlainBackbone
+from echovec.recipe import ROLES, ModelIdentity, Recipe, Role, as_recipe, with_limits
+from echovec.saved import (
+    MODEL_FOLDER,
+    RECIPE_FILE,
+    check_same_model,
+    saved_model,
+    saved_recipe,
+)
+from echovec.text.batch import Batch, plan
+from echovec.text.check import text_problem
+from echovec.text.render import Renderer
+from echovec.text.template import Template
+from echovec.text.tokenizer import HFTokenizer, Tokenizer
+from echovec.vector.pooling import POOLINGS
+from echovec.vector.similarity import cosine, cosine_pairwise
+from echovec.vector.transform import Normalize, Truncate
+
+Vectors = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+AnyRecipe = Recipe | Template | str | Path
+
+_BATCH_TOKENS = {"cuda": 16_384, "mps": 4_096, "cpu": 2_048}
+
+
+class Options(TypedDict, total=False):
+    """What `encode` takes beside texts and role; its docstring explains each."""
+
+    instruction: str | None
+    batch_tokens: int | None
+    batch_size: int | None
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    show_progress_bar: bool | None
+
+
+class Embedder:
+    """Embeds texts with a causal language model.
+
+    Make one with `Embedder.load` (from disk or hub) or `Embedder.from_model` (a model already in
+    memory); the constructor takes the parts themselves.
+
+    Args:
+        recipe: how texts are embedded: a Recipe, a Template, a preset's name, or a recipe file.
+        tokenizer: text -> ids.
+        backbone: ids -> hidden states.
+        model_name: what people call the model.
+        model_path: what plain `from_pretrained` loads it from; None if it lives in memory only.
+    """
+
+    def __init__(
+        self,
+        recipe: AnyRecipe,
+        tokenizer: Tokenizer,
+        backbone: Backbone,
+        *,
+        model_name: str = "in memory",
+        model_path: Path | str | None = None,
+    ) -> None:
+        self._definition = as_recipe(recipe)
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self._model_name = model_name
+        self._model_path = model_path
+        self._renderers = {
+            role: Renderer(
+                self._definition.views[role].template,
+                tokenizer,
+                max_tokens=self._definition.max_tokens,
+                max_positions=backbone.max_positions,
+            )
+            for role in ROLES
+        }
+
+    # -- where embedders come from ------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        recipe: AnyRecipe | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        precision: Precision | None = None,
+        max_tokens: int | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Embedder:
+        """Load a model and make an embedder of it.
+
+        Args:
+            model: None for the default model (SmolLM2-135M-Instruct), a hub name, a local model
+                folder, a .gguf file, or a folder written by `save`.
+            recipe: how texts are embedded; by default "echo", or the saved folder's own.
+            device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
+            dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
+            precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
+                multiplies it natively, and float32 with a warning where it does not.
+            max_tokens: budget per copy of a text, in tokens; by default the recipe's (512).
+            revision: branch, tag or commit of a hub name.
+            trust_remote_code: whether Python code that comes with the model may run.
+
+        Raises:
+            ModelError: the model cannot be found, fetched or read.
+            RecipeError: the recipe is unknown, or belongs to a model with another hash.
+            InputError: an option is not usable.
+        """
+        saved = saved_recipe(model)
+        if saved is not None:
+            recipe = saved if recipe is None else recipe
+            model = saved_model(Path(str(model)), saved)
+        bound = as_recipe("echo" if recipe is None else recipe)
+        chosen_device = pick_device(device)
+        if dtype is None and precision is None and bound.dtype is not None:
+            dtype = bound.dtype
+        chosen_dtype = pick_dtype(dtype, precision, chosen_device)
+        backbone, tokenizer, source = load_model(
+            model,
+            device=chosen_device,
+            dtype=chosen_dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
+        name = source.name if isinstance(source, Path) else source
+        embedder = cls(
+            with_limits(bound, max_tokens),
+            HFTokenizer(tokenizer),
+            backbone,
+            model_name=bound.model.name if bound.model else name,
+            model_path=source,
+        )
+        if bound.model is not None:
+            check_same_model(bound, embedder.identity, backbone.dtype)
+        return embedder
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, recipe: AnyRecipe = "echo") -> Embedder:
+        """An embedder around a causal language model that is already in memory.
+
+        The weights are shared, not copied, and the model, its configuration and its tokenizer
+        stay as they are: one model generates and embeds (the paper's closing point).
+
+        Args:
+            model: a Hugging Face causal model, with or without its LM head, on any device.
+            tokenizer: its tokenizer.
+            recipe: how texts are embedded.
+        """
+        name = str(getattr(model, "name_or_path", "") or "") or "in memory"
+        path = name if Path(name).is_dir() else None
+        return cls(
+            recipe,
+            HFTokenizer(tokenizer),
+            PlainBackbone(model),
+            model_name=Path(name).name,
+            model_path=Path(path) if path else None,
+        )
+
+    def with_recipe(self, recipe: AnyRecipe, *, max_tokens: int | None = None) -> Embedder:
+        """Another recipe on the same model in memory; nothing is loaded or copied."""
+        return Embedder(
+            with_limits(replace(as_recipe(recipe), model=None, dtype=None), max_tokens),
+            self.tokenizer,
+            self.backbone,
+            model_name=self._model_name,
+            model_path=self._model_path,
+        )
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in each vector."""
+        dim = self.backbone.dim
+        for transform in self._definition.transforms:
+            dim = min(dim, transform.dim) if isinstance(transform, Truncate) else dim
+        return dim
+
+    @property
+    def model_path(self) -> Path | str | None:
+        """What plain `AutoModel` and `AutoTokenizer` load the model from; None if in memory only.
+
+        A local folder (`Path`), or the hub name for a model of the hub.
+        """
+        return self._model_path
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Which model and tokenizer this is, by hash.
+
+        Hashing the weights takes about a second per GB and core, once, when first asked for.
+        """
+        renderers = self._renderers.values()
+        return ModelIdentity(
+            name=self._model_name,
+            hash=self.backbone.weights_hash(),
+            tokenizer_hash=self.tokenizer.fingerprint,
+            bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
+            eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
+            path=None if self._model_path is None else str(self._model_path),
+        )
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe bound to this model: hashes, token ids, dtype, versions."""
+        libraries = ("torch", "transformers", "tokenizers")
+        versions = {
+            "echovec": __version__,
+            **{name: version(name) for name in libraries},
+            "python": platform.python_version(),
+        }
+        return replace(
+            self._definition, model=self.identity, dtype=self.backbone.dtype, versions=versions
+        )
+
+    def __repr__(self) -> str:
+        shown = f"{self._definition.name!r} on {self._model_name}"
+        return f"<Embedder {shown}, {self.dimension} dimensions, {self.backbone.dtype}>"
+
+    # -- the seam -----------------------------------------------------------------------------
+
+    def prepare(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role | None = None,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+    ) -> list[Batch]:
+        """Texts to batches, longest first; `Batch.order_S` holds places in `texts`. No torch.
+
+        Args:
+            texts: what to embed.
+            role: "query", "document", or None for both sides alike.
+            instruction: fills the template's `{instruction}`.
+            batch_tokens: tokens per batch, padding included.
+            batch_size: texts per batch at most.
+
+        Raises:
+            InputError: a text cannot be embedded; `index` is its place.
+        """
+        rendered = self._renderer(role).render(texts, instruction)
+        return plan(
+            rendered, batch_tokens=batch_tokens or self._batch_tokens, batch_size=batch_size
+        )
+
+    def forward(self, batch: Batch, *, role: Role | None = None, float32: bool = False) -> Tensor:
+        """One batch to vectors z_SD: float32 [S, dimension], in the batch's order, not normalised.
+
+        Differentiable where gradients are on. A row may be non-finite: `encode` checks.
+        """
+        view = self._definition.views[role or "symmetric"]
+        (h_TD,) = self.backbone.forward(batch, (view.layer,), float32=float32)
+        z_SD = POOLINGS[view.pooling](h_TD, torch.from_numpy(batch.spans_S2).to(h_TD.device))
+        for transform in self._definition.transforms:
+            z_SD = transform(z_SD)
+        return z_SD
+
+    # -- the public verbs ---------------------------------------------------------------------
+
+    @overload
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        role: Role | None = ...,
+        return_truncated: Literal[False] = ...,
+        **options: Unpack[Options],
+    ) -> Vectors: ...
+    @overload
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        role: Role | None = ...,
+        return_truncated: Literal[True],
+        **options: Unpack[Options],
+    ) -> tuple[Vectors, Flags]: ...
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        role: Role | None = None,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        show_progress_bar: bool | None = None,
+        return_truncated: bool = False,
+    ) -> Vectors | tuple[Vectors, Flags]:
+        """Embed texts.
+
+        Args:
+            texts: one text, or a list of them. Any valid Unicode that is not empty.
+            role: "query", "document", or None for both sides alike (similarity, clustering).
+            instruction: what the vectors are for; only for recipes that take one.
+            batch_tokens: tokens per batch, padding included; by default 2,048 on CPU and 16,384
+                on CUDA. A batch that does not fit into memory is halved until it does.
+            batch_size: texts per batch at most; by default as many as `batch_tokens` allows.
+            normalize_embeddings: unit length (on by default; sentence-transformers has it off).
+            truncate_dim: keep the first numbers of each vector only, before normalising.
+            show_progress_bar: True, False, or None: on a terminal, after half a second.
+            return_truncated: also return which texts were cut, instead of warning.
+
+        Returns:
+            float32 [n, d] for a list, [d] for a single text; always finite. With
+            `return_truncated`, also bool [n] (or [] for a single text).
+
+        Raises:
+            InputError: a text cannot be embedded; the message and `index` name it.
+            NonFiniteError: the model gave NaN or infinity, in float32 too.
+        """
+        single = isinstance(texts, str)
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        _check_texts(rows)
+        unique = list(dict.fromkeys(rows))
+        try:
+            vectors, truncated = self._encode_unique(
+                unique, role, instruction, batch_tokens, batch_size, show_progress_bar
+            )
+        except (InputError, NonFiniteError) as error:
+            raise _in_callers_list(error, unique, rows) from error.__cause__
+        if truncate_dim is not None:
+            vectors = Truncate(truncate_dim)(vectors)
+        if normalize_embeddings:
+            vectors = Normalize()(vectors)
+        place = {text: i for i, text in enumerate(unique)}
+        inverse = np.array([place[text] for text in rows], dtype=np.int64)
+        result, cut = vectors.numpy()[inverse], truncated[inverse]
+        if cut.any() and not return_truncated:
+            warnings.warn(self._truncation(cut), TruncationWarning, stacklevel=2)
+        if single:
+            result, cut = result[0], cut[0]
+        return (result, cut) if return_truncated else result
+
+    def encode_query(self, texts: str | Sequence[str], **options: Unpack[Options]) -> Vectors:
+        """`encode` for the side that asks, e.g. `encode_query(texts, instruction="...")`."""
+        return self.encode(texts, role="query", **options)
+
+    def encode_document(self, texts: str | Sequence[str], **options: Unpack[Options]) -> Vectors:
+        """`encode` for the side that is searched."""
+        return self.encode(texts, role="document", **options)
+
+    def similarity(self, a: Vectors, b: Vectors) -> Vectors:
+        """Cosine of every vector of `a` [n, d] (or [d]) with every one of `b`: float32 [n, m]."""
+        return cosine(a, b)
+
+    def similarity_pairwise(self, a: Vectors, b: Vectors) -> Vectors:
+        """Cosine of each row of `a` with the same row of `b`: float32 [n]."""
+        return cosine_pairwise(a, b)
+
+    def save(self, folder: str | Path, *, include_model: bool | None = None) -> Path:
+        """Write the recipe, and the model where it has to be; `Embedder.load(folder)` reads it.
+
+        Args:
+            folder: where to; made if it is not there.
+            include_model: also write weights and tokenizer (in the dtype they are in). By
+                default only for a model that lives in memory alone: others are named, with
+                their hash, and loaded from where they are.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        folder = Path(folder)
+        if include_model is None:
+            include_model = self._model_path is None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if include_model:
+                self._save_model(folder / MODEL_FOLDER)
+            unfinished = folder / f"{RECIPE_FILE}.unfinished"
+            unfinished.write_text(self.recipe.to_json() + "\n", "utf-8")
+            unfinished.replace(folder / RECIPE_FILE)
+        except OSError as error:
+            raise StorageError(
+                f"cannot save to {folder}: {error.strerror or error}; free space or choose "
+                "another folder"
+            ) from error
+        return folder
+
+    # -- inside -------------------------------------------------------------------------------
+
+    @property
+    def _batch_tokens(self) -> int:
+        device = getattr(getattr(self.backbone, "model", None), "device", None)
+        return _BATCH_TOKENS.get(getattr(device, "type", "cpu"), _BATCH_TOKENS["cpu"])
+
+    def _renderer(self, role: Role | None) -> Renderer:
+        if role is not None and role not in ROLES:
+            raise InputError(f"role={role!r}; there are 'query', 'document', or None for neither")
+        return self._renderers[role or "symmetric"]
+
+    def _encode_unique(
+        self,
+        texts: list[str],
+        role: Role | None,
+        instruction: str | None,
+        batch_tokens: int | None,
+        batch_size: int | None,
+        show_progress_bar: bool | None,
+    ) -> tuple[Tensor, Flags]:
+        if not texts:
+            return torch.zeros(0, self.dimension), np.zeros(0, dtype=np.bool_)
+        batches = self.prepare(
+            texts,
+            role=role,
+            instruction=instruction,
+            batch_tokens=batch_tokens,
+            batch_size=batch_size,
+        )
+        return compute(
+            partial(self.forward, role=role), batches, show_progress_bar=show_progress_bar
+        )
+
+    def _truncation(self, truncated: Flags) -> str:
+        limit = self._definition.max_tokens
+        return (
+            f"{int(truncated.sum()):,} of {len(truncated):,} texts were cut to the budget of "
+            f"{limit} tokens per copy, or to the model's limit of {self.backbone.max_positions} "
+            "for the prompt; raise max_tokens, or split the texts"
+        )
+
+    def _save_model(self, folder: Path) -> None:
+        if not isinstance(self.backbone, PlainBackbone) or not isinstance(
+            self.tokenizer, HFTokenizer
+        ):
+            raise InputError("only Hugging Face models can be saved with their weights")
+        self.backbone.model.save_pretrained(folder)
+        self.tokenizer.inner.save_pretrained(folder)
+
+
+def _check_texts(rows: list[Any]) -> None:
+    for index, text in enumerate(rows):
+        if problem := text_problem(text):
+            raise InputError(f"texts[{index}] {problem}; drop it or give it words", index=index)
+
+
+def _in_callers_list(
+    error: InputError | NonFiniteError, unique: list[str], rows: list[str]
+) -> InputError | NonFiniteError:
+    """The same error, naming the text's first place in the caller's list."""
+    place = error.index if isinstance(error, InputError) else error.row
+    if place is None:
+        return error
+    first = rows.index(unique[place])
+    said = str(error).replace(f"texts[{place}]", f"texts[{first}]", 1)
+    if isinstance(error, InputError):
+        return InputError(said, index=first)
+    return NonFiniteError(said, row=first)

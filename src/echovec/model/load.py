@@ -1,0 +1,180 @@
+"""Load: a model by name, folder or GGUF file, on a device, in a dtype.
+
+Rules at this door: `trust_remote_code` is False unless the caller says otherwise (left unset,
+transformers asks on the terminal), and weights are read from safetensors and GGUF only, since
+pickled weights can run code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from echovec.errors import InputError, ModelError, PrecisionWarning
+from echovec.model import store
+from echovec.model.plain import PlainBackbone
+
+Precision = Literal["exact", "fast"]
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def load_model(
+    model: str | Path | None,
+    *,
+    device: str,
+    dtype: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PlainBackbone, Any, Path | str]:
+    """Load a backbone and its tokenizer.
+
+    Args:
+        model: None (the default model), a hub name, a local folder, or a .gguf file.
+        device: a torch device.
+        dtype: a floating dtype of torch, by name.
+        revision: a branch, tag or commit of a hub name.
+        trust_remote_code: whether Python code that comes with the model may be run.
+
+    Returns:
+        The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
+
+    Raises:
+        ModelError: not found, not to be fetched, or not in safetensors or GGUF.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    source = resolve(model)
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if not isinstance(source, Path):
+        common |= {"revision": revision, "local_files_only": store.is_offline()}
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
+            loaded = AutoModel.from_pretrained(
+                str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explain(error, source) from error
+    return PlainBackbone(loaded.to(device).eval()), tokenizer, source
+
+
+def resolve(model: str | Path | None) -> Path | str:
+    """A local folder for whatever names a model, or the hub name itself.
+
+    Raises:
+        ModelError: a path that does not exist, or a folder without safetensors.
+    """
+    if model is None:
+        return store.default_model()
+    path = Path(model).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such file: {path}")
+        return store.convert_gguf(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} is no model folder: it has no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(
+                f"{path} has no .safetensors file; only safetensors and GGUF are read, because "
+                "pickled weights can run code. Save it again with safe_serialization=True"
+            )
+        return path
+    name = str(model)
+    if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"no such model folder: {path}")
+    return name
+
+
+def pick_device(device: str | None) -> str:
+    """The device asked for, else cuda, else mps, else cpu; InputError if it is not there."""
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={device!r}: this torch sees no CUDA device; use device='cpu'")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device={device!r}: this torch sees no MPS device; use device='cpu'")
+    try:
+        return str(torch.device(device))
+    except RuntimeError:
+        raise InputError(f"device={device!r} is no device; use cpu, cuda, cuda:1 or mps") from None
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the device has bfloat16 matrix instructions, so that it is faster there."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.get_device_capability(device)[0] >= 8)
+    if device == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+    return device == "mps"
+
+
+def pick_dtype(dtype: str | torch.dtype | None, precision: Precision | None, device: str) -> str:
+    """The dtype to compute in, by name; InputError if the two options disagree or are unknown."""
+    if precision not in (None, "exact", "fast"):
+        raise InputError(f"precision={precision!r}; there are 'exact' and 'fast'")
+    if dtype is not None:
+        if precision is not None:
+            raise InputError(
+                f"dtype={dtype!r} and precision={precision!r} say the same thing twice; give one"
+            )
+        name = str(dtype).removeprefix("torch.")
+        if name not in DTYPES:
+            raise InputError(f"dtype={name!r}; there are {', '.join(DTYPES)}")
+        return name
+    if precision == "exact" or (precision is None and device == "cpu"):
+        return "float32"
+    if multiplies_bfloat16(device):
+        return "bfloat16"
+    if precision == "fast":
+        warnings.warn(
+            f"{device} has no native bfloat16, so 'fast' would be slower: computing in float32",
+            PrecisionWarning,
+            stacklevel=3,
+        )
+    return "float32"
+
+
+def _explain(error: Exception, source: Path | str) -> ModelError:
+    said = str(error).strip().splitlines()
+    first = said[0] if said else type(error).__name__
+    if "trust_remote_code" in str(error):
+        hint = (
+            "this model comes with Python code of its own, which is not run unless you ask: "
+            "Embedder.load(..., trust_remote_code=True)"
+        )
+    elif isinstance(source, Path):
+        hint = "check the folder, or fetch the model again"
+    elif store.is_offline():
+        hint = (
+            "ECHOVEC_OFFLINE or HF_HUB_OFFLINE is set and the model is not in the hub's cache; "
+            "fetch it once online, or give a local folder"
+        )
+    else:
+        hint = "check the name and the connection, or give a local folder or .gguf file"
+    return ModelError(f"cannot load the model {str(source)!r}: {first}; {hint}")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers while a model is read."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

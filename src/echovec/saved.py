@@ -1,0 +1,59 @@
+"""Saved: an embedder's folder on disk, `recipe.json` and, where it has to be, `model/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from echovec.errors import RecipeError
+from echovec.recipe import ModelIdentity, Recipe
+
+RECIPE_FILE = "recipe.json"
+MODEL_FOLDER = "model"
+
+
+def saved_recipe(model: str | Path | None) -> Recipe | None:
+    """The recipe of a saved folder; None if `model` names something else."""
+    file = Path(model) / RECIPE_FILE if model is not None else None
+    if file is None or not file.is_file():
+        return None
+    return Recipe.from_json(file.read_text("utf-8"), where=str(file))
+
+
+def saved_model(folder: Path, recipe: Recipe) -> str | Path:
+    """What to load the model of a saved folder from.
+
+    Raises:
+        RecipeError: it was saved without its weights and names no place to load them from.
+    """
+    if (folder / MODEL_FOLDER).is_dir():
+        return folder / MODEL_FOLDER
+    if recipe.model is None or recipe.model.path is None:
+        raise RecipeError(
+            f"{folder} names no model to load; give one: "
+            f"Embedder.load(model, recipe={str(folder)!r})"
+        )
+    return recipe.model.path
+
+
+def check_same_model(bound: Recipe, found: ModelIdentity, dtype: str) -> None:
+    """Refuse to use a recipe with another model than it was made for.
+
+    Weights rounded to another dtype are other weights, so they are compared only when the dtype
+    is the recipe's own; the fingerprint tells the others apart.
+
+    Raises:
+        RecipeError: the weights or the tokenizer differ; both hashes are named.
+    """
+    wanted = bound.model
+    if wanted is None:
+        return
+    compared = [("tokenizer", wanted.tokenizer_hash, found.tokenizer_hash)]
+    if bound.dtype == dtype:
+        compared.append(("weights", wanted.hash, found.hash))
+    for what, want, have in compared:
+        if want != have:
+            raise RecipeError(
+                f"recipe {bound.name!r} was made for {wanted.name} with {what} {want[:19]}..., "
+                f"but here they are {have[:19]}...; load that model, or take the recipe's "
+                "template alone: Embedder.load(model, recipe=recipe.views['query'].template)"
+            )
