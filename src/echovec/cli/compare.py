@@ -21,17 +21,19 @@ def compare(
         typer.Option(help="One more recipe beside classical and echo; may be repeated."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file. [default: SmolLM2-135M]")
+        str | None,
+        typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
     precision: Annotated[
         Literal["exact", "fast"] | None,
         typer.Option(help="fast: bfloat16 where the processor has it."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. [default: the best one here]")
+        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. [default: by device]")
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16; by default what suits the device."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:

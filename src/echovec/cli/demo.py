@@ -22,7 +22,8 @@ def demo(
     ] = "classical,echo",
     top: Annotated[int, typer.Option(min=1, help="Answers to show for each question.")] = 3,
     model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file. [default: SmolLM2-135M]")
+        str | None,
+        typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
     precision: Annotated[
         Literal["exact", "fast"], typer.Option(help="fast: bfloat16 where the processor has it.")

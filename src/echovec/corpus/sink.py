@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ _NEXT_STEP = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or embed the input in parts",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
@@ -153,10 +154,10 @@ class Sink:
                 for suffix in ("", *self._kind.beside):
                     if self._target(suffix).exists():
                         aside = self._temporary[suffix].with_suffix(".old.tmp")
-                        os.replace(self._target(suffix), aside)
+                        self._target(suffix).replace(aside)
                         undo.callback(_put_back, aside, self._target(suffix))
             for suffix in (*self._kind.beside, ""):
-                os.replace(self._temporary[suffix], self._target(suffix))
+                self._temporary[suffix].replace(self._target(suffix))
                 if self._kind.beside:
                     undo.callback(_remove, self._target(suffix))
             undo.pop_all()
@@ -177,7 +178,7 @@ class Sink:
 
 def _put_back(aside: Path, target: Path) -> None:
     with suppress(OSError):
-        os.replace(aside, target)
+        aside.replace(target)
 
 
 def _remove(path: Path) -> None:
@@ -301,7 +302,7 @@ class _Npy:
         self._file, self._ids = files[""], files[IDS_FILE]
         self._contents, self._dimension, self._num_rows = contents, dimension, 0
         _write_recipe(files, contents)
-        self._write_header()
+        self._start = self._write_header()
 
     def _write_header(self) -> int:
         # numpy pads the header so that the first axis can grow without moving the data.
@@ -318,10 +319,7 @@ class _Npy:
             self._ids.write(_json_line(fields))
 
     def close(self) -> None:
-        end, size = self._file.tell(), self._num_rows * self._dimension * 4
-        start = self._write_header()
-        assert end == start + size, f"{end} bytes in the file, {start} + {size} by its header"
-        self._file.seek(end)
+        assert self._write_header() == self._start, "the header has outgrown its place"
 
 
 class _Jsonl:
@@ -334,10 +332,9 @@ class _Jsonl:
     def write(self, chunk: Chunk) -> None:
         numbers = np.asarray(chunk.vectors_ND, dtype=np.float32).tolist()
         for fields, vector in zip(_row_fields(chunk, self._contents), numbers, strict=True):
-            # Nine digits give back every float32; json's own would be the seventeen of a float64.
-            embedding = ", ".join(map("%.9g".__mod__, vector)).encode()
-            line = _json_line(fields)
-            self._file.write(line[:-2] + b', "embedding": [' + embedding + b"]}\n")
+            # Nine digits give back every float32; as they are, they would be written as float64s.
+            fields["embedding"] = [float(f"{number:.9g}") for number in vector]
+            self._file.write(_json_line(fields))
 
     def close(self) -> None:
         """Nothing stands at the end."""
@@ -361,7 +358,7 @@ def _write_recipe(files: dict[str, IO[bytes]], contents: Contents) -> None:
     files[RECIPE_FILE].write(contents.recipe_json.rstrip("\n").encode() + b"\n")
 
 
-FORMATS: dict[str, Callable[..., Format] | Any] = {
+FORMATS: dict[str, type[Format]] = {
     ".parquet": _Parquet,
     ".npy": _Npy,
     ".jsonl": _Jsonl,

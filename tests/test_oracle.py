@@ -1,0 +1,158 @@
+"""The embedder against an oracle written apart from it: every preset, pooling and family."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import oracle
+import pytest
+from families import FAMILIES, causal_model, family_tokenizer, sentences
+
+from echovec import Embedder, Recipe, View
+from echovec.recipe import PRESETS, ROLES
+from echovec.text.template import Template
+from echovec.vector.pooling import POOLINGS
+from echovec.vector.view import POOLING_NAMES
+
+CLOSE = 1e-5
+MAIN = ("classical", "echo", "echo-sentence", "echo-instruct", "prompt-eol")
+
+
+def _with_pooling(recipe: Recipe, pooling: str) -> Recipe:
+    views = {role: replace(view, pooling=pooling) for role, view in recipe.views.items()}
+    return replace(recipe, views=views)
+
+
+def _oracle(model, tokenizer, template: Template, texts):
+    rows = [
+        oracle.vectors(
+            model,
+            tokenizer,
+            template.prompt,
+            text,
+            eos=template.eos != "absent",
+            pool_end=template.pooled == "end",
+            instruction=template.instruction,
+        )
+        for text in texts
+    ]
+    return {pooling: np.stack([row[pooling] for row in rows]) for pooling in POOLING_NAMES}
+
+
+def _largest_difference(embedder, model, tokenizer, recipe, texts, poolings=POOLING_NAMES):
+    worst = 0.0
+    for role in ROLES:
+        template = recipe.views[role].template
+        if role != "symmetric" and template == recipe.views["symmetric"].template:
+            continue
+        theirs = _oracle(model, tokenizer, template, texts)
+        for pooling in poolings:
+            bound = embedder.with_recipe(_with_pooling(recipe, pooling))
+            ours = bound.encode(texts, role=None if role == "symmetric" else role)
+            worst = max(worst, float(np.abs(ours - theirs[pooling]).max()))
+    return worst
+
+
+def test_names_and_functions_of_poolings_are_one_table():
+    """The names known without torch are the rows of the table of functions."""
+    assert tuple(POOLINGS) == POOLING_NAMES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embedder_equals_the_oracle_on_every_family(family):
+    """Batched vectors equal one-by-one vectors for main presets, all roles and all poolings."""
+    model, tokenizer = causal_model(family), family_tokenizer(family)
+    embedder = Embedder.from_model(model, tokenizer)
+    texts = sentences()[::10]
+    for name in MAIN:
+        worst = _largest_difference(embedder, model.base_model, tokenizer, PRESETS[name], texts)
+        assert worst <= CLOSE, f"{family}, {name}: {worst:.2e}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embedder_equals_the_oracle_for_every_preset_on_every_family(family):
+    """All presets and poolings over 200 sentences of mixed length, to 1e-5."""
+    model, tokenizer = causal_model(family), family_tokenizer(family)
+    embedder = Embedder.from_model(model, tokenizer)
+    worst = 0.0
+    for recipe in PRESETS.values():
+        worst = max(
+            worst,
+            _largest_difference(embedder, model.base_model, tokenizer, recipe, sentences()),
+        )
+    print(f"{family}: largest difference {worst:.2e} over {len(PRESETS)} presets")
+    assert worst <= CLOSE
+
+
+def test_pooling_the_first_copy_is_not_the_oracle():
+    """Negative control: the vectors of the first copy fail the comparison by orders of magnitude."""
+    model, tokenizer = causal_model("llama"), family_tokenizer("llama")
+    template = PRESETS["echo"].views["query"].template
+    wrong = Embedder.from_model(model, tokenizer, template.pooling_copy(0))
+    texts = sentences()[::20]
+    theirs = _oracle(model.base_model, tokenizer, template, texts)["mean"]
+    assert np.abs(wrong.encode(texts) - theirs).max() > 100 * CLOSE
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1, -2])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_any_layer_equals_the_oracle(family, layer):
+    """A view of an inner layer reads what transformers calls hidden_states[layer]."""
+    model, tokenizer = causal_model(family), family_tokenizer(family)
+    template = PRESETS["echo"].views["query"].template
+    view = View(template, layer=layer)
+    recipe = Recipe(name="inner", views=dict.fromkeys(ROLES, view))
+    texts = sentences()[::40]
+    ours = Embedder.from_model(model, tokenizer, recipe).encode(texts)
+    theirs = [
+        oracle.vectors(model.base_model, tokenizer, template.prompt, t, layer=layer)["mean"]
+        for t in texts
+    ]
+    assert np.abs(ours - np.stack(theirs)).max() <= CLOSE
+
+
+@pytest.fixture(scope="module")
+def default_pair(default_model):
+    """The default model as plain transformers load it, with its tokenizer."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(default_model, dtype=torch.float32).eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield model, AutoTokenizer.from_pretrained(default_model)
+    torch.set_num_threads(threads)
+
+
+def test_the_default_model_equals_the_oracle(default_pair):
+    """A few sentences of every length on the default model, main presets, all poolings."""
+    model, tokenizer = default_pair
+    embedder = Embedder.load()
+    for name in MAIN:
+        worst = _largest_difference(embedder, model, tokenizer, PRESETS[name], sentences()[::50])
+        assert worst <= CLOSE, f"{name}: {worst:.2e}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_the_default_model_equals_the_oracle_for_every_preset(default_pair):
+    """All presets over 200 sentences on the default model to 1e-5, and the control fails."""
+    model, tokenizer = default_pair
+    embedder = Embedder.load()
+    figures = {}
+    for name, recipe in PRESETS.items():
+        poolings = POOLING_NAMES if name in MAIN else (recipe.views["query"].pooling,)
+        figures[name] = _largest_difference(
+            embedder, model, tokenizer, recipe, sentences(), poolings
+        )
+        print(f"{name}: {figures[name]:.2e}", flush=True)
+    assert max(figures.values()) <= CLOSE
+    template = PRESETS["echo"].views["query"].template
+    wrong = embedder.with_recipe(template.pooling_copy(0)).encode(sentences()[::10])
+    right = _oracle(model, tokenizer, template, sentences()[::10])["mean"]
+    control = float(np.abs(wrong - right).max())
+    print(f"control, first copy pooled: {control:.2e}")
+    assert control > 100 * CLOSE

@@ -1,0 +1,306 @@
+"""Rendering: the span is exact, copies are equal, texts stay texts, cuts are alike."""
+
+from __future__ import annotations
+
+import authors
+import numpy as np
+import pytest
+from families import TOKENIZERS, sentences, tokenizer
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from echovec import InputError, Template, TemplateError
+from echovec.recipe import PRESETS
+from echovec.text.presets import TEMPLATES
+from echovec.text.render import Renderer
+from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
+
+ECHO = TEMPLATES["echo"]
+SPECIALS = ("<s>", "</s>", "<unk>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
+BREAKERS = (
+    "{", "}", "{{", "}}", "{text}", "{instruction}", "%%text%%", "{!%%text%%}", "%s", "\\n",
+    "The rewritten paragraph:", "Rewrite the following paragraph:", "Query again:", "[INST]",
+    "<0x0A>", "▁", "Ġ", "\ufeff", "\u202e", "e\u0301", "👩‍👩‍👧", "\x00", "\t\n\r", "   ",
+)  # fmt: skip
+
+hostile = st.lists(
+    st.one_of(
+        st.text(min_size=1, max_size=12),
+        st.sampled_from(SPECIALS),
+        st.sampled_from(BREAKERS),
+        st.sampled_from(["a", " b", "word", "Ending.", "数", "ß"]),
+    ),
+    min_size=1,
+    max_size=8,
+).map("".join)
+
+
+ODD = {
+    "blank": " ",
+    "newline": "\n",
+    "nul": "\x00",
+    "bom": "\ufeff",
+    "zero-width": "\u200b",
+    "500-marks": "Z" + "\u0301" * 500,
+    "family-emoji": "👩\u200d👩\u200d👧\u200d👦",
+    "right-to-left": "\u202eabc",
+    "replacement": "\ufffd",
+}
+
+
+def renderer(kind, template=ECHO, **limits):
+    return Renderer(template, HFTokenizer(tokenizer(kind)), **limits)
+
+
+def check_exact(bound, text):
+    """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
+    inner = bound.tokenizer
+    (rendered,) = bound.render([text])
+    lead = "" if inner.adds_blank else bound.template.lead
+    (own,) = inner.tokenize([lead + text])
+    ids, (start, stop) = rendered.ids.tolist(), rendered.span
+    assert ids[start:stop] == own
+    assert not set(own) & inner.special_ids
+    fixed = sum(map(len, bound._fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
+    copies = bound.template.num_copies
+    assert len(ids) == fixed + copies * len(own)
+    # Walk the prompt by counting: every copy has the same ids.
+    at = int(bound.bos_id is not None)
+    for piece in bound._fixed:
+        if piece:
+            assert ids[at : at + len(piece)] == piece
+            at += len(piece)
+        else:
+            assert ids[at : at + len(own)] == own
+            at += len(own)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(max_examples=1300)
+@given(text=hostile)
+@example(text="</s>")
+@example(text="<s>" * 50)
+@example(text="x</s>y <|im_start|>system")
+@example(text=" leading and trailing ")
+def test_span_is_the_text_s_own_tokens_for_any_text(kind, text):
+    """10,400 generated hostile texts: exact span, equal copies, no special id from the text."""
+    check_exact(renderer(kind), text)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_exact_on_every_tokenizer_kind(name, kind):
+    """Where a copy is pooled, the span is the text's own tokens for each preset and tokenizer."""
+    view = PRESETS[name].views["document"]
+    template = view.template
+    bound = renderer(kind, template)
+    if template.pooled == "end":
+        (rendered,) = bound.render(["The cat sat."])
+        assert rendered.span[1] == len(rendered.ids)
+        assert rendered.ids[rendered.span[0] :].tolist() == bound._fixed[-1]
+    elif template.eos == "absent":
+        check_exact(bound, "The cat sat.")
+    else:
+        (rendered,) = bound.render(["The cat sat."])
+        assert rendered.ids[-1] == bound.eos_id
+        assert rendered.span[1] == len(rendered.ids)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_pieces_join_to_the_tokens_of_the_whole_prompt(kind):
+    """For ordinary words, pieces tokenised apart are the tokens of the prompt as one string."""
+    if kind.startswith("sentencepiece-legacy") or kind in ("sentencepiece-first", "unigram"):
+        pytest.skip("these put a blank of their own before every piece, as the authors' parser has")
+    if kind == "byte-prefix-blank":
+        pytest.skip("adds a blank before every piece")
+    inner = tokenizer(kind)
+    template = Template("Repeat the sentence: {text}\nAgain: {text}", bos="absent")
+    (rendered,) = renderer(kind, template).render(["the cat sat"])
+    joined = inner.encode(
+        "Repeat the sentence: the cat sat\nAgain: the cat sat", add_special_tokens=False
+    )
+    assert rendered.ids.tolist() == joined
+
+
+AUTHORS = {
+    "query": "{bos}Instruct:{{!%%prompt%%,}}\nQuery:{{!%%text%%}}\nQuery again:{{%%text%%}}{{{eos}}}",
+    "document": "{bos}Document:{{!%%text%%}}\nDocument again:{{%%text%%}}{{{eos}}}",
+}
+
+
+@pytest.mark.parametrize("max_tokens", [300, 7])
+@pytest.mark.parametrize("role", AUTHORS)
+@pytest.mark.parametrize("kind", [k for k in TOKENIZERS if k != "byte-no-bos"])
+def test_released_templates_give_the_authors_ids_and_mask(kind, role, max_tokens):
+    """echo-instruct equals the authors' parser id by id, mask by mask, cut texts included."""
+    inner = tokenizer(kind)
+    theirs = AUTHORS[role].format(bos=inner.bos_token, eos=inner.eos_token)
+    instruction = "Retrieve passages that answer the question"
+    bound = renderer(kind, TEMPLATES[f"echo-instruct-{role}"], max_tokens=max_tokens)
+    given_ = instruction if role == "query" else None
+    for text, rendered in zip(
+        sentences()[::10], bound.render(sentences()[::10], given_), strict=True
+    ):
+        ids, mask = authors.parse(
+            inner, theirs, {"prompt": instruction, "text": text}, max_length=max_tokens
+        )
+        if role == "document" and max_tokens == 7:
+            # Their max_length cuts the template's own words too; ours cuts texts only.
+            fixed = inner("\nDocument again:", add_special_tokens=False)["input_ids"]
+            if len(fixed) > max_tokens:
+                continue
+        if max_tokens == 7 and any(
+            len(inner(piece, add_special_tokens=False)["input_ids"]) > max_tokens
+            for piece, braces in authors.pieces(theirs)
+            if not braces
+        ):
+            continue
+        assert rendered.ids.tolist() == ids
+        start, stop = rendered.span
+        assert mask == [int(start <= i < stop) for i in range(len(ids))]
+
+
+def test_the_authors_parser_lets_texts_become_special_and_ours_does_not():
+    """Negative control: on a text that spells EOS the two differ, and ours has no special id."""
+    inner = tokenizer("sentencepiece-legacy")
+    theirs = AUTHORS["document"].format(bos="<s>", eos="</s>")
+    ids, _ = authors.parse(inner, theirs, {"text": "a </s> b"})
+    (ours,) = renderer("sentencepiece-legacy", TEMPLATES["echo-instruct-document"]).render(
+        ["a </s> b"]
+    )
+    assert ids.count(inner.eos_token_id) == 3
+    assert ours.ids.tolist().count(inner.eos_token_id) == 1
+
+
+def test_a_long_text_is_cut_alike_in_every_copy_and_the_suffix_stays():
+    """With a budget of 5 tokens both copies hold the same first 5 tokens, and EOS is last."""
+    template = Template("A:{text}|B:{text}", eos="pooled")
+    bound = Renderer(template, ByteTokenizer(), max_tokens=5)
+    (rendered,) = bound.render(["0123456789"])
+    assert bytes(i for i in rendered.ids if i < 256) == b"A:01234|B:01234"
+    assert rendered.ids[-1] == ByteTokenizer.eos_id
+    assert rendered.truncated
+    assert rendered.span == (len(rendered.ids) - 6, len(rendered.ids))
+
+
+def test_the_model_s_own_limit_cuts_before_the_budget():
+    """The whole prompt never exceeds the model's positions, and copies stay equal."""
+    template = Template("A:{text}|B:{text}.")
+    for limit in range(9, 40):
+        bound = Renderer(template, ByteTokenizer(), max_tokens=512, max_positions=limit)
+        (rendered,) = bound.render(["0123456789" * 3])
+        assert len(rendered.ids) <= limit
+        text = bytes(i for i in rendered.ids if i < 256).decode()
+        first, second = text.removeprefix("A:").removesuffix(".").split("|B:")
+        assert first == second
+        assert first
+
+
+def test_a_text_of_exactly_the_budget_is_not_cut():
+    """The budget is inclusive: 5 tokens fit into 5, 6 do not."""
+    bound = Renderer(Template("{text}"), ByteTokenizer(), max_tokens=5)
+    assert [r.truncated for r in bound.render(["01234", "012345"])] == [False, True]
+
+
+def test_a_prompt_that_leaves_no_room_is_an_error_with_both_numbers():
+    """A template longer than the model's limit raises TemplateError."""
+    bound = Renderer(Template("x" * 30 + "{text}"), ByteTokenizer(), max_positions=20)
+    with pytest.raises(TemplateError, match=r"31 tokens and the model takes 20"):
+        bound.render(["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "texts[1] is empty"),
+        (None, "texts[1] is NoneType"),
+        (3, "texts[1] is int (3), not a text"),
+        (b"x", "texts[1] is bytes"),
+        ("a\ud800", "texts[1] is not valid Unicode: a lone surrogate U+D800 at character 1"),
+    ],
+)
+def test_a_bad_text_is_named_by_its_place(text, message):
+    """Every text that cannot be embedded raises InputError with its index."""
+    bound = Renderer(Template("{text}"), ByteTokenizer())
+    with pytest.raises(InputError) as caught:
+        bound.render(["fine", text])
+    assert message in str(caught.value)
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("name", ODD)
+def test_odd_texts_have_tokens_or_are_named(kind, name):
+    """Whitespace, NUL, BOM, marks and emoji are rendered, or refused by name; never dropped."""
+    bound = renderer(kind, max_tokens=2048)
+    try:
+        check_exact(bound, ODD[name])
+    except InputError as error:
+        assert "has no tokens" in str(error)
+        assert error.index == 0
+
+
+def test_an_instruction_must_fit_the_template():
+    """An instruction that no slot takes, and a slot without an instruction, are errors."""
+    with pytest.raises(InputError, match="takes no instruction"):
+        Renderer(ECHO, ByteTokenizer()).render(["a"], "find")
+    with pytest.raises(InputError, match="needs an instruction"):
+        Renderer(Template("{instruction}: {text}"), ByteTokenizer()).render(["a"])
+    with pytest.raises(InputError, match="lone surrogate"):
+        Renderer(Template("{instruction}: {text}"), ByteTokenizer()).render(["a"], "\ud800")
+
+
+def test_eos_without_a_tokenizer_s_eos_is_an_error():
+    """A template that ends with EOS refuses a tokenizer that has none."""
+    inner = HFTokenizer(tokenizer("byte-no-bos"))
+    inner.inner.eos_token, kept = None, inner.inner.eos_token
+    try:
+        with pytest.raises(TemplateError, match="has none"):
+            Renderer(Template("{text}", eos="present"), inner)
+    finally:
+        inner.inner.eos_token = kept
+
+
+def test_bos_is_the_template_s_decision():
+    """BOS stands in front when the template says so and the tokenizer has one, else not."""
+    for kind in TOKENIZERS:
+        bos_id = tokenizer(kind).bos_token_id
+        (present,) = renderer(kind, Template("x{text}")).render(["a"])
+        (absent,) = renderer(kind, Template("x{text}", bos="absent")).render(["a"])
+        assert (present.ids[0] == bos_id) == (bos_id is not None)
+        assert absent.ids[0] != bos_id
+    (pooled,) = Renderer(Template("{text}", bos="pooled"), ByteTokenizer()).render(["ab"])
+    assert pooled.span == (0, 3)
+
+
+def test_special_tokens_may_be_written_in_a_template():
+    """A chat marker in the template is that one token; the same marker in a text is not."""
+    inner = tokenizer("byte-bos")
+    marker = inner.convert_tokens_to_ids("<|im_start|>")
+    bound = renderer("byte-bos", Template("<|im_start|>user\n{text}"))
+    (rendered,) = bound.render(["<|im_start|>"])
+    # The marker is an added token of the trained tokenizer, special by its own declaration.
+    assert rendered.ids.tolist().count(marker) == 1
+
+
+def test_rendering_uses_neither_padding_nor_truncation_state_of_the_tokenizer():
+    """A tokenizer set up for padded, truncated generation renders the same ids, and stays so."""
+    inner = tokenizer("byte-bos")
+    before = renderer("byte-bos").render(["the cat"])[0].ids
+    inner.padding_side = "left"
+    inner.truncation_side = "left"
+    inner.model_max_length, kept = 3, inner.model_max_length
+    try:
+        after = renderer("byte-bos").render(["the cat"])[0].ids
+        assert inner.padding_side == "left"
+    finally:
+        inner.padding_side, inner.truncation_side = "right", "right"
+        inner.model_max_length = kept
+    assert np.array_equal(before, after)
+
+
+def test_a_million_characters_are_cut_to_the_budget():
+    """A 1 MB text is embedded by its first 512 tokens and marked as cut."""
+    (rendered,) = renderer("byte-bos").render(["word " * 200_000])
+    assert rendered.truncated
+    assert rendered.span[1] - rendered.span[0] == 512
