@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echovec import __version__
 from echovec.compute import compute
 from echovec.errors import (
     InputError,
@@ -50,6 +49,7 @@ from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.vector.pooling import POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
 from echovec.vector.transform import Normalize, Truncate
+from echovec.version import __version__
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]

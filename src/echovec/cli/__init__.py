@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from echovec import __version__
 from echovec.cli import compare, demo, embed, models, recipes
 from echovec.errors import EchovecError
+from echovec.version import __version__
 
 app = typer.Typer(
     name="echovec",
@@ -62,7 +62,7 @@ def main() -> None:
         sys.exit(141)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # Only our own and users' warnings concern a stranger at the terminal.
     if issubclass(category, UserWarning):
         print(f"echovec: warning: {message}", file=sys.stderr)

@@ -7,7 +7,7 @@ Two kinds of trouble, told apart by whether the rest can still be read:
 
 A reader yields (number of the line or row, its fields or the reason why there are none); all else
 is common to the four kinds. Nothing is read twice and only the row at hand is kept. Ids that come
-from a field are remembered as 16-byte hashes to find duplicates: about 150 bytes of memory a row.
+from a field are remembered as 16-byte hashes to find duplicates: about 120 bytes of memory a row.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from echovec import __version__
+from echovec.version import __version__
 from echovec.errors import DependencyError, InputError, ModelError
 from echovec.model import cache
 

@@ -1,0 +1,120 @@
+"""The plain backbone: padding never leaks, on either side; the second try in float32."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, causal_model, family_tokenizer, sentences
+
+from echovec.model.plain import PlainBackbone
+from echovec.recipe import PRESETS
+from echovec.text.batch import plan
+from echovec.text.render import Renderer
+from echovec.text.tokenizer import HFTokenizer
+
+
+def batch_of(family, texts, batch_tokens=10**6):
+    template = PRESETS["echo"].views["query"].template
+    rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
+    (batch,) = plan(rendered, batch_tokens=batch_tokens)
+    return batch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_the_same_padded_left_right_or_not_at_all(family):
+    """Each token's state in a mixed batch equals its state alone, with padding on either side."""
+    texts = sentences()[::25]
+    batch = batch_of(family, texts)
+    with torch.no_grad():
+        (right,) = PlainBackbone(causal_model(family)).forward(batch)
+        (left,) = PlainBackbone(causal_model(family), padding_side="left").forward(batch)
+        alone = torch.cat(
+            [
+                PlainBackbone(causal_model(family)).forward(batch.select([s]))[0]
+                for s in range(len(batch))
+            ]
+        )
+    scale = alone.abs().max()
+    assert (right - alone).abs().max() <= 1e-5 * scale
+    assert (left - alone).abs().max() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_causal_and_echo_sees_the_ending(family):
+    """Early tokens of the first copy do not know the ending; those of the second copy do."""
+    tokenizer = family_tokenizer(family)
+    template = PRESETS["echo"].views["query"].template
+    states = []
+    for ending in ("one", "two"):
+        renderer = Renderer(template, HFTokenizer(tokenizer))
+        batch = plan(
+            renderer.render([f"The start is shared, the end is {ending}"]), batch_tokens=999
+        )[0]
+        start, _ = (
+            Renderer(template.pooling_copy(0), HFTokenizer(tokenizer))
+            .render([f"The start is shared, the end is {ending}"])[0]
+            .span
+        )
+        with torch.no_grad():
+            (h_TD,) = PlainBackbone(causal_model(family)).forward(batch)
+        states.append((h_TD[start], h_TD[batch.spans_S2[0, 0]]))
+    (first_a, second_a), (first_b, second_b) = states
+    assert torch.allclose(first_a, first_b, atol=1e-5)
+    assert (second_a - second_b).abs().max() > 1e-3
+
+
+def test_no_cache_is_kept_and_gradients_flow():
+    """The model is asked for no key-value cache, and states carry gradients."""
+    model = causal_model("llama")
+    asked = {}
+    hook = model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: asked.update(kwargs), with_kwargs=True
+    )
+    try:
+        (h_TD,) = PlainBackbone(model).forward(batch_of("llama", ["a text"]))
+    finally:
+        hook.remove()
+    assert asked["use_cache"] is False
+    assert h_TD.requires_grad
+
+
+def test_float32_on_request_leaves_the_model_as_it_is():
+    """A bfloat16 model computes one call in float32: close to float32 weights, itself unchanged."""
+    low = copy.deepcopy(causal_model("llama")).bfloat16()
+    wide = copy.deepcopy(low).float()
+    batch = batch_of("llama", ["a text", "another one"])
+    with torch.no_grad():
+        (again,) = PlainBackbone(low).forward(batch, float32=True)
+        (expected,) = PlainBackbone(wide).forward(batch)
+    assert again.dtype == torch.float32
+    assert low.dtype == torch.bfloat16
+    assert torch.allclose(again, expected, atol=1e-4)
+
+
+def test_overflow_in_float16_is_mended():
+    """Weights that overflow float16 in the middle of a pass still give finite unit vectors."""
+    from echovec import Embedder, PrecisionWarning
+
+    model = copy.deepcopy(causal_model("llama"))
+    with torch.no_grad():
+        model.base_model.layers[0].mlp.up_proj.weight.mul_(1e4)
+        model.base_model.layers[0].mlp.down_proj.weight.mul_(1e4)
+    half = model.half()
+    embedder = Embedder.from_model(half, family_tokenizer("llama"))
+    with pytest.warns(PrecisionWarning, match="not finite"):
+        vectors = embedder.encode(["a text", "another text"])
+    assert np.isfinite(vectors).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_hash_follows_the_weights_not_their_dtype_or_place():
+    """float16 weights hash alike in float16 and widened to float32; one changed number differs."""
+    half = copy.deepcopy(causal_model("llama")).half()
+    wide = copy.deepcopy(half).float()
+    assert PlainBackbone(half).weights_hash() == PlainBackbone(wide).weights_hash()
+    with torch.no_grad():
+        wide.base_model.layers[1].mlp.down_proj.weight[0, 0] += 1e-3
+    assert PlainBackbone(half).weights_hash() != PlainBackbone(wide).weights_hash()
