@@ -20,7 +20,7 @@ lengths = st.lists(st.integers(1, 80), min_size=1, max_size=40)
 
 @given(lengths, st.integers(1, 300), st.none() | st.integers(1, 7))
 def test_a_plan_holds_every_text_once_within_its_budgets(sizes, batch_tokens, batch_size):
-    """Each text is in one batch, padded batches keep the token budget, spans point at the tokens."""
+    """Each text is in one batch, batches keep their budgets, spans point at the tokens."""
     texts = [rendered(n, start=1000 * i) for i, n in enumerate(sizes)]
     batches = plan(texts, batch_tokens=batch_tokens, batch_size=batch_size)
     order = np.concatenate([b.order_S for b in batches])

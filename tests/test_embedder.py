@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import causal_model, family_tokenizer, sentences
 
 from echovec import (
     Embedder,
@@ -27,6 +26,7 @@ from echovec.model.tiny import TinyBackbone
 from echovec.recipe import PRESETS, ROLES
 from echovec.text.tokenizer import ByteTokenizer
 from echovec.vector.transform import Truncate
+from families import causal_model, family_tokenizer, sentences
 
 
 def tiny(recipe="echo", backbone=None):

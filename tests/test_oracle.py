@@ -6,15 +6,15 @@ import os
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
-from families import FAMILIES, causal_model, family_tokenizer, sentences
 
+import oracle
 from echovec import Embedder, Recipe, View
 from echovec.recipe import PRESETS, ROLES
 from echovec.text.template import Template
 from echovec.vector.pooling import POOLINGS
 from echovec.vector.view import POOLING_NAMES
+from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 CLOSE = 1e-5
 MAIN = ("classical", "echo", "echo-sentence", "echo-instruct", "prompt-eol")
@@ -88,7 +88,7 @@ def test_embedder_equals_the_oracle_for_every_preset_on_every_family(family):
 
 
 def test_pooling_the_first_copy_is_not_the_oracle():
-    """Negative control: the vectors of the first copy fail the comparison by orders of magnitude."""
+    """Negative control: vectors of the first copy fail the comparison by orders of magnitude."""
     model, tokenizer = causal_model("llama"), family_tokenizer("llama")
     template = PRESETS["echo"].views["query"].template
     wrong = Embedder.from_model(model, tokenizer, template.pooling_copy(0))

@@ -7,13 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 from echovec.model.plain import PlainBackbone
 from echovec.recipe import PRESETS
 from echovec.text.batch import plan
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
+from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 
 def batch_of(family, texts, batch_tokens=10**6):

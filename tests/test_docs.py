@@ -1,0 +1,148 @@
+"""The README and the pages in docs/: their Python runs, their outputs and links are right.
+
+A ```python block is run; blocks of a page share their names. An ```output block holds what the
+block above it prints. Blocks marked otherwise (```text, ```bash) are not run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NEEDS_MODEL = ("Embedder.load(", "default_model()")
+
+
+class Block(NamedTuple):
+    """One fenced block of a page."""
+
+    line: int
+    language: str
+    code: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order; `line` is the first one inside."""
+    text = page.read_text("utf-8")
+    return [Block(text.count("\n", 0, m.start(2)) + 1, m[1], m[2]) for m in FENCE.finditer(text)]
+
+
+def without_model(found: list[Block]) -> list[Block]:
+    """The blocks before the first that needs the default model."""
+    for place, block in enumerate(found):
+        if block.language == "python" and any(need in block.code for need in NEEDS_MODEL):
+            return found[:place]
+    return found
+
+
+def run(page: Path, found: list[Block]) -> None:
+    """Execute the blocks as one program and compare what each prints, where the page says it."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    printed = ""
+    for block in found:
+        where = f"{page.name}:{block.line}"
+        if block.language == "python":
+            out = io.StringIO()
+            # The blank lines make a traceback name the line of the page.
+            code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
+            with contextlib.redirect_stdout(out):
+                exec(code, namespace)
+            printed = out.getvalue()
+        elif block.language == "output":
+            assert printed == block.code, f"{where} prints something else"
+
+
+def has_python(found: list[Block]) -> bool:
+    return any(block.language == "python" for block in found)
+
+
+BLOCKS = {page: blocks(page) for page in PAGES}
+OFFLINE = [page for page in PAGES if has_python(without_model(BLOCKS[page]))]
+WITH_MODEL = [page for page in PAGES if without_model(BLOCKS[page]) != BLOCKS[page]]
+
+
+def _name(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", OFFLINE, ids=_name)
+def test_python_runs(page, tmp_path, monkeypatch):
+    """A page's Python runs from the top, as far as it needs no model, and prints what it says."""
+    monkeypatch.chdir(tmp_path)
+    run(page, without_model(BLOCKS[page]))
+
+
+@pytest.mark.parametrize("page", WITH_MODEL, ids=_name)
+def test_python_runs_with_the_default_model(page, tmp_path, monkeypatch, default_model):
+    """A page that uses the default model runs from top to bottom and prints what it says."""
+    monkeypatch.chdir(tmp_path)
+    run(page, BLOCKS[page])
+
+
+def test_a_wrong_output_is_noticed(tmp_path):
+    """A page whose output block differs from what its code prints does not pass."""
+    page = tmp_path / "wrong.md"
+    page.write_text("```python\nprint(1)\n```\n\n```output\n2\n```\n", "utf-8")
+    with pytest.raises(AssertionError, match=r"wrong\.md:6"):
+        run(page, blocks(page))
+
+
+def test_the_readme_shows_how_to_begin():
+    """The README has Python to run, on its first screen, beside the two make targets."""
+    screen = (ROOT / "README.md").read_text("utf-8").splitlines()[:45]
+    for expected in ("make demo", "make test", "```python", "docs/idea.svg"):
+        assert any(expected in line for line in screen)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page):
+    """Every link to a file of the project names one that exists, and its heading if it has one."""
+    for link in LINK.findall(FENCE.sub("", page.read_text("utf-8"))):
+        if "://" in link:
+            continue
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if heading:
+            lines = target.read_text("utf-8").splitlines()
+            titles = [line.lstrip("# ").lower() for line in lines if line.startswith("#")]
+            assert heading in {re.sub(r"[^\w -]", "", t).replace(" ", "-") for t in titles}
+
+
+def test_every_page_is_in_the_index():
+    """docs/index.md links to every page of docs/."""
+    linked = set(LINK.findall((ROOT / "docs" / "index.md").read_text("utf-8")))
+    names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert names <= linked, f"not in docs/index.md: {sorted(names - linked)}"
+
+
+def test_every_main_preset_is_on_the_template_page():
+    """The presets' table on docs/template.md names each preset and gives its prompts unchanged."""
+    from echovec.recipe import ROLES, preset, preset_names
+
+    page = (ROOT / "docs" / "template.md").read_text("utf-8")
+    table = page[page.index("## Presets") :]
+    for name in preset_names():
+        group = re.sub(r"-\d+$", "-1", name)
+        assert f"`{group}`" in table, f"{name} is missing"
+        if group == name and not name.startswith("paper-"):
+            for role in ROLES:
+                prompt = preset(name).views[role].template.prompt.replace("\n", "\\n")
+                assert f"`{prompt}`" in table, f"{name}: {prompt}"
+
+
+def test_the_picture_runs_nothing():
+    """The picture is well-formed XML of plain shapes: no script, no outside reference."""
+    root = ET.parse(ROOT / "docs" / "idea.svg").getroot()
+    assert root.get("viewBox") == "0 0 820 300"
+    kinds = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert kinds <= {"svg", "title", "desc", "style", "g", "rect", "path", "text"}
