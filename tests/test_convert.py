@@ -118,7 +118,7 @@ def test_conversion_prints_one_line(home, tiny, capfd, caplog):
     assert capfd.readouterr() == ("", "")
     said = [record.getMessage() for record in caplog.records if record.name.startswith("echovec")]
     assert len(said) == 1
-    assert said[0].startswith("converting tiny model.gguf (0 MB) once")
+    assert said[0].startswith("converting tiny model.gguf (0 MB) into")
 
 
 def test_manifest_tells_source_files_and_versions(home, tiny, fake_rewrite):
@@ -254,6 +254,21 @@ def test_neighbours_of_the_file_are_not_read(home, tiny):
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         (tiny.parent / name).write_text("no JSON")
     assert not cache.verify(convert.convert_gguf(tiny))
+
+
+def test_file_of_the_same_name_in_the_current_folder_is_not_read(home, tiny, monkeypatch):
+    """The path given counts, where transformers takes a namesake in the current folder first."""
+    import torch
+    from safetensors.torch import load_file
+
+    want = load_file(convert.convert_gguf(tiny) / "model.safetensors")
+    elsewhere = tiny.parent / "elsewhere"
+    elsewhere.mkdir()
+    write_tiny_gguf(elsewhere / tiny.name, seed=5)
+    monkeypatch.chdir(elsewhere)
+    cache.discard(convert.convert_gguf(tiny))
+    got = load_file(convert.convert_gguf(tiny) / "model.safetensors")
+    assert all(torch.equal(want[name], got[name]) for name in want)
 
 
 def test_second_process_waits_and_uses_the_result(home, tiny, tmp_path):

@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 bad input or option, 3 model or extra not available, 4 dis
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -53,13 +52,10 @@ def main() -> None:
     except EchovecError as error:
         print(f"echovec: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nechovec: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader went away (`| head`): no message, and none from Python at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except SystemExit as stop:  # typer has turned Ctrl-C into this, quietly
+        if stop.code == 130:
+            print("\nechovec: stopped by Ctrl-C", file=sys.stderr)
+        raise
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from echovec.version import __version__
 from echovec.errors import DependencyError, InputError, ModelError
 from echovec.model import cache
+from echovec.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def convert_gguf(path: Path, *, dtype: str = "float16") -> Path:
         cache.discard(target)
         megabytes = path.stat().st_size // 10**6
         log.warning(
-            "converting %s (%d MB) once, about 20 s per 100 MB, into %s",
+            "converting %s (%d MB) into %s; this happens once (about 20 s for 100 MB)",
             *(path.name, megabytes, target),
         )
         with cache.workspace(target.parent, target.name) as part:
@@ -116,11 +117,11 @@ def _rewrite(source: Path, folder: Path, dtype: str, path: Path) -> str:
 
     with _quiet():
         tokenizer, model = _read(source, path)
-        weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]
-        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        # One pass over the weights: the extremes of a tensor with a NaN in it are NaN.
+        extremes = [float(end) for weight in model.parameters() for end in weight.aminmax()]
+        if not all(map(math.isfinite, extremes)):
             raise ModelError(f"{path} holds weights that are NaN or infinite. {_REFETCH}")
-        largest = max(float(weight.abs().max()) for weight in weights)
-        if largest > torch.finfo(getattr(torch, dtype)).max:
+        if max(map(abs, extremes)) > torch.finfo(getattr(torch, dtype)).max:
             dtype = "float32"
         # transformers refuses to cast or save a model that it read from GGUF, although its
         # weights are plain tensors by now: take the mark of quantisation off.
