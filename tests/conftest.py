@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Threads that spin for each other cost 4 to 40 times the work on models this small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "echovec", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -24,9 +24,6 @@ from transformers import PreTrainedTokenizerFast
 
 VOCAB = 640
 
-# Threads only cost time on models this small.
-torch.set_num_threads(1)
-
 
 @functools.cache
 def sentences(count: int = 200) -> tuple[str, ...]:

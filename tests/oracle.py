@@ -10,50 +10,39 @@ import numpy as np
 import torch
 
 
-def ids_and_copies(
-    tokenizer, prompt, text, *, eos=False, instruction=None, budget=512, blank_added=None
-):
-    """Ids of the whole prompt, and the half-open positions of each copy."""
+def ids_and_copies(tokenizer, prompt, text, *, eos=False, instruction=None, budget=512):
+    """Ids of the whole prompt, the half-open positions of each copy, and those of the end."""
 
     def plain(piece):
         return tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
 
-    def own(piece):
-        return tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=False)
+    def own(piece, first):
+        if blank_added:
+            piece = piece.removeprefix(" ")
+        if not piece:
+            return []
+        if first and bos is not None:
+            return tokenizer.encode(bos + piece, add_special_tokens=False)[1:]
+        return tokenizer.encode(piece, add_special_tokens=False)
 
-    if blank_added is None:
-        blank_added = tokenizer.tokenize("x")[0][0] in "▁Ġ"
-    around = prompt.split("{text}")
-    blank = any(part.endswith(" ") for part in around[:-1])
-    body = plain((" " if blank and not blank_added else "") + text)[:budget]
-    ids, copies = [], []
     bos = tokenizer.bos_token
-    if bos is not None:
-        ids.append(tokenizer.bos_token_id)
-    for number, part in enumerate(around):
-        if number < len(around) - 1 and part.endswith(" "):
-            part = part[:-1]
-        before, mark, after = part.partition("{instruction,}")
-        fixed = [before, after] if mark else [part]
-        for place, piece in enumerate(fixed):
-            if place == 1:
-                ids += plain(instruction + ",")[:budget]
-            if blank_added and piece.startswith(" "):
-                piece = piece[1:]
-            if not piece:
-                continue
-            if number == 0 and place == 0 and bos is not None:
-                ids += own(bos + piece)[1:]
-            else:
-                ids += own(piece)
-        if number < len(around) - 1:
-            copies.append((len(ids), len(ids) + len(body)))
-            ids = ids + body
+    blank_added = tokenizer.tokenize("x")[0][0] in "▁Ġ"
+    *before, tail = prompt.split("{text}")
+    blank = any(part.endswith(" ") for part in before) and not blank_added
+    body = plain(" " + text if blank else text)[:budget]
+    ids = [] if bos is None else [tokenizer.bos_token_id]
+    copies = []
+    for number, part in enumerate(before):
+        head, mark, rest = part.removesuffix(" ").partition("{instruction,}")
+        ids += own(head, number == 0)
+        ids += plain(instruction + ",")[:budget] + own(rest, False) if mark else []
+        copies.append((len(ids), len(ids) + len(body)))
+        ids += body
+    ids += own(tail, False)
     end = (copies[-1][1], len(ids))
     if eos:
-        ids = [*ids, tokenizer.eos_token_id]
-        if copies[-1][1] == end[1]:
-            copies[-1] = (copies[-1][0], len(ids))
+        ids.append(tokenizer.eos_token_id)
+        copies[-1] = (copies[-1][0], len(ids))
     return ids, copies, end
 
 

@@ -228,6 +228,8 @@ def test_a_text_file_becomes_parquet_and_the_last_line_sums_up(cli, texts, tmp_p
     assert table.column("text").to_pylist() == ["one", "two", "three, and a good deal more"]
     assert table.column("embedding").to_pylist()[0] == [3, ord("o"), 1, -1]
     assert table.schema.metadata[b"echovec.fingerprint"] == b"0123456789abcdef"
+    asked = json.loads(table.schema.metadata[b"echovec.run"])
+    assert asked == {"role": None, "instruction": None, "truncate_dim": None}
     assert "warning: 1 of 3 texts were cut to 512 tokens" in said
     assert "--max-tokens" in said
     assert re.search(
@@ -236,15 +238,19 @@ def test_a_text_file_becomes_parquet_and_the_last_line_sums_up(cli, texts, tmp_p
 
 
 def test_options_shape_the_file(cli, texts, tmp_path):
-    """Without texts, with flags, with fewer numbers, and over a file that is there."""
+    """Without texts, with flags, with fewer numbers, over a file; the recipe says how."""
     (tmp_path / "out.jsonl").write_text("old")
     options = ["--no-text", "--flag-truncated", "--truncate-dim", 2, "--overwrite"]
+    options += ["--role", "query", "--instruction", "find"]
     code, said = cli(texts, "-o", "out.jsonl", *options)
     assert code == 0, said
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert rows[0] == {"id": "0", "truncated": False, "embedding": [3, ord("o")]}
     assert [row["truncated"] for row in rows] == [False, False, True]
-    assert (tmp_path / "out.jsonl.recipe.json").read_text() == '{"name": "echo"}\n'
+    assert json.loads((tmp_path / "out.jsonl.recipe.json").read_text()) == {
+        "name": "echo",
+        "run": {"role": "query", "instruction": "find", "truncate_dim": 2},
+    }
     assert "2 dimensions" in said
 
 

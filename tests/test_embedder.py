@@ -361,6 +361,9 @@ def test_save_and_load_a_model_from_memory(tmp_path):
     assert np.abs(again.encode("text") - embedder.encode("text")).max() < 1e-6
     other = Embedder.load(saved, "echo")
     assert other.recipe.name == "echo"
+    assert other.with_recipe(embedder.recipe).recipe.fingerprint == embedder.recipe.fingerprint
+    with pytest.raises(RecipeError, match="made for"):
+        tiny(embedder.recipe)
 
 
 def test_float16_weights_are_computed_in_float32_on_cpu(folder, tmp_path):

@@ -10,7 +10,6 @@ from echovec import InputError, RecipeError, Template, View
 from echovec.vector.pooling import POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
 from echovec.vector.transform import TRANSFORMS, Normalize, Truncate
-from families import sentences  # noqa: F401  (sets torch to one thread)
 
 SPANS = torch.tensor([[0, 3], [5, 6], [6, 13], [2, 9]])
 

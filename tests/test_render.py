@@ -123,7 +123,8 @@ def test_pieces_join_to_the_tokens_of_the_whole_prompt(kind):
 
 
 AUTHORS = {
-    "query": "{bos}Instruct:{{!%%prompt%%,}}\nQuery:{{!%%text%%}}\nQuery again:{{%%text%%}}{{{eos}}}",
+    "query": "{bos}Instruct:{{!%%prompt%%,}}\nQuery:{{!%%text%%}}\n"
+    "Query again:{{%%text%%}}{{{eos}}}",
     "document": "{bos}Document:{{!%%text%%}}\nDocument again:{{%%text%%}}{{{eos}}}",
 }
 

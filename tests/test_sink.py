@@ -14,7 +14,9 @@ from echovec.corpus import sink as sinks
 from echovec.corpus.sink import Chunk, Contents, Sink, check_out
 from echovec.corpus.source import Row
 from echovec.errors import InputError, StorageError
+from echovec.recipe import Recipe, preset
 
+NO_RUN = {"role": None, "instruction": None, "truncate_dim": None}
 CONTENTS = Contents(recipe_json='{"name": "echo"}', fingerprint="0123456789abcdef")
 ENDINGS = ["parquet", "npy", "jsonl"]
 TEXTS = ["plain", "line\nend \u2028 \x00 \x85", "Ünïcödé 🙂"]
@@ -98,6 +100,42 @@ def test_parquet_has_the_columns_and_the_recipe_it_promises(tmp_path):
     assert metadata[b"echovec.fingerprint"] == b"0123456789abcdef"
 
 
+def run_of(path):
+    """What a file, or the recipe beside it, says of how `encode` was called."""
+    if path.suffix == ".parquet":
+        return json.loads(pq.read_metadata(path).metadata[b"echovec.run"])
+    return json.loads(path.with_name(path.name + ".recipe.json").read_text("utf-8"))["run"]
+
+
+RUNS = {
+    "nothing": {},
+    "role": {"role": "query"},
+    "all": {"role": "document", "instruction": 'Gib "Text"\n\u2028 🙂 zurück', "truncate_dim": 3},
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("given", RUNS.values(), ids=RUNS)
+def test_a_file_says_how_its_vectors_were_asked_for(tmp_path, ending, given):
+    """Role, instruction and dimensions are always there, null where `encode` was given none."""
+    out = tmp_path / f"out.{ending}"
+    with Sink(out, Contents(recipe_json="{}", fingerprint="f", **given)) as sink:
+        sink.write(chunk(2))
+    assert run_of(out) == {**NO_RUN, **given}
+
+
+@pytest.mark.parametrize("name", ["echo", "echo-instruct"])
+@pytest.mark.parametrize("ending", ["npy", "jsonl"])
+def test_the_recipe_beside_a_file_is_read_as_a_recipe(tmp_path, ending, name):
+    """What it says of the run does not keep `Recipe.from_json` from reading it."""
+    recipe = preset(name)
+    contents = Contents(recipe_json=recipe.to_json(), fingerprint=recipe.fingerprint, **RUNS["all"])
+    with Sink(tmp_path / f"out.{ending}", contents) as sink:
+        sink.write(chunk(2))
+    text = (tmp_path / f"out.{ending}.recipe.json").read_text("utf-8")
+    assert Recipe.from_json(text) == recipe
+
+
 def test_npy_is_plain_and_can_be_mapped(tmp_path):
     """The .npy file is C-ordered little-endian float32 [n, d] that numpy maps without reading."""
     out = tmp_path / "out.npy"
@@ -110,7 +148,8 @@ def test_npy_is_plain_and_can_be_mapped(tmp_path):
         "<f4",
         True,
     )
-    assert (tmp_path / "out.npy.recipe.json").read_text() == '{"name": "echo"}\n'
+    recipe = json.loads((tmp_path / "out.npy.recipe.json").read_text())
+    assert recipe == {"name": "echo", "run": NO_RUN}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -27,25 +27,18 @@ from echovec.compute import compute
 from echovec.errors import (
     InputError,
     NonFiniteError,
-    StorageError,
     TruncationWarning,
 )
 from echovec.model.backbone import Backbone
 from echovec.model.load import Precision, load_model, pick_device, pick_dtype
 from echovec.model.plain import PlainBackbone
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role, as_recipe, with_limits
-from echovec.saved import (
-    MODEL_FOLDER,
-    RECIPE_FILE,
-    check_same_model,
-    saved_model,
-    saved_recipe,
-)
+from echovec.saved import check_same_model, saved_model, saved_recipe, write_saved
 from echovec.text.batch import Batch, plan
-from echovec.text.check import text_problem
 from echovec.text.render import Renderer
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
+from echovec.text.unique import in_callers_list, unique_texts
 from echovec.vector.pooling import POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
 from echovec.vector.transform import Normalize, Truncate
@@ -81,6 +74,10 @@ class Embedder:
         backbone: ids -> hidden states.
         model_name: what people call the model.
         model_path: what plain `from_pretrained` loads it from; None if it lives in memory only.
+
+    Raises:
+        RecipeError: the recipe is unknown, or was made for a model with another hash.
+        TemplateError: a template does not fit the tokenizer.
     """
 
     def __init__(
@@ -106,6 +103,8 @@ class Embedder:
             )
             for role in ROLES
         }
+        if self._definition.model is not None:
+            check_same_model(self._definition, self.identity, backbone.dtype)
 
     # -- where embedders come from ------------------------------------------------------------
 
@@ -158,16 +157,13 @@ class Embedder:
             trust_remote_code=trust_remote_code,
         )
         name = source.name if isinstance(source, Path) else source
-        embedder = cls(
+        return cls(
             with_limits(bound, max_tokens),
             HFTokenizer(tokenizer),
             backbone,
             model_name=bound.model.name if bound.model else name,
             model_path=source,
         )
-        if bound.model is not None:
-            check_same_model(bound, embedder.identity, backbone.dtype)
-        return embedder
 
     @classmethod
     def from_model(cls, model: Any, tokenizer: Any, recipe: AnyRecipe = "echo") -> Embedder:
@@ -193,13 +189,16 @@ class Embedder:
 
     def with_recipe(self, recipe: AnyRecipe, *, max_tokens: int | None = None) -> Embedder:
         """Another recipe on the same model in memory; nothing is loaded or copied."""
-        return Embedder(
-            with_limits(replace(as_recipe(recipe), model=None, dtype=None), max_tokens),
+        other = Embedder(
+            with_limits(as_recipe(recipe), max_tokens),
             self.tokenizer,
             self.backbone,
             model_name=self._model_name,
             model_path=self._model_path,
         )
+        if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
+            other._weights_hash = self._weights_hash
+        return other
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -220,6 +219,10 @@ class Embedder:
         return self._model_path
 
     @cached_property
+    def _weights_hash(self) -> str:
+        return self.backbone.weights_hash()
+
+    @cached_property
     def identity(self) -> ModelIdentity:
         """Which model and tokenizer this is, by hash.
 
@@ -228,7 +231,7 @@ class Embedder:
         renderers = self._renderers.values()
         return ModelIdentity(
             name=self._model_name,
-            hash=self.backbone.weights_hash(),
+            hash=self._weights_hash,
             tokenizer_hash=self.tokenizer.fingerprint,
             bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
             eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
@@ -348,21 +351,17 @@ class Embedder:
             NonFiniteError: the model gave NaN or infinity, in float32 too.
         """
         single = isinstance(texts, str)
-        rows = [texts] if isinstance(texts, str) else list(texts)
-        _check_texts(rows)
-        unique = list(dict.fromkeys(rows))
+        unique, inverse = unique_texts([texts] if isinstance(texts, str) else list(texts))
         try:
             vectors, truncated = self._encode_unique(
                 unique, role, instruction, batch_tokens, batch_size, show_progress_bar
             )
         except (InputError, NonFiniteError) as error:
-            raise _in_callers_list(error, unique, rows) from error.__cause__
+            raise in_callers_list(error, inverse) from error.__cause__
         if truncate_dim is not None:
             vectors = Truncate(truncate_dim)(vectors)
         if normalize_embeddings:
             vectors = Normalize()(vectors)
-        place = {text: i for i, text in enumerate(unique)}
-        inverse = np.array([place[text] for text in rows], dtype=np.int64)
         result, cut = vectors.numpy()[inverse], truncated[inverse]
         if cut.any() and not return_truncated:
             warnings.warn(self._truncation(cut), TruncationWarning, stacklevel=2)
@@ -401,18 +400,7 @@ class Embedder:
         folder = Path(folder)
         if include_model is None:
             include_model = self._model_path is None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if include_model:
-                self._save_model(folder / MODEL_FOLDER)
-            unfinished = folder / f"{RECIPE_FILE}.unfinished"
-            unfinished.write_text(self.recipe.to_json() + "\n", "utf-8")
-            unfinished.replace(folder / RECIPE_FILE)
-        except OSError as error:
-            raise StorageError(
-                f"cannot save to {folder}: {error.strerror or error}; free space or choose "
-                "another folder"
-            ) from error
+        write_saved(folder, self.recipe, self._save_model if include_model else None)
         return folder
 
     # -- inside -------------------------------------------------------------------------------
@@ -464,23 +452,3 @@ class Embedder:
             raise InputError("only Hugging Face models can be saved with their weights")
         self.backbone.model.save_pretrained(folder)
         self.tokenizer.inner.save_pretrained(folder)
-
-
-def _check_texts(rows: list[Any]) -> None:
-    for index, text in enumerate(rows):
-        if problem := text_problem(text):
-            raise InputError(f"texts[{index}] {problem}; drop it or give it words", index=index)
-
-
-def _in_callers_list(
-    error: InputError | NonFiniteError, unique: list[str], rows: list[str]
-) -> InputError | NonFiniteError:
-    """The same error, naming the text's first place in the caller's list."""
-    place = error.index if isinstance(error, InputError) else error.row
-    if place is None:
-        return error
-    first = rows.index(unique[place])
-    said = str(error).replace(f"texts[{place}]", f"texts[{first}]", 1)
-    if isinstance(error, InputError):
-        return InputError(said, index=first)
-    return NonFiniteError(said, row=first)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from echovec.errors import RecipeError
+from echovec.errors import RecipeError, StorageError
 from echovec.recipe import ModelIdentity, Recipe
 
 RECIPE_FILE = "recipe.json"
@@ -33,6 +34,32 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path:
             f"Embedder.load(model, recipe={str(folder)!r})"
         )
     return recipe.model.path
+
+
+def write_saved(folder: Path, recipe: Recipe, save_model: Callable[[Path], None] | None) -> None:
+    """Write a saved folder; the recipe comes last, by rename, so a folder with one is whole.
+
+    Args:
+        folder: made if it is not there.
+        recipe: what to write.
+        save_model: writes weights and tokenizer into the folder it is given; None to name the
+            model only.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if save_model is not None:
+            save_model(folder / MODEL_FOLDER)
+        unfinished = folder / f"{RECIPE_FILE}.unfinished"
+        unfinished.write_text(recipe.to_json() + "\n", "utf-8")
+        unfinished.replace(folder / RECIPE_FILE)
+    except OSError as error:
+        raise StorageError(
+            f"cannot save to {folder}: {error.strerror or error}; free space or choose another "
+            "folder"
+        ) from error
 
 
 def check_same_model(bound: Recipe, found: ModelIdentity, dtype: str) -> None:

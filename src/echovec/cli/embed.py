@@ -103,6 +103,9 @@ def embed(
     contents = Contents(
         recipe_json=embedder.recipe.to_json(),
         fingerprint=embedder.recipe.fingerprint,
+        role=role,
+        instruction=instruction,
+        truncate_dim=truncate_dim,
         keep_text=not no_text,
         flag_truncated=flag_truncated,
     )

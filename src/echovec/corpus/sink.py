@@ -1,36 +1,35 @@
 """Vectors into a file, by its ending: .parquet, .npy or .jsonl; whole, or not at all.
 
-    OUT.parquet   id, text, embedding (fixed-size list of float32); the recipe in the metadata
-    OUT.npy       float32 [n, d]; beside it OUT.npy.ids.jsonl (one line a row) and the recipe
-    OUT.jsonl     {"id", "text", "embedding"} a line; beside it OUT.jsonl.recipe.json
-
 Everything goes into temporary files in OUT's folder (.echovec-*.tmp), which are flushed to the
 disk and then renamed, OUT last: where OUT is, it is complete and the files beside it are its own.
-Rows are written as they come; no format holds more than the chunk at hand.
+What stands in them is in formats.py.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from echovec.corpus.source import Row
+from echovec.corpus.formats import FORMATS, IDS_FILE, RECIPE_FILE, Chunk, Contents, Format
 from echovec.errors import InputError, StorageError
 
-IDS_FILE = ".ids.jsonl"
-RECIPE_FILE = ".recipe.json"
+__all__ = [
+    "FORMATS",
+    "IDS_FILE",
+    "RECIPE_FILE",
+    "Chunk",
+    "Contents",
+    "Format",
+    "Sink",
+    "check_out",
+]
 
 _FREE_SPACE = "free some space, or choose a folder on another disk"
 _NEXT_STEP = {
@@ -43,40 +42,6 @@ _NEXT_STEP = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EIO: "check the disk, or choose a folder on another one",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What a file of vectors says beside the vectors."""
-
-    recipe_json: str
-    fingerprint: str
-    keep_text: bool = True
-    flag_truncated: bool = False
-    """Whether each row says if its text was cut to the token budget: `truncated`."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows and their vectors, in one order."""
-
-    rows: Sequence[Row]
-    vectors_ND: NDArray[np.float32]
-    truncated_N: NDArray[np.bool_]
-
-
-class Format(Protocol):
-    """One kind of file. `files` are the open OUT and those beside it, by what OUT's name gets."""
-
-    beside: ClassVar[tuple[str, ...]]
-
-    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None: ...
-
-    def write(self, chunk: Chunk) -> None:
-        """Append the chunk's rows."""
-
-    def close(self) -> None:
-        """Write what stands at the end; the files stay open."""
 
 
 class Sink:
@@ -247,119 +212,3 @@ def _check_target(path: Path, overwrite: bool, inputs: Sequence[str | Path]) -> 
             raise InputError(f"{path} is also an input; choose another name for the output")
     if not overwrite:
         raise InputError(f"{path} exists; replace it with --overwrite, or choose another name")
-
-
-# --- the three formats ---
-
-
-class _Parquet:
-    beside: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._contents, self._dimension = contents, dimension
-        fields = [pa.field("id", pa.string(), nullable=False)]
-        if contents.keep_text:
-            fields.append(pa.field("text", pa.string(), nullable=False))
-        fields.append(pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False))
-        if contents.flag_truncated:
-            fields.append(pa.field("truncated", pa.bool_(), nullable=False))
-        metadata = {
-            "echovec.recipe": contents.recipe_json,
-            "echovec.fingerprint": contents.fingerprint,
-        }
-        self._schema = pa.schema(fields, metadata=metadata)
-        # Numbers that hardly ever repeat: a dictionary only costs.
-        self._writer = pq.ParquetWriter(
-            files[""], self._schema, use_dictionary=False, compression="zstd"
-        )
-
-    def write(self, chunk: Chunk) -> None:
-        import pyarrow as pa
-
-        flat = pa.array(np.ascontiguousarray(chunk.vectors_ND, dtype=np.float32).ravel())
-        columns = {
-            "id": pa.array([row.id for row in chunk.rows], pa.string()),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, self._dimension),
-        }
-        if self._contents.keep_text:
-            columns["text"] = pa.array([row.text for row in chunk.rows], pa.string())
-        if self._contents.flag_truncated:
-            columns["truncated"] = pa.array(chunk.truncated_N)
-        arrays = [columns[name] for name in self._schema.names]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Npy:
-    beside: ClassVar[tuple[str, ...]] = (IDS_FILE, RECIPE_FILE)
-
-    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
-        self._file, self._ids = files[""], files[IDS_FILE]
-        self._contents, self._dimension, self._num_rows = contents, dimension, 0
-        _write_recipe(files, contents)
-        self._start = self._write_header()
-
-    def _write_header(self) -> int:
-        # numpy pads the header so that the first axis can grow without moving the data.
-        shape = (self._num_rows, self._dimension)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        self._file.seek(0)
-        np.lib.format.write_array_header_1_0(self._file, header)
-        return self._file.tell()
-
-    def write(self, chunk: Chunk) -> None:
-        self._num_rows += len(chunk.rows)
-        self._file.write(np.ascontiguousarray(chunk.vectors_ND, dtype="<f4").data)
-        for fields in _row_fields(chunk, self._contents):
-            self._ids.write(_json_line(fields))
-
-    def close(self) -> None:
-        assert self._write_header() == self._start, "the header has outgrown its place"
-
-
-class _Jsonl:
-    beside: ClassVar[tuple[str, ...]] = (RECIPE_FILE,)
-
-    def __init__(self, files: dict[str, IO[bytes]], contents: Contents, dimension: int) -> None:
-        self._file, self._contents = files[""], contents
-        _write_recipe(files, contents)
-
-    def write(self, chunk: Chunk) -> None:
-        numbers = np.asarray(chunk.vectors_ND, dtype=np.float32).tolist()
-        for fields, vector in zip(_row_fields(chunk, self._contents), numbers, strict=True):
-            # Nine digits give back every float32; as they are, they would be written as float64s.
-            fields["embedding"] = [float(f"{number:.9g}") for number in vector]
-            self._file.write(_json_line(fields))
-
-    def close(self) -> None:
-        """Nothing stands at the end."""
-
-
-def _row_fields(chunk: Chunk, contents: Contents) -> Iterator[dict[str, Any]]:
-    for row, truncated in zip(chunk.rows, chunk.truncated_N.tolist(), strict=True):
-        fields: dict[str, Any] = {"id": row.id}
-        if contents.keep_text:
-            fields["text"] = row.text
-        if contents.flag_truncated:
-            fields["truncated"] = truncated
-        yield fields
-
-
-def _json_line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
-
-
-def _write_recipe(files: dict[str, IO[bytes]], contents: Contents) -> None:
-    files[RECIPE_FILE].write(contents.recipe_json.rstrip("\n").encode() + b"\n")
-
-
-FORMATS: dict[str, type[Format]] = {
-    ".parquet": _Parquet,
-    ".npy": _Npy,
-    ".jsonl": _Jsonl,
-}
