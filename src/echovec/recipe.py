@@ -186,15 +186,15 @@ def preset(name: str) -> Recipe:
     if name in PRESETS:
         return PRESETS[name]
     near = difflib.get_close_matches(name, PRESETS, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(_MAIN)}, ..."
-    raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them all)")
+    hint = f"did you mean {' or '.join(near)}?" if near else "it is none of those that ship"
+    raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them)")
 
 
 def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     """A recipe from whatever the caller has: itself, a template, a preset's name, a file or folder.
 
-    A bare template is read as zero-shot recipes are: mean over the pooled copy, or the last token
-    where the template pools its end.
+    A bare template gets the pooling that fits it: the mean over the pooled copy, or the last token
+    where the template pools its end or EOS.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -210,39 +210,32 @@ def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     return preset(str(recipe))
 
 
-def one_view(name: str, template: Template, pooling: str | None = None) -> Recipe:
-    """A recipe that embeds every role alike."""
-    chosen = pooling or ("lasttoken" if template.pooled == "end" else "mean")
-    view = View(template, chosen)
-    return Recipe(name=name, views=dict.fromkeys(ROLES, view))
+def one_view(name: str, template: Template) -> Recipe:
+    """A recipe that embeds every role alike, with the pooling that fits the template."""
+    return Recipe(name=name, views=dict.fromkeys(ROLES, _fitting_view(template)))
 
 
-def _per_role(name: str, pooling: str) -> Recipe:
-    views = {role: View(presets.TEMPLATES[f"{name}-{role}"], pooling) for role in ROLES}
-    return Recipe(name=name, views=views)
+def _fitting_view(template: Template) -> View:
+    # The paper pools the mean when nothing is trained and the last token where a model was
+    # trained to put the text there (EOS, section 4), as a one-word prompt does.
+    last = template.pooled == "end" or template.eos == "pooled"
+    return View(template, "lasttoken" if last else "mean")
 
 
-def _sampled() -> dict[str, Recipe]:
-    kinds = {
-        "paper-classical": ([Template(p) for p in presets.SAMPLED_CLASSICAL]),
-        "paper-echo": ([Template(p) for p in presets.SAMPLED_ECHO]),
-        "paper-prompt-eol": [Template(p, pooled="end") for p in presets.SAMPLED_PROMPT_EOL],
-    }
-    return {
-        f"{kind}-{number}": one_view(f"{kind}-{number}", template)
-        for kind, templates in kinds.items()
-        for number, template in enumerate(templates, 1)
-    }
+def _recipes_of(templates: Mapping[str, Template]) -> dict[str, Recipe]:
+    """A recipe per template; those named NAME-symmetric, -query and -document make one NAME."""
+    recipes = {}
+    for name, template in templates.items():
+        base, _, role = name.rpartition("-")
+        if role not in ROLES:
+            recipes[name] = one_view(name, template)
+        elif base not in recipes:
+            views = {role: _fitting_view(templates[f"{base}-{role}"]) for role in ROLES}
+            recipes[base] = Recipe(name=base, views=views)
+    return recipes
 
 
-_MAIN = ("classical", "classical-sentence", "echo", "echo-sentence", "prompt-eol")
-
-PRESETS: Mapping[str, Recipe] = {
-    **{name: one_view(name, presets.TEMPLATES[name]) for name in _MAIN},
-    "echo-instruct": _per_role("echo-instruct", "lasttoken"),
-    "classical-instruct": _per_role("classical-instruct", "lasttoken"),
-    **_sampled(),
-}
+PRESETS: Mapping[str, Recipe] = _recipes_of(presets.TEMPLATES) | _recipes_of(presets.SAMPLED)
 
 
 def with_limits(recipe: Recipe, max_tokens: int | None) -> Recipe:

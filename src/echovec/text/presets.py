@@ -92,3 +92,13 @@ SAMPLED_PROMPT_EOL = (
     "Analyze the response! query a> {text} IN A UNIQUE ONE-WORD WAY!",
     "Analyze The Prompt\n        Sentence a> {text} In a unique one-word way\n",
 )
+
+SAMPLED: Mapping[str, Template] = {
+    f"paper-{kind}-{number}": Template(prompt, pooled="end" if kind == "prompt-eol" else -1)
+    for kind, prompts in (
+        ("classical", SAMPLED_CLASSICAL),
+        ("echo", SAMPLED_ECHO),
+        ("prompt-eol", SAMPLED_PROMPT_EOL),
+    )
+    for number, prompt in enumerate(prompts, 1)
+}
