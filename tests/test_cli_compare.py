@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import echovec
 from echovec.cli import app
 from echovec.errors import InputError
-from echovec.recipe import preset_names
+from echovec.presets import preset_names
 
 
 class FakeEmbedder:

@@ -23,7 +23,8 @@ from echovec import (
 )
 from echovec.model.load import pick_device, pick_dtype
 from echovec.model.tiny import TinyBackbone
-from echovec.recipe import PRESETS, ROLES
+from echovec.presets import PRESETS
+from echovec.recipe import ROLES
 from echovec.text.tokenizer import ByteTokenizer
 from echovec.vector.transform import Truncate
 from families import causal_model, family_tokenizer, sentences
@@ -41,9 +42,9 @@ class Wrapped(TinyBackbone):
         self.bend = bend
         self.sizes = []
 
-    def forward(self, batch, layers=(-1,), *, float32=False):
+    def forward(self, batch, layers=(-1,), *, pooled_only=False, float32=False):
         self.sizes.append(len(batch))
-        states = super().forward(batch, layers, float32=float32)
+        states = super().forward(batch, layers, pooled_only=pooled_only, float32=float32)
         return self.bend(batch, states, float32)
 
 
@@ -206,7 +207,7 @@ def test_a_non_finite_vector_is_computed_again_in_float32():
     def bend(batch, states, float32):
         if not float32:
             states[0] = states[0].clone()
-            states[0][batch.spans_S2[0, 0]] = float("nan")
+            states[0][batch.pooled[1][0, 0, 0]] = float("nan")
         return states
 
     backbone = Wrapped(bend)
@@ -234,8 +235,8 @@ def test_prepare_and_forward_are_the_seam_of_encode():
     """`encode` is prepare, forward and the order restored; forward has gradients."""
     embedder, texts = tiny(), list(sentences()[:9])
     by_hand = np.zeros((9, 32), dtype=np.float32)
-    for batch in embedder.prepare(texts, batch_size=2):
-        by_hand[batch.order_S] = embedder.forward(batch).numpy()
+    for chunk in embedder.prepare(texts, batch_size=2):
+        by_hand[chunk[0].order_S] = embedder.forward(chunk).numpy()
     expected = embedder.encode(texts, normalize_embeddings=False)
     assert np.abs(by_hand - expected).max() < 1e-6
     model = causal_model("llama")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from echovec.model.plain import PlainBackbone
-from echovec.recipe import PRESETS
+from echovec.presets import PRESETS
 from echovec.text.batch import plan
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
@@ -17,9 +17,9 @@ from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 
 def batch_of(family, texts, batch_tokens=10**6):
-    template = PRESETS["echo"].views["query"].template
+    template = PRESETS["echo"].views["query"][0].template
     rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
-    (batch,) = plan(rendered, batch_tokens=batch_tokens)
+    ((batch,),) = plan([rendered], batch_tokens=batch_tokens)
     return batch
 
 
@@ -46,21 +46,17 @@ def test_states_are_the_same_padded_left_right_or_not_at_all(family):
 def test_every_family_is_causal_and_echo_sees_the_ending(family):
     """Early tokens of the first copy do not know the ending; those of the second copy do."""
     tokenizer = family_tokenizer(family)
-    template = PRESETS["echo"].views["query"].template
+    template = PRESETS["echo"].views["query"][0].template
     states = []
     for ending in ("one", "two"):
         renderer = Renderer(template, HFTokenizer(tokenizer))
-        batch = plan(
-            renderer.render([f"The start is shared, the end is {ending}"]), batch_tokens=999
-        )[0]
-        start, _ = (
-            Renderer(template.pooling_copy(0), HFTokenizer(tokenizer))
-            .render([f"The start is shared, the end is {ending}"])[0]
-            .span
-        )
+        text = f"The start is shared, the end is {ending}"
+        ((batch,),) = plan([renderer.render([text])], batch_tokens=999)
+        first = Renderer(template.pooling_copy(0), HFTokenizer(tokenizer))
+        ((start, _),) = first.render([text])[0].spans
         with torch.no_grad():
             (h_TD,) = PlainBackbone(causal_model(family)).forward(batch)
-        states.append((h_TD[start], h_TD[batch.spans_S2[0, 0]]))
+        states.append((h_TD[start], h_TD[batch.spans_SK2[0, 0, 0]]))
     (first_a, second_a), (first_b, second_b) = states
     assert torch.allclose(first_a, first_b, atol=1e-5)
     assert (second_a - second_b).abs().max() > 1e-3

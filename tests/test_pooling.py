@@ -1,4 +1,4 @@
-"""Pooling against a naive loop, with gradients; transforms and similarity beside it."""
+"""Pooling against a naive loop, with gradients; similarity beside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from echovec import InputError, RecipeError, Template, View
-from echovec.vector.pooling import POOLINGS
+from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNK, POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
-from echovec.vector.transform import TRANSFORMS, Normalize, Truncate
+from echovec.vector.view import ATTENTION_POOLING_NAMES
 
 SPANS = torch.tensor([[0, 3], [5, 6], [6, 13], [2, 9]])
 
@@ -58,14 +58,48 @@ def test_an_unknown_pooling_is_refused_by_name():
         View(Template("{text}"), pooling="max")
 
 
-def test_transforms_equal_numpy():
-    """Truncate and Normalize do what their names say; a zero vector stays zero."""
-    z_SD = torch.tensor([[3.0, 4.0, 1.0], [0.0, 0.0, 0.0]])
-    assert Truncate(2)(z_SD).tolist() == [[3.0, 4.0], [0.0, 0.0]]
-    assert torch.allclose(Normalize()(Truncate(2)(z_SD)), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
-    assert set(TRANSFORMS.values()) == {Truncate, Normalize}
-    with pytest.raises(InputError, match="vectors of 3 numbers to 4"):
-        Truncate(4)(z_SD)
+def weights_of(spans_S2):
+    count = int((spans_S2[:, 1] - spans_S2[:, 0]).sum())
+    return torch.rand(count, generator=torch.Generator().manual_seed(2)) / 3
+
+
+def test_names_of_poolings_by_attention_are_one_table():
+    """The names known without torch are the rows of the table of functions."""
+    assert tuple(ATTENTION_POOLINGS) == ATTENTION_POOLING_NAMES
+
+
+def test_attended_is_the_weighted_mean():
+    """Each token counts by its weight; equal weights give the plain mean."""
+    h_TD = torch.randn(13, 8, generator=torch.Generator().manual_seed(1))
+    w_R = weights_of(SPANS)
+    z_SD = ATTENTION_POOLINGS["attended"](h_TD, SPANS, w_R, 1.5)
+    at = 0
+    for s, (start, stop) in enumerate(SPANS.tolist()):
+        w = w_R[at : at + stop - start].double()
+        at += stop - start
+        by_hand = (h_TD[start:stop].double() * w[:, None]).sum(0) / w.sum()
+        assert torch.allclose(z_SD[s].double(), by_hand, atol=1e-6)
+    even = ATTENTION_POOLINGS["attended"](h_TD, SPANS, torch.ones_like(w_R), 1.5)
+    assert torch.allclose(even, POOLINGS["mean"](h_TD, SPANS), atol=1e-6)
+    assert not torch.allclose(z_SD, even, atol=1e-2)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.5, 100.0])
+def test_selected_keeps_what_is_above_the_threshold_and_one_token_at_least(threshold):
+    """Tokens of threshold times the mean share are averaged; of a flat text, the top token is."""
+    spans_S2 = torch.tensor([[0, 3], [5, 6], [6, 6 + CHUNK + 44]])
+    h_TD = torch.randn(400, 8, generator=torch.Generator().manual_seed(1))
+    w_R = weights_of(spans_S2)
+    z_SD = ATTENTION_POOLINGS["selected"](h_TD, spans_S2, w_R, threshold)
+    at = 0
+    for s, (start, stop) in enumerate(spans_S2.tolist()):
+        length = stop - start
+        w = w_R[at : at + length].tolist()
+        at += length
+        runs = 1 if length <= CHUNK else 2
+        kept = [j for j in range(length) if w[j] > threshold * runs / length] or [w.index(max(w))]
+        by_hand = h_TD[[start + j for j in kept]].double().mean(0)
+        assert torch.allclose(z_SD[s].double(), by_hand, atol=1e-6)
 
 
 def test_cosine_equals_its_definition():

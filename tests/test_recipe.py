@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from echovec import Recipe, RecipeError, Template, View
-from echovec.recipe import PRESETS, ROLES, ModelIdentity, as_recipe, preset, preset_names
-from echovec.vector.transform import Normalize, Truncate
+from echovec import InputError, Recipe, RecipeError, StorageError, Template, View
+from echovec.presets import PRESETS, as_recipe, preset, preset_names, recipe_of
+from echovec.recipe import ROLES, ModelIdentity
+from echovec.text.presets import PROMPT_EOL_PREPENDED
+from echovec.vector.transform import Center, Linear, Normalize, Truncate
 
 IDENTITY = ModelIdentity(
     name="m", hash="sha256:a", tokenizer_hash="sha256:b", bos_id=1, eos_id=None, path="somewhere"
@@ -31,7 +35,8 @@ def test_fingerprints_of_all_presets_differ():
 
 
 def changed(recipe, **view):
-    return replace(recipe, views={r: replace(v, **view) for r, v in recipe.views.items()})
+    views = {r: tuple(replace(v, **view) for v in vs) for r, vs in recipe.views.items()}
+    return replace(recipe, views=views)
 
 
 BASE = replace(PRESETS["echo"], model=IDENTITY, dtype="float32")
@@ -49,9 +54,22 @@ BASE = replace(PRESETS["echo"], model=IDENTITY, dtype="float32")
         replace(BASE, model=replace(IDENTITY, eos_id=2)),
         changed(BASE, pooling="lasttoken"),
         changed(BASE, layer=3),
+        changed(BASE, layer=(3, 4)),
+        changed(BASE, layer="all"),
+        changed(BASE, weight=2.0),
+        changed(BASE, mask="bidirectional"),
+        changed(BASE, states="attention"),
+        changed(BASE, pooling="selected"),
+        changed(BASE, threshold=2.0),
+        changed(BASE, template=PROMPT_EOL_PREPENDED, prepend=(2, 8)),
+        changed(BASE, transforms=(Normalize(),)),
+        replace(BASE, combine="concat"),
+        replace(BASE, long_text="windows"),
+        replace(BASE, text_share=0.5),
+        replace(BASE, views={role: views * 2 for role, views in BASE.views.items()}),
         changed(BASE, template=Template("{text} {text}")),
-        changed(BASE, template=replace(BASE.views["query"].template, bos="absent")),
-        changed(BASE, template=replace(BASE.views["query"].template, pooled=0)),
+        changed(BASE, template=replace(BASE.views["query"][0].template, bos="absent")),
+        changed(BASE, template=replace(BASE.views["query"][0].template, pooled=0)),
         replace(BASE, views=dict(BASE.views, query=View(Template("q {text}")))),
     ],
 )
@@ -86,7 +104,7 @@ def test_precision_says_what_the_dtype_is():
         (lambda c: c.update(format=99), "recipe format 99"),
         (lambda c: c.pop("views"), "not a recipe (KeyError"),
         (lambda c: c["views"].update(nobody={}), "unknown roles ['nobody']"),
-        (lambda c: c["views"]["symmetric"].update(pooling="max"), "unknown pooling 'max'"),
+        (lambda c: c["views"]["symmetric"][0].update(pooling="max"), "unknown pooling 'max'"),
         (lambda c: c.update(transforms=[{"kind": "magic"}]), "unknown transform 'magic'"),
         (lambda c: c["model"].update(colour="red"), "not a recipe (TypeError"),
     ],
@@ -122,8 +140,8 @@ def test_a_recipe_comes_from_a_name_a_template_a_file_or_itself(tmp_path):
     assert as_recipe(file) == BASE
     assert as_recipe(str(file)) == BASE
     template = Template("A: {text} B: {text}")
-    assert as_recipe(template).views == dict.fromkeys(ROLES, View(template))
-    assert as_recipe(Template("{text}:", pooled="end")).views["query"].pooling == "lasttoken"
+    assert as_recipe(template).views == dict.fromkeys(ROLES, (View(template),))
+    assert as_recipe(Template("{text}:", pooled="end")).views["query"][0].pooling == "lasttoken"
     with pytest.raises(RecipeError, match="cannot read the recipe"):
         as_recipe(tmp_path / "absent.json")
 
@@ -132,3 +150,104 @@ def test_a_recipe_needs_a_view_for_every_role():
     """Leaving a role out is refused when the recipe is made."""
     with pytest.raises(RecipeError, match="needs symmetric, query, document"):
         Recipe(name="x", views={"query": View(Template("{text}"))})
+
+
+# -- arrays ---------------------------------------------------------------------------------------
+
+FITTED = recipe_of(
+    "fitted",
+    View(Template("{text}"), transforms=(Center(np.arange(4)), Normalize()), weight=0.5),
+    View(Template("{text}:", pooled="end"), "lasttoken", (1, 2)),
+    combine="concat",
+    long_text="windows",
+    text_share=0.75,
+    transforms=(Linear(np.zeros(8), np.eye(8)[:, :3]), Truncate(2)),
+)
+
+
+def test_a_recipe_with_arrays_survives_its_folder(tmp_path):
+    """Saved and loaded, a fitted recipe is the same, arrays included, by folder and by file."""
+    folder = FITTED.save(tmp_path / "mine")
+    assert sorted(file.name for file in folder.iterdir()) == ["recipe.json", "recipe.safetensors"]
+    for again in (Recipe.load(folder), Recipe.load(folder / "recipe.json"), as_recipe(folder)):
+        assert again == FITTED
+        assert again.fingerprint == FITTED.fingerprint
+
+
+def test_an_array_that_all_roles_share_is_kept_once(tmp_path):
+    """Three roles with the same fitted view cost one array; without arrays there is no file."""
+    FITTED.save(tmp_path)
+    assert len(load_file(tmp_path / "recipe.safetensors")) == len(FITTED.arrays) == 3
+    plain = PRESETS["echo"].save(tmp_path / "plain")
+    assert [file.name for file in plain.iterdir()] == ["recipe.json"]
+
+
+def test_the_fingerprint_covers_the_arrays():
+    """One changed number in one array is another recipe."""
+    view = FITTED.views["query"][0]
+    other = replace(view, transforms=(Center(np.arange(4) + 1e-3), Normalize()))
+    views = dict(FITTED.views, query=(other, FITTED.views["query"][1]))
+    assert replace(FITTED, views=views).fingerprint != FITTED.fingerprint
+
+
+def test_a_missing_or_edited_array_file_is_refused(tmp_path):
+    """Without its arrays, with others, or with another kind of file, a recipe does not load."""
+    FITTED.save(tmp_path)
+    file = tmp_path / "recipe.safetensors"
+    arrays = load_file(file)
+    name = next(name for name, array in arrays.items() if array.shape == (4,))
+    save_file(arrays | {name: arrays[name] + 1}, file)
+    with pytest.raises(RecipeError, match="was edited"):
+        Recipe.load(tmp_path)
+    save_file({n: a for n, a in arrays.items() if n != name}, file)
+    with pytest.raises(RecipeError, match="is not there: it lies in recipe"):
+        Recipe.load(tmp_path)
+    file.write_bytes(b"something else")
+    with pytest.raises(RecipeError, match="not a safetensors file"):
+        Recipe.load(tmp_path)
+    file.unlink()
+    with pytest.raises(RecipeError, match="keep the two files together"):
+        Recipe.load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+    """A file in the way of the folder is exit code 4."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot save to"):
+        FITTED.save(tmp_path / "file")
+
+
+def test_a_view_may_stand_alone():
+    """One bare view is a tuple of one."""
+    view = View(Template("{text}"))
+    assert recipe_of("x", view) == Recipe(name="x", views=dict.fromkeys(ROLES, view))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"combine": "mean"}, RecipeError, "combine='mean'; there are sum, concat"),
+        ({"long_text": "drop"}, RecipeError, "long_text='drop'; there are cut, windows"),
+        ({"text_share": 0.0}, InputError, "text_share=0.0; give a number above 0"),
+        ({"max_tokens": 0}, InputError, "max_tokens=0 leaves no text"),
+        ({"views": dict.fromkeys(ROLES, ())}, RecipeError, "has no view for symmetric"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(options, error, message):
+    """Unknown names and impossible numbers are refused when the recipe is made."""
+    with pytest.raises(error, match=message):
+        replace(PRESETS["echo"], **options)
+
+
+def test_a_transform_of_one_s_own_cannot_be_saved():
+    """A recipe in memory may hold any transform, its JSON only those that ship."""
+
+    class Double:
+        def __call__(self, z_SD):
+            return 2 * z_SD
+
+        def dim_out(self, dim_in):
+            return dim_in
+
+    with pytest.raises(RecipeError, match="Double is no transform that a recipe can be saved with"):
+        replace(PRESETS["echo"], transforms=(Double(),)).to_json()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 
 import authors
 from echovec import InputError, Template, TemplateError
-from echovec.recipe import PRESETS
-from echovec.text.presets import TEMPLATES
+from echovec.presets import PRESETS
+from echovec.text.presets import TEMPLATES, demonstrated
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
+from echovec.text.windows import OVERLAP, num_windows, window_starts
 from families import TOKENIZERS, sentences, tokenizer
 
 ECHO = TEMPLATES["echo"]
@@ -58,7 +61,7 @@ def check_exact(bound, text):
     (rendered,) = bound.render([text])
     lead = "" if inner.adds_blank else bound.template.lead
     (own,) = inner.tokenize([lead + text])
-    ids, (start, stop) = rendered.ids.tolist(), rendered.span
+    ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
     assert ids[start:stop] == own
     assert not set(own) & inner.special_ids
     fixed = sum(map(len, bound._fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
@@ -91,19 +94,19 @@ def test_span_is_the_text_s_own_tokens_for_any_text(kind, text):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_exact_on_every_tokenizer_kind(name, kind):
     """Where a copy is pooled, the span is the text's own tokens for each preset and tokenizer."""
-    view = PRESETS[name].views["document"]
+    view = PRESETS[name].views["document"][0]
     template = view.template
     bound = renderer(kind, template)
     if template.pooled == "end":
         (rendered,) = bound.render(["The cat sat."])
-        assert rendered.span[1] == len(rendered.ids)
-        assert rendered.ids[rendered.span[0] :].tolist() == bound._fixed[-1]
+        assert rendered.spans[0][1] == len(rendered.ids)
+        assert rendered.ids[rendered.spans[0][0] :].tolist() == bound._fixed[-1]
     elif template.eos == "absent":
         check_exact(bound, "The cat sat.")
     else:
         (rendered,) = bound.render(["The cat sat."])
         assert rendered.ids[-1] == bound.eos_id
-        assert rendered.span[1] == len(rendered.ids)
+        assert rendered.spans[0][1] == len(rendered.ids)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -157,7 +160,7 @@ def test_released_templates_give_the_authors_ids_and_mask(kind, role, max_tokens
         ):
             continue
         assert rendered.ids.tolist() == ids
-        start, stop = rendered.span
+        start, stop = rendered.spans[0]
         assert mask == [int(start <= i < stop) for i in range(len(ids))]
 
 
@@ -181,7 +184,7 @@ def test_a_long_text_is_cut_alike_in_every_copy_and_the_suffix_stays():
     assert bytes(i for i in rendered.ids if i < 256) == b"A:01234|B:01234"
     assert rendered.ids[-1] == ByteTokenizer.eos_id
     assert rendered.truncated
-    assert rendered.span == (len(rendered.ids) - 6, len(rendered.ids))
+    assert rendered.spans == ((len(rendered.ids) - 6, len(rendered.ids)),)
 
 
 def test_the_model_s_own_limit_cuts_before_the_budget():
@@ -271,7 +274,7 @@ def test_bos_is_the_template_s_decision():
         assert (present.ids[0] == bos_id) == (bos_id is not None)
         assert absent.ids[0] != bos_id
     (pooled,) = Renderer(Template("{text}", bos="pooled"), ByteTokenizer()).render(["ab"])
-    assert pooled.span == (0, 3)
+    assert pooled.spans == ((0, 3),)
 
 
 def test_special_tokens_may_be_written_in_a_template():
@@ -304,4 +307,80 @@ def test_a_million_characters_are_cut_to_the_budget():
     """A 1 MB text is embedded by its first 512 tokens and marked as cut."""
     (rendered,) = renderer("byte-bos").render(["word " * 200_000])
     assert rendered.truncated
-    assert rendered.span[1] - rendered.span[0] == 512
+    ((start, stop),) = rendered.spans
+    assert stop - start == 512
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_prefix_is_what_all_texts_share(name, kind):
+    """The tokens before the first copy are the same for every text, and the copy comes next."""
+    bound = renderer(kind, TEMPLATES[name], max_tokens=30)
+    texts = ["The cat sat.", "x", "Über \n </s>", *sentences()[::40]]
+    rendered = bound.render(texts)
+    prefix = rendered[0].prefix
+    for one, row in zip(rendered, bound.rows(texts), strict=True):
+        assert one.prefix == prefix
+        assert np.array_equal(one.ids[:prefix], rendered[0].ids[:prefix])
+        own = row[:30]
+        assert one.ids[prefix : prefix + len(own)].tolist() == own
+
+
+def test_one_pass_has_a_span_for_each_template():
+    """Templates that differ in what they pool share ids; each has the span it has alone."""
+    both = Template("A:{text}|B:{text}:C")
+    templates = [both, both.pooling_copy(0), replace(both, pooled="end")]
+    (together,) = Renderer(templates, ByteTokenizer()).render(["the text"])
+    for template, span in zip(templates, together.spans, strict=True):
+        (alone,) = Renderer(template, ByteTokenizer()).render(["the text"])
+        assert np.array_equal(alone.ids, together.ids)
+        assert alone.spans == (span,)
+    assert len(set(together.spans)) == 3
+
+
+def test_markers_that_are_pooled_or_not_share_a_pass():
+    """EOS inside one span and outside another is one prompt."""
+    templates = [Template("A:{text}", eos="pooled"), Template("A:{text}", eos="present")]
+    (rendered,) = Renderer(templates, ByteTokenizer()).render(["ab"])
+    assert rendered.spans == ((3, 6), (3, 5))
+
+
+def test_a_placeholder_is_one_token_of_the_prefix():
+    """It stands where the template has it, counts for the limit, and takes no blank with it."""
+    template = Template('This : {placeholder} "{text}"')
+    (rendered,) = Renderer(template, ByteTokenizer()).render(["ab"])
+    place = rendered.placeholder
+    assert bytes(i for i in rendered.ids if i < 256) == b'This : "ab"'.replace(b": ", b": ")
+    assert rendered.ids[place] == ByteTokenizer.bos_id
+    assert 0 < place < rendered.prefix
+    limited = Renderer(template, ByteTokenizer(), max_positions=len(rendered.ids))
+    assert not limited.render(["ab"])[0].truncated
+    assert limited.render(["abc"])[0].truncated
+    for wrong in (
+        "{text} {placeholder}",
+        "{placeholder}{placeholder}{text}",
+        "{placeholder,}{text}",
+    ):
+        with pytest.raises(TemplateError, match="placeholder"):
+            Template(wrong)
+
+
+@given(length=st.integers(1, 400), size=st.integers(1, 60))
+def test_windows_cover_a_text_evenly_and_overlap(length, size):
+    """Every token is in a window, all are of one size, neighbours have an eighth in common."""
+    count = num_windows(length, size)
+    starts = window_starts(length, size, count)
+    assert (count == 1) == (length <= size)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - size)
+    steps = np.diff(starts)
+    assert (steps <= max(1, size - np.ceil(OVERLAP * size))).all()
+    assert count == 1 or steps.max() - steps.min() <= 1
+
+
+def test_a_demonstration_stands_before_the_prompt():
+    """The template filled with a text and an answer, braces escaped, stands before itself."""
+    shown = demonstrated(Template('S : "{text}" is "', pooled="end"), "a {b}", 'word".')
+    (rendered,) = Renderer(shown, ByteTokenizer()).render(["text"])
+    assert bytes(i for i in rendered.ids if i < 256) == b'S : "a {b}" is "word".\nS : "text" is "'
+    assert rendered.prefix == 1 + len(b'S : "a {b}" is "word".\nS : "')

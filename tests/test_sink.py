@@ -14,7 +14,8 @@ from echovec.corpus import sink as sinks
 from echovec.corpus.sink import Chunk, Contents, Sink, check_out
 from echovec.corpus.source import Row
 from echovec.errors import InputError, StorageError
-from echovec.recipe import Recipe, preset
+from echovec.presets import preset
+from echovec.recipe import Recipe
 
 NO_RUN = {"role": None, "instruction": None, "truncate_dim": None}
 CONTENTS = Contents(recipe_json='{"name": "echo"}', fingerprint="0123456789abcdef")

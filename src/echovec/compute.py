@@ -1,7 +1,8 @@
-"""Compute: batches through a model, whatever happens.
+"""Compute: chunks through a model, whatever happens.
 
-If memory runs out a batch is halved until it fits. Every vector is checked: a row with NaN or
-infinity is computed again in float32, and if that does not help it is an error that names it.
+If memory runs out a chunk is halved until it fits. Every vector is checked: a row with NaN or
+infinity is computed again in float32, and if that does not help it is an error that names it. The
+windows of a long text are put together here: its vector is their mean.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from tqdm import tqdm
 
 from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
-from echovec.text.batch import Batch
+from echovec.text.batch import Chunk
 
 
 class Forward(Protocol):
-    """A batch to vectors z_SD, in the batch's order."""
+    """A chunk to vectors z_SD, in the chunk's order."""
 
-    def __call__(self, batch: Batch, *, float32: bool = False) -> Tensor:
+    def __call__(self, chunk: Chunk, *, float32: bool = False) -> Tensor:
         """`float32`: compute in float32 whatever the model's dtype."""
 
 
 def compute(
     forward: Forward,
-    batches: Sequence[Batch],
+    chunks: Sequence[Chunk],
     *,
     show_progress_bar: bool | None = None,
 ) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Run planned batches and restore the order.
+    """Run planned chunks and restore the order.
 
     Args:
         forward: what to run.
-        batches: all batches of one plan.
+        chunks: all chunks of one plan.
         show_progress_bar: True, False, or None: on a terminal, after half a second.
 
     Returns:
@@ -47,56 +48,61 @@ def compute(
     Raises:
         NonFiniteError: a row stays NaN or infinite; its `row` is the place that was planned.
     """
-    num_texts = sum(map(len, batches))
+    num_texts = 1 + max(int(chunk[0].order_S.max()) for chunk in chunks)
+    num_sequences = sum(len(chunk[0]) for chunk in chunks)
     vectors: Tensor | None = None
     truncated = np.zeros(num_texts, dtype=np.bool_)
     with (
         torch.inference_mode(),
         tqdm(
-            total=num_texts,
-            unit=" texts",
+            total=num_sequences,
+            unit=" texts" if num_sequences == num_texts else " windows",
             disable=None if show_progress_bar is None else not show_progress_bar,
             delay=0.5 if show_progress_bar is None else 0,
         ) as bar,
     ):
-        for planned in batches:
-            for batch, z_SD in _fitting(forward, planned):
-                finite_SD = _finite(forward, batch, z_SD).cpu()
+        for planned in chunks:
+            for chunk, z_SD in _fitting(forward, planned):
+                finite_SD = _finite(forward, chunk, z_SD).float().cpu()
                 if vectors is None:
-                    vectors = torch.empty(num_texts, finite_SD.shape[1])
-                vectors[torch.from_numpy(batch.order_S)] = finite_SD.float()
-                truncated[batch.order_S] = batch.truncated_S
-                bar.update(len(batch))
-    assert vectors is not None, "a plan holds at least one batch"
+                    vectors = torch.zeros(num_texts, finite_SD.shape[1])
+                order_S = torch.from_numpy(chunk[0].order_S)
+                share_S1 = torch.from_numpy(chunk[0].share_S).float()[:, None]
+                vectors.index_add_(0, order_S, finite_SD * share_S1)
+                for batch in chunk:
+                    truncated[batch.order_S[batch.truncated_S]] = True
+                bar.update(len(chunk[0]))
+    assert vectors is not None, "a plan holds at least one chunk"
     return vectors, truncated
 
 
-def _fitting(forward: Forward, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-    """Run a batch; if memory runs out, its halves, down to one text."""
+def _fitting(forward: Forward, chunk: Chunk) -> Iterator[tuple[Chunk, Tensor]]:
+    """Run a chunk; if memory runs out, its halves, down to one text."""
     try:
-        z_SD = forward(batch)
+        z_SD = forward(chunk)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or len(batch) == 1:
+        if not is_out_of_memory(error) or len(chunk[0]) == 1:
             raise
     else:
-        yield batch, z_SD
+        yield chunk, z_SD
         return
     # Outside the handler, so that the failed call's tensors are free before the next try.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for half in batch.halves():
+    for half in zip(*(batch.halves() for batch in chunk), strict=True):
         yield from _fitting(forward, half)
 
 
-def _finite(forward: Forward, batch: Batch, z_SD: Tensor) -> Tensor:
+def _finite(forward: Forward, chunk: Chunk, z_SD: Tensor) -> Tensor:
     """The vectors, with non-finite rows computed again in float32."""
     bad = (~torch.isfinite(z_SD).all(dim=1)).nonzero()[:, 0]
     if not len(bad):
         return z_SD
-    again = forward(batch.select(bad.cpu().numpy()), float32=True)
+    rows = bad.cpu().numpy()
+    again = forward(tuple(batch.select(rows) for batch in chunk), float32=True)
     still = (~torch.isfinite(again).all(dim=1)).nonzero()[:, 0]
     if len(still):
-        row = int(batch.order_S[int(bad[still[0]])])
+        row = int(chunk[0].order_S[int(bad[still[0]])])
         raise NonFiniteError(
             f"the model gave NaN or infinity for texts[{row}], in float32 too; the weights may be "
             "broken: load the model again or check its files",

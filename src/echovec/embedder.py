@@ -1,6 +1,6 @@
 """Embedder: a recipe, a tokenizer and a backbone composed; texts in, unit vectors out.
 
-    text --Renderer--> Rendered --plan--> Batch --Backbone--> h_TD --pooling--> z_SD --> vectors
+    text --Renderer--> Rendered --plan--> Chunk --Backbone--> h_PD --pooling--> z_SD --> vectors
     |---------------- prepare ----------------|----------------- forward ----------|
 
 `prepare` needs no device and `forward` no text: evaluation, serving, corpus jobs and training all
@@ -9,12 +9,10 @@ use this seam. `encode` is both, with identical texts computed once and the orde
 
 from __future__ import annotations
 
-import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -23,40 +21,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echovec.compute import compute
-from echovec.errors import (
-    InputError,
-    NonFiniteError,
-    TruncationWarning,
-)
+from echovec.errors import InputError, NonFiniteError, RecipeError, TruncationWarning
 from echovec.model.backbone import Backbone
-from echovec.model.load import Precision, load_model, pick_device, pick_dtype
+from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
+from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
-from echovec.recipe import ROLES, ModelIdentity, Recipe, Role, as_recipe, with_limits
-from echovec.saved import check_same_model, saved_model, saved_recipe, write_saved
-from echovec.text.batch import Batch, plan
-from echovec.text.render import Renderer
+from echovec.presets import as_recipe, with_limits
+from echovec.reader import Reader
+from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
+from echovec.saved import (
+    check_same_model,
+    library_versions,
+    saved_model,
+    saved_recipe,
+    write_saved,
+)
+from echovec.text.batch import Chunk
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.text.unique import in_callers_list, unique_texts
-from echovec.vector.pooling import POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
 from echovec.vector.transform import Normalize, Truncate
-from echovec.version import __version__
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 AnyRecipe = Recipe | Template | str | Path
 
-_BATCH_TOKENS = {"cuda": 16_384, "mps": 4_096, "cpu": 2_048}
 
-
-class Options(TypedDict, total=False):
-    """What `encode` takes beside texts and role; its docstring explains each."""
+class Preparing(TypedDict, total=False):
+    """What `prepare` takes beside texts and role; its docstring explains each."""
 
     instruction: str | None
     batch_tokens: int | None
     batch_size: int | None
+
+
+class Options(Preparing, total=False):
+    """What `encode` takes beside texts and role; its docstring explains each."""
+
     normalize_embeddings: bool
     truncate_dim: int | None
     show_progress_bar: bool | None
@@ -94,15 +96,12 @@ class Embedder:
         self.backbone = backbone
         self._model_name = model_name
         self._model_path = model_path
-        self._renderers = {
-            role: Renderer(
-                self._definition.views[role].template,
-                tokenizer,
-                max_tokens=self._definition.max_tokens,
-                max_positions=backbone.max_positions,
-            )
-            for role in ROLES
-        }
+        self._readers = {r: Reader(self._definition, r, tokenizer, backbone) for r in ROLES}
+        dimensions = {role: self._readers[role].dimension for role in ROLES}
+        if len(set(dimensions.values())) > 1:
+            raise RecipeError(f"roles have vectors of different width: {dimensions}")
+        self.dimension = dimensions["symmetric"]
+        """Numbers in each vector."""
         if self._definition.model is not None:
             check_same_model(self._definition, self.identity, backbone.dtype)
 
@@ -118,6 +117,7 @@ class Embedder:
         dtype: str | torch.dtype | None = None,
         precision: Precision | None = None,
         max_tokens: int | None = None,
+        engine: Engine = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> Embedder:
@@ -132,6 +132,8 @@ class Embedder:
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
                 multiplies it natively, and float32 with a warning where it does not.
             max_tokens: budget per copy of a text, in tokens; by default the recipe's (512).
+            engine: "packed" is the fast one, for Llama-like families; "plain" runs any model as
+                transformers does; "auto" takes the packed one where it can. Vectors are the same.
             revision: branch, tag or commit of a hub name.
             trust_remote_code: whether Python code that comes with the model may run.
 
@@ -153,6 +155,7 @@ class Embedder:
             model,
             device=chosen_device,
             dtype=chosen_dtype,
+            engine=engine,
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
@@ -166,7 +169,14 @@ class Embedder:
         )
 
     @classmethod
-    def from_model(cls, model: Any, tokenizer: Any, recipe: AnyRecipe = "echo") -> Embedder:
+    def from_model(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        recipe: AnyRecipe = "echo",
+        *,
+        engine: Literal["plain", "packed"] = "plain",
+    ) -> Embedder:
         """An embedder around a causal language model that is already in memory.
 
         The weights are shared, not copied, and the model, its configuration and its tokenizer
@@ -176,13 +186,18 @@ class Embedder:
             model: a Hugging Face causal model, with or without its LM head, on any device.
             tokenizer: its tokenizer.
             recipe: how texts are embedded.
+            engine: "plain" calls the model as a whole; "packed" calls its linear modules one by
+                one and skips wasted work (Llama-like families). Neither copies weights.
+
+        Raises:
+            ModelError: the packed engine does not know this family.
         """
         name = str(getattr(model, "name_or_path", "") or "") or "in memory"
         path = name if Path(name).is_dir() else None
         return cls(
             recipe,
             HFTokenizer(tokenizer),
-            PlainBackbone(model),
+            PackedBackbone(model, prepack=False) if engine == "packed" else PlainBackbone(model),
             model_name=Path(name).name,
             model_path=Path(path) if path else None,
         )
@@ -203,14 +218,6 @@ class Embedder:
     # -- what it is ---------------------------------------------------------------------------
 
     @property
-    def dimension(self) -> int:
-        """Numbers in each vector."""
-        dim = self.backbone.dim
-        for transform in self._definition.transforms:
-            dim = min(dim, transform.dim) if isinstance(transform, Truncate) else dim
-        return dim
-
-    @property
     def model_path(self) -> Path | str | None:
         """What plain `AutoModel` and `AutoTokenizer` load the model from; None if in memory only.
 
@@ -228,7 +235,7 @@ class Embedder:
 
         Hashing the weights takes about a second per GB and core, once, when first asked for.
         """
-        renderers = self._renderers.values()
+        renderers = [r for role in ROLES for r in self._readers[role].renderers]
         return ModelIdentity(
             name=self._model_name,
             hash=self._weights_hash,
@@ -241,14 +248,11 @@ class Embedder:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe bound to this model: hashes, token ids, dtype, versions."""
-        libraries = ("torch", "transformers", "tokenizers")
-        versions = {
-            "echovec": __version__,
-            **{name: version(name) for name in libraries},
-            "python": platform.python_version(),
-        }
         return replace(
-            self._definition, model=self.identity, dtype=self.backbone.dtype, versions=versions
+            self._definition,
+            model=self.identity,
+            dtype=self.backbone.dtype,
+            versions=library_versions(),
         )
 
     def __repr__(self) -> str:
@@ -265,8 +269,11 @@ class Embedder:
         instruction: str | None = None,
         batch_tokens: int | None = None,
         batch_size: int | None = None,
-    ) -> list[Batch]:
-        """Texts to batches, longest first; `Batch.order_S` holds places in `texts`. No torch.
+    ) -> list[Chunk]:
+        """Texts to chunks, longest first; `order_S` of a batch holds places in `texts`. No torch.
+
+        A chunk is a tuple of one batch for each pass of the recipe (one, unless its views have
+        several prompts), of the same texts in the same order.
 
         Args:
             texts: what to embed.
@@ -278,22 +285,44 @@ class Embedder:
         Raises:
             InputError: a text cannot be embedded; `index` is its place.
         """
-        rendered = self._renderer(role).render(texts, instruction)
-        return plan(
-            rendered, batch_tokens=batch_tokens or self._batch_tokens, batch_size=batch_size
-        )
+        return self._reader(role).prepare(texts, instruction, batch_tokens, batch_size)
 
-    def forward(self, batch: Batch, *, role: Role | None = None, float32: bool = False) -> Tensor:
-        """One batch to vectors z_SD: float32 [S, dimension], in the batch's order, not normalised.
+    def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
+        """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.
 
-        Differentiable where gradients are on. A row may be non-finite: `encode` checks.
+        A row is a text, or a window of one (`share_S` of a batch is below 1 there). Differentiable
+        where gradients are on. A row may be non-finite: `encode` checks.
         """
-        view = self._definition.views[role or "symmetric"]
-        (h_TD,) = self.backbone.forward(batch, (view.layer,), float32=float32)
-        z_SD = POOLINGS[view.pooling](h_TD, torch.from_numpy(batch.spans_S2).to(h_TD.device))
-        for transform in self._definition.transforms:
-            z_SD = transform(z_SD)
-        return z_SD
+        return self._reader(role).forward(chunk, float32=float32)
+
+    def states(
+        self,
+        texts: Sequence[str],
+        layers: Sequence[int] | None = None,
+        *,
+        role: Role | None = None,
+        **options: Unpack[Preparing],
+    ) -> list[Vectors]:
+        """The pooled states of each view by layer, for tuning and calibration: one run for all.
+
+        Args:
+            texts: what to embed.
+            layers: which layers to pool for every view, 0 to the model's number of blocks; by
+                default those that each view averages.
+            role: "query", "document", or None for both sides alike.
+            options: as for `prepare`.
+
+        Returns:
+            For each of the role's views, in order, float32 z_LND: layers, texts in order, width;
+            before layers are averaged, transformed, weighted or normalised. Always finite.
+        """
+        unique, inverse = unique_texts(list(texts))
+        reader = self._reader(role)
+        try:
+            states = reader.all_states(reader.prepare(unique, **options), layers)
+        except (InputError, NonFiniteError) as error:
+            raise in_callers_list(error, inverse) from error.__cause__
+        return [z_LND.numpy()[:, inverse] for z_LND in states]
 
     # -- the public verbs ---------------------------------------------------------------------
 
@@ -352,10 +381,10 @@ class Embedder:
         """
         single = isinstance(texts, str)
         unique, inverse = unique_texts([texts] if isinstance(texts, str) else list(texts))
+        reader = self._reader(role)
         try:
-            vectors, truncated = self._encode_unique(
-                unique, role, instruction, batch_tokens, batch_size, show_progress_bar
-            )
+            chunks = reader.prepare(unique, instruction, batch_tokens, batch_size)
+            vectors, truncated = reader.vectors(chunks, show_progress_bar=show_progress_bar)
         except (InputError, NonFiniteError) as error:
             raise in_callers_list(error, inverse) from error.__cause__
         if truncate_dim is not None:
@@ -405,37 +434,10 @@ class Embedder:
 
     # -- inside -------------------------------------------------------------------------------
 
-    @property
-    def _batch_tokens(self) -> int:
-        device = getattr(getattr(self.backbone, "model", None), "device", None)
-        return _BATCH_TOKENS.get(getattr(device, "type", "cpu"), _BATCH_TOKENS["cpu"])
-
-    def _renderer(self, role: Role | None) -> Renderer:
+    def _reader(self, role: Role | None) -> Reader:
         if role is not None and role not in ROLES:
             raise InputError(f"role={role!r}; there are 'query', 'document', or None for neither")
-        return self._renderers[role or "symmetric"]
-
-    def _encode_unique(
-        self,
-        texts: list[str],
-        role: Role | None,
-        instruction: str | None,
-        batch_tokens: int | None,
-        batch_size: int | None,
-        show_progress_bar: bool | None,
-    ) -> tuple[Tensor, Flags]:
-        if not texts:
-            return torch.zeros(0, self.dimension), np.zeros(0, dtype=np.bool_)
-        batches = self.prepare(
-            texts,
-            role=role,
-            instruction=instruction,
-            batch_tokens=batch_tokens,
-            batch_size=batch_size,
-        )
-        return compute(
-            partial(self.forward, role=role), batches, show_progress_bar=show_progress_bar
-        )
+        return self._readers[role or "symmetric"]
 
     def _truncation(self, truncated: Flags) -> str:
         limit = self._definition.max_tokens
@@ -446,9 +448,10 @@ class Embedder:
         )
 
     def _save_model(self, folder: Path) -> None:
-        if not isinstance(self.backbone, PlainBackbone) or not isinstance(
-            self.tokenizer, HFTokenizer
-        ):
+        plain = self.backbone
+        if isinstance(plain, PackedBackbone) and plain.plain is not None:
+            plain = plain.plain
+        if not isinstance(plain, PlainBackbone) or not isinstance(self.tokenizer, HFTokenizer):
             raise InputError("only Hugging Face models can be saved with their weights")
-        self.backbone.model.save_pretrained(folder)
+        plain.model.save_pretrained(folder)
         self.tokenizer.inner.save_pretrained(folder)

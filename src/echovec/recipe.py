@@ -4,29 +4,37 @@ A preset is a recipe without a model ("echo", "classical", ...). Bound to a mode
 that model, its hash, its tokenizer's hash, the BOS and EOS ids in use and the dtype: vectors of
 equal fingerprints may be compared, others may not. Names, paths and library versions are written
 down beside but do not enter the fingerprint: the same weights under another name give the same
-vectors, and library versions move them by rounding only (1e-6).
+vectors, and library versions move them by rounding only (1e-6). Arrays of fitted transforms lie in
+a safetensors file beside the JSON, which names each by its hash.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from echovec.errors import InputError, RecipeError
-from echovec.text import presets
-from echovec.text.template import Template
-from echovec.vector.transform import TRANSFORMS, Transform
-from echovec.vector.view import View
+from echovec.errors import InputError, RecipeError, StorageError
+from echovec.text.render import LongText
+from echovec.vector.as_json import (
+    Arrays,
+    arrays_of,
+    transforms_from_json,
+    transforms_to_json,
+    view_from_json,
+    view_to_json,
+)
+from echovec.vector.transform import Array, Transform
+from echovec.vector.view import Combine, View
 
 Role = Literal["symmetric", "query", "document"]
 ROLES: tuple[Role, ...] = ("symmetric", "query", "document")
-FORMAT = 1
+FORMAT = 2
+RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +65,34 @@ class Recipe:
     """One embedder's definition; see the module for what the fingerprint covers.
 
     Raises:
-        RecipeError: a role is missing or unknown.
+        RecipeError: a role is missing or unknown, or has no view.
+        InputError: a number is out of its range.
     """
 
     name: str
     """What people call it."""
 
-    views: Mapping[Role, View]
-    """How each role is embedded: "symmetric" (both sides alike), "query", "document"."""
+    views: Mapping[Role, tuple[View, ...]]
+    """How each role is embedded: "symmetric" (both sides alike), "query", "document". One view may
+    be given bare; it is kept as a tuple of one."""
+
+    combine: Combine = "sum"
+    """How a role's views become one vector, each multiplied by its weight: added up, or one after
+    the other."""
 
     max_tokens: int = 512
-    """Budget for each copy of a text, in tokens; longer texts are cut, all copies alike."""
+    """Budget for each copy of a text, in tokens; see `long_text` for longer ones."""
+
+    long_text: LongText = "cut"
+    """What becomes of a text beyond the budget: "cut" (all copies alike), or "windows": it is
+    embedded as overlapping windows, and its vector is their mean."""
+
+    text_share: float = 1.0
+    """How much of each text is kept, rounded up to a token; 0.5 gives an echo the length of the
+    classical prompt (the paper's compute-matched comparison). It does not count as cut."""
 
     transforms: tuple[Transform, ...] = ()
-    """What happens after pooling, in order."""
+    """What happens to the vector of all views, in order."""
 
     model: ModelIdentity | None = None
     """The model it is bound to; None for a preset."""
@@ -87,13 +109,30 @@ class Recipe:
                 f"recipe {self.name!r} has views for {sorted(self.views)}; "
                 f"it needs {', '.join(ROLES)}"
             )
+        views = {role: _as_tuple(self.views[role]) for role in ROLES}
+        object.__setattr__(self, "views", views)
+        if empty := [role for role in ROLES if not views[role]]:
+            raise RecipeError(f"recipe {self.name!r} has no view for {', '.join(empty)}")
+        for name, kind in (("combine", Combine), ("long_text", LongText)):
+            if getattr(self, name) not in get_args(kind):
+                raise RecipeError(
+                    f"{name}={getattr(self, name)!r}; there are {', '.join(get_args(kind))}"
+                )
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens} leaves no text; give at least 1")
+        if not 0 < self.text_share <= 1:
+            raise InputError(f"text_share={self.text_share}; give a number above 0, at most 1")
 
     @property
     def precision(self) -> str:
         """How it computes: "exact" (float32 or wider) or "fast" (a narrower dtype)."""
         return "exact" if self.dtype in (None, "float32", "float64") else "fast"
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays of all its transforms, by the name that the JSON calls them."""
+        views = [view for role in ROLES for view in self.views[role]]
+        return arrays_of([*(t for view in views for t in view.transforms), *self.transforms])
 
     @property
     def fingerprint(self) -> str:
@@ -102,10 +141,9 @@ class Recipe:
         content = {
             "format": FORMAT,
             "model": model and [model.hash, model.tokenizer_hash, model.bos_id, model.eos_id],
-            "views": {role: _view_to_json(self.views[role]) for role in ROLES},
-            "max_tokens": self.max_tokens,
-            "transforms": [_transform_to_json(t) for t in self.transforms],
+            "views": {role: [view_to_json(v) for v in self.views[role]] for role in ROLES},
             "dtype": self.dtype,
+            **self._options(),
         }
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -117,7 +155,7 @@ class Recipe:
         return " / ".join(shown)
 
     def to_json(self) -> str:
-        """The recipe as JSON text, fingerprint included."""
+        """The recipe as JSON text, fingerprint included; arrays are named only (see `save`)."""
         content = {
             "format": FORMAT,
             "name": self.name,
@@ -125,23 +163,23 @@ class Recipe:
             "model": self.model and dataclasses.asdict(self.model),
             "dtype": self.dtype,
             "precision": self.precision,
-            "max_tokens": self.max_tokens,
             "views": _views_to_json(self.views),
-            "transforms": [_transform_to_json(t) for t in self.transforms],
+            **self._options(),
             "versions": dict(self.versions),
         }
         return json.dumps(content, indent=2, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str, *, where: str = "recipe") -> Recipe:
+    def from_json(cls, text: str, arrays: Arrays | None = None, *, where: str = "recipe") -> Recipe:
         """Read `to_json`'s text back.
 
         Args:
             text: the JSON.
+            arrays: the arrays it names, where it has fitted transforms.
             where: its file, for messages.
 
         Raises:
-            RecipeError: not JSON, of a newer format, or unknown, missing or edited fields.
+            RecipeError: not JSON, of another format, or unknown, missing or edited content.
         """
         try:
             content = json.loads(text)
@@ -152,9 +190,12 @@ class Recipe:
                 )
             recipe = cls(
                 name=content["name"],
-                views=_views_from_json(content["views"]),
+                views=_views_from_json(content["views"], arrays or {}),
+                combine=content["combine"],
                 max_tokens=content["max_tokens"],
-                transforms=tuple(_transform_from_json(t) for t in content["transforms"]),
+                long_text=content["long_text"],
+                text_share=content["text_share"],
+                transforms=transforms_from_json(content["transforms"], arrays or {}),
                 model=content["model"] and ModelIdentity(**content["model"]),
                 dtype=content["dtype"],
                 versions=content["versions"],
@@ -171,120 +212,104 @@ class Recipe:
             )
         return recipe
 
+    def save(self, folder: str | Path) -> Path:
+        """Write `recipe.json`, and `recipe.safetensors` where transforms hold arrays.
 
-def preset_names() -> tuple[str, ...]:
-    """Names of the recipes that ship."""
-    return tuple(PRESETS)
+        The JSON comes last, by rename, so a folder that has one is whole.
 
-
-def preset(name: str) -> Recipe:
-    """The recipe of this name, without a model.
-
-    Raises:
-        RecipeError: unknown; the message offers the nearest names.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "it is none of those that ship"
-    raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them)")
-
-
-def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
-    """A recipe from whatever the caller has: itself, a template, a preset's name, a file or folder.
-
-    A bare template gets the pooling that fits it: the mean over the pooled copy, or the last token
-    where the template pools its end or EOS.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, Template):
-        return one_view("custom", recipe)
-    path = Path(recipe)
-    if str(recipe) not in PRESETS and (path.suffix == ".json" or path.is_dir()):
-        file = path / "recipe.json" if path.is_dir() else path
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        folder = Path(folder)
+        file = folder / RECIPE_FILE
         try:
-            return Recipe.from_json(file.read_text("utf-8"), where=str(file))
+            folder.mkdir(parents=True, exist_ok=True)
+            if arrays := self.arrays:
+                from safetensors.numpy import save
+
+                _write(file.with_suffix(".safetensors"), save(arrays))
+            _write(file, (self.to_json() + "\n").encode())
+        except OSError as error:
+            raise StorageError(
+                f"cannot save to {folder}: {error.strerror or error}; free space or choose another "
+                "folder"
+            ) from error
+        return folder
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from its JSON file, or from a folder's `recipe.json`.
+
+        Raises:
+            RecipeError: it cannot be read, or its arrays are missing or edited.
+        """
+        path = Path(path)
+        file = path / RECIPE_FILE if path.is_dir() else path
+        beside = file.with_suffix(".safetensors")
+        try:
+            text = file.read_text("utf-8")
+            packed = beside.read_bytes() if beside.is_file() else None
         except OSError as error:
             raise RecipeError(f"cannot read the recipe {file}: {error.strerror or error}") from None
-    return preset(str(recipe))
+        arrays = _read_arrays(packed, beside) if packed is not None else {}
+        return cls.from_json(text, arrays, where=str(file))
+
+    def _options(self) -> dict[str, Any]:
+        """What decides vectors beside model, dtype and views, as JSON values."""
+        return {
+            "combine": self.combine,
+            "max_tokens": self.max_tokens,
+            "long_text": self.long_text,
+            "text_share": self.text_share,
+            "transforms": transforms_to_json(self.transforms),
+        }
 
 
-def one_view(name: str, template: Template) -> Recipe:
-    """A recipe that embeds every role alike, with the pooling that fits the template."""
-    return Recipe(name=name, views=dict.fromkeys(ROLES, _fitting_view(template)))
+def _as_tuple(views: View | tuple[View, ...]) -> tuple[View, ...]:
+    return (views,) if isinstance(views, View) else tuple(views)
 
 
-def _fitting_view(template: Template) -> View:
-    # The paper pools the mean when nothing is trained and the last token where a model was
-    # trained to put the text there (EOS, section 4), as a one-word prompt does.
-    last = template.pooled == "end" or template.eos == "pooled"
-    return View(template, "lasttoken" if last else "mean")
+def _shown(views: tuple[View, ...]) -> str:
+    shown = []
+    for view in views:
+        prompt = view.template.prompt.replace("\n", "\\n")
+        layer = "" if view.layer == -1 else f", layer {view.layer}"
+        weight = "" if view.weight == 1 else f", weight {view.weight:g}"
+        shown.append(f"{prompt} [{view.pooling}{layer}{weight}]")
+    return " + ".join(shown)
 
 
-def _recipes_of(templates: Mapping[str, Template]) -> dict[str, Recipe]:
-    """A recipe per template; those named NAME-symmetric, -query and -document make one NAME."""
-    recipes = {}
-    for name, template in templates.items():
-        base, _, role = name.rpartition("-")
-        if role not in ROLES:
-            recipes[name] = one_view(name, template)
-        elif base not in recipes:
-            views = {role: _fitting_view(templates[f"{base}-{role}"]) for role in ROLES}
-            recipes[base] = Recipe(name=base, views=views)
-    return recipes
-
-
-PRESETS: Mapping[str, Recipe] = _recipes_of(presets.TEMPLATES) | _recipes_of(presets.SAMPLED)
-
-
-def with_limits(recipe: Recipe, max_tokens: int | None) -> Recipe:
-    """The recipe with another token budget, if one is given."""
-    return recipe if max_tokens is None else replace(recipe, max_tokens=max_tokens)
-
-
-def _shown(view: View) -> str:
-    prompt = view.template.prompt.replace("\n", "\\n")
-    layer = "" if view.layer == -1 else f", layer {view.layer}"
-    return f"{prompt} [{view.pooling}{layer}]"
-
-
-def _views_to_json(views: Mapping[Role, View]) -> dict[str, Any]:
-    """The symmetric view, and the others where they differ from it."""
+def _views_to_json(views: Mapping[Role, tuple[View, ...]]) -> dict[str, Any]:
+    """The symmetric views, and those of other roles where they differ from them."""
     return {
-        role: _view_to_json(views[role])
+        role: [view_to_json(view) for view in views[role]]
         for role in ROLES
         if role == "symmetric" or views[role] != views["symmetric"]
     }
 
 
-def _views_from_json(content: dict[str, Any]) -> dict[Role, View]:
+def _views_from_json(content: dict[str, Any], arrays: Arrays) -> dict[Role, tuple[View, ...]]:
     if unknown := sorted(set(content) - set(ROLES)):
         raise RecipeError(f"unknown roles {unknown}; there are {', '.join(ROLES)}")
     symmetric = content["symmetric"]
-    return {role: _view_from_json(content.get(role, symmetric)) for role in ROLES}
-
-
-def _view_to_json(view: View) -> dict[str, Any]:
     return {
-        "template": dataclasses.asdict(view.template),
-        "pooling": view.pooling,
-        "layer": view.layer,
+        role: tuple(view_from_json(view, arrays) for view in content.get(role, symmetric))
+        for role in ROLES
     }
 
 
-def _view_from_json(content: dict[str, Any]) -> View:
-    return View(Template(**content["template"]), content["pooling"], content["layer"])
+def _write(file: Path, content: bytes) -> None:
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
 
 
-def _transform_to_json(transform: Transform) -> dict[str, Any]:
-    kind = next(name for name, row in TRANSFORMS.items() if isinstance(transform, row))
-    return {"kind": kind, **dataclasses.asdict(transform)}  # type: ignore[call-overload]
+def _read_arrays(packed: bytes, file: Path) -> Arrays:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-
-def _transform_from_json(content: dict[str, Any]) -> Transform:
-    fields = dict(content)
-    kind = fields.pop("kind")
-    if kind not in TRANSFORMS:
-        raise RecipeError(f"unknown transform {kind!r}; there are {', '.join(TRANSFORMS)}")
-    return TRANSFORMS[kind](**fields)
+    try:
+        arrays: Arrays = load(packed)
+    except SafetensorError as error:
+        raise RecipeError(f"{file}: not a safetensors file ({error})") from None
+    return arrays

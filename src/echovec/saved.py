@@ -1,14 +1,16 @@
-"""Saved: an embedder's folder on disk, `recipe.json` and, where it has to be, `model/`."""
+"""Saved: an embedder's folder on disk: the recipe's files and, where it has to be, `model/`."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from echovec.errors import RecipeError, StorageError
-from echovec.recipe import ModelIdentity, Recipe
+from echovec.recipe import RECIPE_FILE, ModelIdentity, Recipe
+from echovec.version import __version__
 
-RECIPE_FILE = "recipe.json"
 MODEL_FOLDER = "model"
 
 
@@ -17,7 +19,7 @@ def saved_recipe(model: str | Path | None) -> Recipe | None:
     file = Path(model) / RECIPE_FILE if model is not None else None
     if file is None or not file.is_file():
         return None
-    return Recipe.from_json(file.read_text("utf-8"), where=str(file))
+    return Recipe.load(file)
 
 
 def saved_model(folder: Path, recipe: Recipe) -> str | Path:
@@ -52,14 +54,22 @@ def write_saved(folder: Path, recipe: Recipe, save_model: Callable[[Path], None]
         folder.mkdir(parents=True, exist_ok=True)
         if save_model is not None:
             save_model(folder / MODEL_FOLDER)
-        unfinished = folder / f"{RECIPE_FILE}.unfinished"
-        unfinished.write_text(recipe.to_json() + "\n", "utf-8")
-        unfinished.replace(folder / RECIPE_FILE)
     except OSError as error:
         raise StorageError(
             f"cannot save to {folder}: {error.strerror or error}; free space or choose another "
             "folder"
         ) from error
+    recipe.save(folder)
+
+
+def library_versions() -> dict[str, str]:
+    """The software that vectors are made with, for the record."""
+    libraries = ("torch", "transformers", "tokenizers")
+    return {
+        "echovec": __version__,
+        **{name: version(name) for name in libraries},
+        "python": platform.python_version(),
+    }
 
 
 def check_same_model(bound: Recipe, found: ModelIdentity, dtype: str) -> None:
@@ -81,6 +91,6 @@ def check_same_model(bound: Recipe, found: ModelIdentity, dtype: str) -> None:
         if want != have:
             raise RecipeError(
                 f"recipe {bound.name!r} was made for {wanted.name} with {what} {want[:19]}..., "
-                f"but here they are {have[:19]}...; load that model, or take the recipe's "
-                "template alone: Embedder.load(model, recipe=recipe.views['query'].template)"
+                f"but here they are {have[:19]}...; load that model, or use the recipe unbound: "
+                "Embedder.load(model, recipe=dataclasses.replace(recipe, model=None, dtype=None))"
             )

@@ -9,7 +9,8 @@ def recipes() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from echovec.recipe import ROLES, preset, preset_names
+    from echovec.presets import preset, preset_names
+    from echovec.recipe import ROLES
 
     table = Table()
     table.add_column("name", no_wrap=True)
@@ -20,8 +21,9 @@ def recipes() -> None:
         views = preset(name).views
         alike = all(view == views[ROLES[0]] for view in views.values())
         for number, role in enumerate(ROLES[:1] if alike else ROLES):
-            view = views[role]
-            prompt = view.template.prompt.replace("\n", "\\n")
-            shown_name = "" if number else name
-            table.add_row(shown_name, "all" if alike else role, Text(prompt), view.pooling)
+            shown_role = "all" if alike else role
+            for place, view in enumerate(views[role]):
+                first = "" if number or place else name
+                prompt = view.template.prompt.replace("\n", "\\n")
+                table.add_row(first, "" if place else shown_role, Text(prompt), view.pooling)
     Console(highlight=False).print(table)

@@ -1,14 +1,14 @@
 """Backbone: the one seam between text and vectors, and what every backbone shares.
 
 A backbone turns a Batch into hidden states. `plain` runs any Hugging Face causal model and is the
-oracle; `tiny` needs no weights and serves tests. A new one is one class with these five members.
-Shape suffixes: T tokens of the batch, D width.
+oracle; `tiny` needs no weights and serves tests. A new one is one class with these six members.
+Shape suffixes: T tokens of the batch, P pooled tokens, D width.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,12 +39,18 @@ class Backbone(Protocol):
         """What it computes in, e.g. "float32"."""
 
     def forward(
-        self, batch: Batch, layers: Sequence[int] = (-1,), *, float32: bool = False
+        self,
+        batch: Batch,
+        layers: Sequence[int] = (-1,),
+        *,
+        pooled_only: bool = False,
+        float32: bool = False,
     ) -> list[Tensor]:
-        """Hidden states h_TD of each layer asked for, rows in the batch's order.
+        """Hidden states of each layer asked for, in the order asked.
 
-        Differentiable where gradients are on. `float32` computes in float32 whatever the dtype:
-        the second try after a non-finite vector.
+        h_TD, a row for every token of the batch, or with `pooled_only` h_PD, a row for each of
+        `batch.pooled[0]`. Differentiable where gradients are on. `float32` computes in float32
+        whatever the dtype: the second try after a non-finite vector.
         """
 
     def weights_hash(self) -> str:
@@ -61,7 +67,7 @@ def layer_index(layer: int, num_layers: int) -> int:
     return layer % (num_layers + 1)
 
 
-def hash_weights(config_json: str, tensors: dict[str, Tensor]) -> str:
+def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
     """Hash a configuration and named tensors.
 
     Floating tensors are hashed by their float32 values, so a model loaded from float16 files

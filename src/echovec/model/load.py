@@ -7,6 +7,7 @@ pickled weights can run code.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,13 @@ import torch
 
 from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
+from echovec.model.blocks import why_not
+from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
 
 Precision = Literal["exact", "fast"]
+Engine = Literal["auto", "plain", "packed"]
+ENGINES = ("auto", "plain", "packed")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -28,15 +33,18 @@ def load_model(
     *,
     device: str,
     dtype: str,
+    engine: Engine = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> tuple[PlainBackbone, Any, Path | str]:
+) -> tuple[PlainBackbone | PackedBackbone, Any, Path | str]:
     """Load a backbone and its tokenizer.
 
     Args:
         model: None (the default model), a hub name, a local folder, or a .gguf file.
         device: a torch device.
         dtype: a floating dtype of torch, by name.
+        engine: "packed" (fast, some families), "plain" (any model), or "auto": packed where the
+            family allows it, else plain, which is said once.
         revision: a branch, tag or commit of a hub name.
         trust_remote_code: whether Python code that comes with the model may be run.
 
@@ -44,23 +52,57 @@ def load_model(
         The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
 
     Raises:
-        ModelError: not found, not to be fetched, or not in safetensors or GGUF.
+        ModelError: not found, not to be fetched, not in safetensors or GGUF, or of a family that
+            the engine asked for cannot run.
+        InputError: no such engine.
     """
+    if engine not in ENGINES:
+        raise InputError(f"engine={engine!r}; there are {', '.join(ENGINES)}")
     from transformers import AutoModel, AutoTokenizer
 
     source = resolve(model)
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not isinstance(source, Path):
         common |= {"revision": revision, "local_files_only": store.is_offline()}
+
+    def read() -> Any:
+        loaded = AutoModel.from_pretrained(
+            str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
+        )
+        return loaded.to(device).eval()
+
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
-            loaded = AutoModel.from_pretrained(
-                str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
-            )
+            loaded = read()
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(error, source) from error
-    return PlainBackbone(loaded.to(device).eval()), tokenizer, source
+    if not _packs(loaded, engine):
+        return PlainBackbone(loaded), tokenizer, source
+
+    def read_again() -> PlainBackbone:
+        with quiet_transformers():
+            return PlainBackbone(read())
+
+    return PackedBackbone(loaded, prepack=True, plain=read_again), tokenizer, source
+
+
+def _packs(model: Any, engine: Engine) -> bool:
+    """Whether the packed engine is to run this model; says once why not, where nobody chose."""
+    if engine == "plain":
+        return False
+    reason = why_not(model.base_model)
+    if reason is None or engine == "packed":  # packed refuses what it cannot do
+        return True
+    # "once" is this process: a notice per load would be noise, none would hide a slow engine.
+    if reason not in _said:
+        _said.add(reason)
+        _log.warning("%s; the plain engine runs it: same vectors, slower", reason)
+    return False
+
+
+_log = logging.getLogger("echovec")
+_said: set[str] = set()
 
 
 def resolve(model: str | Path | None) -> Path | str:

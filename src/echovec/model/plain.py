@@ -2,13 +2,15 @@
 
 The model is loaded without its LM head (27 % of the work of a 135M model), no key-value cache is
 kept, and a batch is padded, on whichever side, behind an attention mask. Nothing of the model or
-its tokenizer is changed, so a model that also generates stays what it was.
+its tokenizer is changed, so a model that also generates stays what it was. What `read` does beyond
+that (hooks, another mask, the eager attention) lasts for one call.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +18,10 @@ import torch
 from torch import Tensor
 
 from echovec.errors import ModelError
+from echovec.model import hooks
 from echovec.model.backbone import hash_weights, layer_index
+from echovec.model.importance import Folding
+from echovec.model.parts import How, Read
 from echovec.text.batch import Batch
 
 # What transformers writes into a configuration that has no say in the hidden states.
@@ -65,12 +70,12 @@ class PlainBackbone:
             raise ModelError(
                 f"{type(model).__name__} is an encoder-decoder; echo needs a causal language model"
             )
-        self._config = config
         # OPT-350M projects its last state to another width than its blocks have.
         self.dim = int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
         self.num_layers = int(config.num_hidden_layers)
         limit = getattr(config, "max_position_embeddings", None)
         self.max_positions: int | None = int(limit) if limit else None
+        self._sees_both_ways: bool | None = None
 
     @property
     def dtype(self) -> str:
@@ -78,13 +83,71 @@ class PlainBackbone:
         return str(self.model.dtype).removeprefix("torch.")
 
     def forward(
-        self, batch: Batch, layers: Sequence[int] = (-1,), *, float32: bool = False
+        self,
+        batch: Batch,
+        layers: Sequence[int] = (-1,),
+        *,
+        pooled_only: bool = False,
+        float32: bool = False,
     ) -> list[Tensor]:
-        """Hidden states of each layer asked for, [T, D], on the model's device."""
+        """Hidden states of each layer asked for, on the model's device: [T, D], or [P, D]."""
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
-        inner = any(layer != self.num_layers for layer in wanted)
         inputs, row_T, column_T = self._pad(batch)
-        inputs |= {"use_cache": False, "output_hidden_states": inner, "return_dict": True}
+        if pooled_only:
+            rows_P = torch.from_numpy(batch.pooled[0]).to(row_T.device)
+            row_T, column_T = row_T[rows_P], column_T[rows_P]
+        return self._states(inputs, wanted, row_T, column_T, float32=float32)
+
+    def read(self, batch: Batch, layers: Sequence[int], how: How, *, float32: bool = False) -> Read:
+        """Run a pass with parts and read its pooled rows; see parts.py.
+
+        Raises:
+            ModelError: this family cannot do a part.
+            InputError: a layer or block does not exist.
+        """
+        wanted = [layer_index(layer, self.num_layers) for layer in layers]
+        inputs, row_T, column_T = self._pad(batch)
+        ends = torch.from_numpy(batch.offsets_S1[1:] - 1).to(row_T.device)
+        row_S, last_S = row_T[ends], column_T[ends]
+        rows_P = torch.from_numpy(batch.pooled[0]).to(row_T.device)
+        row_P, column_P = row_T[rows_P], column_T[rows_P]
+        if how.bidirectional:
+            self._see_both_ways(inputs, float32=float32)
+        folding = Folding(how.importance, batch, row_T, column_T)
+        with ExitStack() as parts:
+            blocks = hooks.blocks_of(self.model, self.num_layers)
+            outputs = parts.enter_context(hooks.attention_outputs(blocks, how.attention))
+            if how.importance:
+                fold = hooks.attention_rows(self.model, blocks, row_S, last_S, folding.add)
+                parts.enter_context(fold)
+            if how.prepend is not None:
+                assert batch.placeholder is not None, "a view with `prepend` has a placeholder"
+                to_S = column_T[ends + 1 - torch.from_numpy(batch.lengths_S).to(ends.device)]
+                to_S = to_S + batch.placeholder
+                parts.enter_context(hooks.prepended(blocks, *how.prepend, row_S, last_S, to_S))
+            hidden = self._states(inputs, wanted, row_P, column_P, float32=float32)
+        return Read(
+            hidden=hidden,
+            attention=[outputs[block][row_P, column_P] for block in how.attention],
+            importance=folding.weights(),
+        )
+
+    def weights_hash(self) -> str:
+        """Hash of the backbone without its head: the same from a file or from memory."""
+        return hash_weights(config_text(self.model.config), self.model.state_dict())
+
+    def _states(
+        self,
+        inputs: dict[str, Any],
+        layers: Sequence[int],
+        row_P: Tensor,
+        column_P: Tensor,
+        *,
+        float32: bool,
+    ) -> list[Tensor]:
+        """Run the model once; the rows asked for of each layer asked for."""
+        inner = any(layer != self.num_layers for layer in layers)
+        inputs = inputs | {"use_cache": False, "output_hidden_states": inner, "return_dict": True}
         was_training = self.model.training
         self.model.eval()
         try:
@@ -92,17 +155,43 @@ class PlainBackbone:
         finally:
             self.model.train(was_training)
         if not inner:
-            return [output.last_hidden_state[row_T, column_T]] * len(wanted)
+            return [output.last_hidden_state[row_P, column_P]] * len(layers)
         # hidden_states[-1] is before the final norm in some families: the last is read by name.
         states = [*output.hidden_states[:-1], output.last_hidden_state]
-        return [states[layer][row_T, column_T] for layer in wanted]
+        return [states[layer][row_P, column_P] for layer in layers]
 
-    def weights_hash(self) -> str:
-        """Hash of the backbone without its head: the same from a file or from memory."""
-        config = self._config.to_dict()
-        kept = {k: v for k, v in config.items() if k not in _NOT_THE_MODEL}
-        text = json.dumps(kept, sort_keys=True, default=str)
-        return hash_weights(text, self.model.state_dict())
+    def _see_both_ways(self, inputs: dict[str, Any], *, float32: bool) -> None:
+        """Put a mask into the inputs that hides padding and nothing else.
+
+        A mask of four dimensions is taken as it is by the families that build theirs with
+        transformers' own masking. Whether this one does is tried once on three tokens: the first
+        has to notice a change of the last.
+        """
+        if self._sees_both_ways is None:
+            a = torch.zeros(1, 3, dtype=torch.int64, device=self.model.device)
+            b = a.clone()
+            b[0, 2] = 1
+            zero = torch.zeros(1, dtype=torch.int64, device=self.model.device)
+            try:
+                with torch.no_grad():
+                    (from_a,), (from_b,) = (
+                        self._states(
+                            _four_dimensional({"input_ids": ids}, self.model.dtype),
+                            [self.num_layers],
+                            zero,
+                            zero,
+                            float32=False,
+                        )
+                        for ids in (a, b)
+                    )
+                self._sees_both_ways = not torch.equal(from_a, from_b)
+            except (TypeError, ValueError, RuntimeError, IndexError):
+                self._sees_both_ways = False
+        if not self._sees_both_ways:
+            raise ModelError(
+                f"the mask of {type(self.model).__name__} cannot be switched; use mask='causal'"
+            )
+        inputs.update(_four_dimensional(inputs, torch.float32 if float32 else self.model.dtype))
 
     def _pad(self, batch: Batch) -> tuple[dict[str, Any], Tensor, Tensor]:
         """The padded [S, L] inputs, and where each of the T tokens went."""
@@ -131,3 +220,23 @@ class PlainBackbone:
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         return torch.func.functional_call(self.model, wide, (), inputs)
+
+
+def config_text(config: Any) -> str:
+    """What of a model's configuration decides its hidden states, as JSON text to be hashed."""
+    kept = {k: v for k, v in config.get_text_config().to_dict().items() if k not in _NOT_THE_MODEL}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _four_dimensional(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The inputs with an additive mask [S, 1, L, L] that hides padding only."""
+    ids_SL = inputs["input_ids"]
+    count, length = ids_SL.shape
+    real_SL = inputs.get("attention_mask", torch.ones_like(ids_SL))
+    mask_SL = torch.zeros(count, length, dtype=dtype, device=ids_SL.device)
+    mask_SL = mask_SL.masked_fill(real_SL == 0, torch.finfo(dtype).min)
+    positions_L = torch.arange(length, device=ids_SL.device)
+    return inputs | {
+        "attention_mask": mask_SL[:, None, None, :].expand(count, 1, length, length),
+        "position_ids": inputs.get("position_ids", positions_L.expand(count, length)),
+    }

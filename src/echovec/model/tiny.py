@@ -37,13 +37,22 @@ class TinyBackbone:
         self._mix_LDD = torch.randn(num_layers, dim, dim, generator=source) / dim**0.5
 
     def forward(
-        self, batch: Batch, layers: Sequence[int] = (-1,), *, float32: bool = False
+        self,
+        batch: Batch,
+        layers: Sequence[int] = (-1,),
+        *,
+        pooled_only: bool = False,
+        float32: bool = False,
     ) -> list[Tensor]:
-        """Hidden states of each layer asked for, [T, D]."""
+        """Hidden states of each layer asked for, [T, D], or [P, D] with `pooled_only`."""
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
         sequences = torch.split(torch.from_numpy(batch.ids_T), batch.lengths_S.tolist())
         per_sequence = [self._states(ids_L) for ids_L in sequences]
-        return [torch.cat([states[layer] for states in per_sequence]) for layer in wanted]
+        chosen = [torch.cat([states[layer] for states in per_sequence]) for layer in wanted]
+        if not pooled_only:
+            return chosen
+        rows_P = torch.from_numpy(batch.pooled[0])
+        return [h_TD[rows_P] for h_TD in chosen]
 
     def weights_hash(self) -> str:
         """Hash of the random tables."""

@@ -1,7 +1,9 @@
 """Batch: many rendered texts laid end to end, sorted by length, under a token budget.
 
 A batch is numpy arrays only, so it travels through queues and processes; tensors are made in the
-backbone. Shape suffixes: T tokens of the batch, S sequences, S1 = S + 1, S2 = [S, 2].
+backbone. One batch is one pass; a *chunk* is a batch for each pass, of the same texts in the same
+order. Shape suffixes: T tokens of the batch, S sequences, S1 = S + 1, K spans of each sequence,
+SK2 = [S, K, 2], P pooled tokens.
 
 Unsorted padded batches compute 2.2 to 3.9 times the needed tokens on sentences (docs/LOG.md);
 sorted by exact token count it is about 1.01. The longest come first: a batch that does not fit
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +34,23 @@ class Batch:
     offsets_S1: Int
     """Sequence s is `ids_T[offsets_S1[s]:offsets_S1[s + 1]]`."""
 
-    spans_S2: Int
-    """The pooled tokens of each sequence: half-open positions in `ids_T`."""
+    spans_SK2: Int
+    """The pooled tokens of each sequence, K spans of each: half-open positions in `ids_T`."""
+
+    prefix: int
+    """How many leading tokens all sequences share, the same ids in each."""
 
     order_S: Int
-    """The place of each sequence in the list that was planned."""
+    """The place of each sequence's text in the list that was planned."""
+
+    share_S: NDArray[np.float64]
+    """Each sequence's part of its text's vector: 1, or 1 / n for each of n windows."""
 
     truncated_S: NDArray[np.bool_]
     """Whether each text was cut to fit."""
+
+    placeholder: int | None = None
+    """The position of the template's `{placeholder}`, the same in every sequence."""
 
     def __len__(self) -> int:
         return len(self.order_S)
@@ -53,19 +65,36 @@ class Batch:
         """The position of each token in its own sequence, from 0."""
         return np.arange(len(self.ids_T)) - np.repeat(self.offsets_S1[:-1], self.lengths_S)
 
+    @cached_property
+    def pooled(self) -> tuple[Int, Int]:
+        """All pooled tokens, once each: `(rows_P, spans_SK2)`.
+
+        `rows_P` are their places in T, ascending; the spans are those of the batch as half-open
+        positions in P. A span has all its tokens in P, so it stays one run.
+        """
+        edges_T1 = np.zeros(len(self.ids_T) + 1, dtype=np.int64)
+        np.add.at(edges_T1, self.spans_SK2[..., 0], 1)
+        np.add.at(edges_T1, self.spans_SK2[..., 1], -1)
+        is_pooled_T = np.cumsum(edges_T1)[:-1] > 0
+        before_T1 = np.concatenate([[0], np.cumsum(is_pooled_T)])
+        return np.flatnonzero(is_pooled_T), before_T1[self.spans_SK2]
+
     def select(self, rows: Sequence[int] | Int) -> Batch:
         """The batch of these sequences only, in the order given."""
         rows = np.asarray(rows, dtype=np.int64)
         starts, lengths = self.offsets_S1[:-1][rows], self.lengths_S[rows]
         offsets_S1 = np.concatenate([[0], np.cumsum(lengths)])
-        shift_S1 = (offsets_S1[:-1] - starts)[:, None]
+        shift_S11 = (offsets_S1[:-1] - starts)[:, None, None]
         pieces = [self.ids_T[s : s + n] for s, n in zip(starts, lengths, strict=True)]
         return Batch(
             ids_T=np.concatenate(pieces) if pieces else np.zeros(0, np.int64),
             offsets_S1=offsets_S1,
-            spans_S2=self.spans_S2[rows] + shift_S1,
+            spans_SK2=self.spans_SK2[rows] + shift_S11,
+            prefix=self.prefix,
             order_S=self.order_S[rows],
+            share_S=self.share_S[rows],
             truncated_S=self.truncated_S[rows],
+            placeholder=self.placeholder,
         )
 
     def halves(self) -> tuple[Batch, Batch]:
@@ -74,35 +103,49 @@ class Batch:
         return self.select(np.arange(middle)), self.select(np.arange(middle, len(self)))
 
 
-def lay(rendered: Sequence[Rendered], order: Sequence[int] | Int) -> Batch:
-    """Lay the rendered texts end to end as one batch; `order` says where they came from."""
+Chunk = tuple[Batch, ...]
+"""One batch for each pass, of the same texts in the same order."""
+
+
+def lay(rendered: Sequence[Rendered]) -> Batch:
+    """Lay texts rendered by one pass end to end as one batch."""
     lengths = np.array([len(r.ids) for r in rendered], dtype=np.int64)
     offsets_S1 = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    spans = np.array([r.span for r in rendered], dtype=np.int64).reshape(-1, 2)
+    spans = np.array([r.spans for r in rendered], dtype=np.int64).reshape(len(rendered), -1, 2)
     return Batch(
         ids_T=np.concatenate([r.ids for r in rendered]),
         offsets_S1=offsets_S1,
-        spans_S2=spans + offsets_S1[:-1, None],
-        order_S=np.asarray(order, dtype=np.int64),
+        spans_SK2=spans + offsets_S1[:-1, None, None],
+        prefix=min(r.prefix for r in rendered),
+        order_S=np.array([r.place for r in rendered], dtype=np.int64),
+        share_S=np.array([r.share for r in rendered], dtype=np.float64),
         truncated_S=np.array([r.truncated for r in rendered], dtype=np.bool_),
+        placeholder=rendered[0].placeholder,
     )
 
 
 def plan(
-    rendered: Sequence[Rendered], *, batch_tokens: int, batch_size: int | None = None
-) -> list[Batch]:
-    """Sort by length, longest first, and cut into batches.
+    passes: Sequence[Sequence[Rendered]], *, batch_tokens: int, batch_size: int | None = None
+) -> list[Chunk]:
+    """Sort by length, longest first, and cut into chunks.
 
     A batch holds at most `batch_tokens` tokens, counted as if padded to its longest sequence, and
-    at most `batch_size` sequences. A sequence longer than the budget is a batch of its own.
+    at most `batch_size` sequences. Passes run one after the other, so the budget counts the
+    longest prompt that a text has in any of them. A sequence longer than the budget is a chunk of
+    its own.
+
+    Args:
+        passes: for each pass the same texts in the same order.
+        batch_tokens: the token budget.
+        batch_size: sequences per batch at most.
     """
-    lengths = np.array([len(r.ids) for r in rendered], dtype=np.int64)
+    lengths = np.array([[len(r.ids) for r in rendered] for rendered in passes]).max(axis=0)
     by_length = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
+    chunks, start = [], 0
     while start < len(by_length):
         rows = max(1, batch_tokens // int(lengths[by_length[start]]))
         rows = min(rows, batch_size or rows)
         chosen = by_length[start : start + rows]
-        batches.append(lay([rendered[i] for i in chosen], chosen))
+        chunks.append(tuple(lay([rendered[i] for i in chosen]) for rendered in passes))
         start += rows
-    return batches
+    return chunks

@@ -1,15 +1,18 @@
-"""Rendered: one text in its prompt, as ids, with the pooled span known by counting.
+"""Rendered: one text in its prompt, as ids, with the pooled spans known by counting.
 
-A `Renderer` is a template bound to a tokenizer and to two limits: `max_tokens` per copy of the
-text, and the model's own number of positions for the whole prompt. When a text is too long every
-copy is cut alike, so an echo stays an echo, and what follows the text (suffix, EOS) always stays.
+A `Renderer` is one *pass*: a prompt bound to a tokenizer, the spans that are read from it, and two
+limits: `max_tokens` per copy of the text, and the model's own number of positions for the whole
+prompt. A text that is too long is cut, every copy alike, so an echo stays an echo and what follows
+the text (suffix, EOS) always stays; or it is taken as overlapping windows, each of them rendered.
 The authors' parser cuts each piece by itself in the same way (`max_length`), instruction included.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,32 +21,50 @@ from echovec.errors import InputError, TemplateError
 from echovec.text.check import text_problem
 from echovec.text.template import Fixed, Slot, Template
 from echovec.text.tokenizer import Tokenizer
+from echovec.text.windows import num_windows, window_starts
 
 Ids = NDArray[np.int64]
+Span = tuple[int, int]
+LongText = Literal["cut", "windows"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """One text rendered by a template."""
+    """One text, or one window of a long text, rendered by a pass."""
 
     ids: Ids
     """Token ids of the whole prompt, int64 [L]."""
 
-    span: tuple[int, int]
-    """The pooled tokens: half-open positions in `ids`."""
+    spans: tuple[Span, ...]
+    """The pooled tokens, one span per template of the pass: half-open positions in `ids`."""
+
+    prefix: int
+    """How many leading tokens every text of this pass shares: what stands before the first
+    `{text}`. They are the same ids in all texts of one `render` call."""
 
     truncated: bool
     """Whether the text (or the instruction) was cut to fit."""
 
+    placeholder: int | None = None
+    """Where the template's `{placeholder}` stands; it is part of the prefix."""
+
+    place: int = 0
+    """The text's place in the list that was rendered."""
+
+    share: float = 1.0
+    """The part of its text's vector: 1 for a whole text, 1 / n for each of n windows."""
+
 
 class Renderer:
-    """A template bound to a tokenizer and limits: `render` turns texts into Rendered.
+    """A pass bound to a tokenizer and limits: `render` turns texts into Rendered.
 
     Args:
-        template: what stands around the text.
+        templates: a template, or several that differ only in what they pool.
         tokenizer: text -> ids.
         max_tokens: budget for each copy of the text, in tokens.
         max_positions: the model's limit for the whole prompt, in tokens; None: no limit.
+        text_share: how much of each text is kept, rounded up to a token: 0.5 makes an echo as long
+            as the classical prompt (the paper's compute-matched comparison, section 5).
 
     Raises:
         TemplateError: the template wants an EOS that the tokenizer lacks, or leaves no room for
@@ -52,23 +73,28 @@ class Renderer:
 
     def __init__(
         self,
-        template: Template,
+        templates: Template | Sequence[Template],
         tokenizer: Tokenizer,
         *,
         max_tokens: int = 512,
         max_positions: int | None = None,
+        text_share: float = 1.0,
     ) -> None:
+        templates = (templates,) if isinstance(templates, Template) else tuple(templates)
+        assert len({t.prompt_key for t in templates}) == 1, "one pass has one prompt"
         if max_tokens < 1:
             raise InputError(f"max_tokens={max_tokens} leaves no text; give at least 1")
-        if template.eos != "absent" and tokenizer.eos_id is None:
+        if templates[0].eos != "absent" and tokenizer.eos_id is None:
             raise TemplateError(
                 "the template ends with EOS but this tokenizer has none; use eos='absent'"
             )
-        self.template = template
+        self.templates = templates
+        self.template = templates[0]
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.max_positions = max_positions
-        self._has_bos = template.bos != "absent" and tokenizer.bos_id is not None
+        self.text_share = text_share
+        self._has_bos = self.template.bos != "absent" and tokenizer.bos_id is not None
         self._fixed = self._tokenize_fixed()
 
     @property
@@ -81,21 +107,28 @@ class Renderer:
         """The EOS id that ends every prompt, or None."""
         return self.tokenizer.eos_id if self.template.eos != "absent" else None
 
-    def render(self, texts: Sequence[str], instruction: str | None = None) -> list[Rendered]:
+    def render(
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        *,
+        long_text: LongText = "cut",
+    ) -> list[Rendered]:
         """Render texts, in order.
 
         Raises:
             InputError: a text is empty, not a text, not valid Unicode, or has no tokens; the
                 error's `index` is its place. Or an instruction is missing or not taken.
         """
+        return render_passes([self], texts, instruction, long_text=long_text)[0]
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text by itself, `text_share` of them; errors as `render`."""
         for index, text in enumerate(texts):
             if problem := text_problem(text):
                 raise InputError(f"texts[{index}] {problem}; drop it or give it words", index=index)
-        instruction_ids, instruction_cut = self._instruction_ids(instruction)
-        budget = self._text_budget(len(instruction_ids))
         lead = "" if self.tokenizer.adds_blank else self.template.lead
         rows = self.tokenizer.tokenize([lead + text for text in texts])
-        rendered = []
         for index, row in enumerate(rows):
             if not row:
                 raise InputError(
@@ -103,52 +136,54 @@ class Renderer:
                     "all of it; drop the text",
                     index=index,
                 )
-            cut = len(row) > budget
-            ids, span = self._join(row[:budget], instruction_ids)
-            rendered.append(Rendered(ids, span, cut or instruction_cut))
-        return rendered
+        if self.text_share == 1:
+            return rows
+        return [row[: math.ceil(self.text_share * len(row))] for row in rows]
 
-    def _join(self, text_ids: list[int], instruction_ids: list[int]) -> tuple[Ids, tuple[int, int]]:
-        template = self.template
+    def join(
+        self,
+        text_ids: Sequence[int],
+        instruction_ids: Sequence[int],
+        *,
+        truncated: bool = False,
+        place: int = 0,
+        share: float = 1.0,
+    ) -> Rendered:
+        """Put the prompt around one text's ids."""
         ids: list[int] = []
-        copies: list[tuple[int, int]] = []
+        copies: list[Span] = []
+        placeholder = None
         if self._has_bos and self.tokenizer.bos_id is not None:
             ids.append(self.tokenizer.bos_id)
-        for piece, fixed in zip(template.pieces, self._fixed, strict=True):
+        for piece, fixed in zip(self.template.pieces, self._fixed, strict=True):
             if isinstance(piece, Fixed):
                 ids += fixed
             elif piece.name == "instruction":
                 ids += instruction_ids
+            elif piece.name == "placeholder":
+                placeholder = len(ids)
+                ids.append(self._placeholder_id)
             else:
                 copies.append((len(ids), len(ids) + len(text_ids)))
                 ids += text_ids
-        after = copies[-1][1]
-        start, stop = (after, len(ids)) if template.pooled == "end" else copies[template.pooled]
-        if template.bos == "pooled" and self._has_bos:
-            start = 0
+        end = (copies[-1][1], len(ids))
         if self.eos_id is not None:
             ids.append(self.eos_id)
-            if template.eos == "pooled":
-                stop = len(ids)
-        return np.array(ids, dtype=np.int64), (start, stop)
+        return Rendered(
+            ids=np.array(ids, dtype=np.int64),
+            spans=tuple(self._span(t, copies, end, len(ids)) for t in self.templates),
+            prefix=copies[0][0],
+            truncated=truncated,
+            placeholder=placeholder,
+            place=place,
+            share=share,
+        )
 
-    def _tokenize_fixed(self) -> list[list[int]]:
-        """Ids of each fixed piece; an empty list stands for a slot."""
-        ids: list[list[int]] = []
-        for place, piece in enumerate(self.template.pieces):
-            if isinstance(piece, Slot):
-                ids.append([])
-                continue
-            text = piece.text
-            if self.tokenizer.adds_blank and text.startswith(" "):
-                text = text[1:]
-            after_bos = place == 0 and self._has_bos
-            ids.append(self.tokenizer.tokenize_fixed(text, after_bos=after_bos) if text else [])
-        return ids
-
-    def _instruction_ids(self, instruction: str | None) -> tuple[list[int], bool]:
+    def instruction_ids(self, instruction: str | None) -> tuple[list[int], bool]:
+        """Ids of what fills the instruction's slot, and whether they were cut to the budget."""
         template = self.template
-        slot = next((p for p in template.pieces if isinstance(p, Slot) and p.name != "text"), None)
+        slots = [p for p in template.pieces if isinstance(p, Slot) and p.name == "instruction"]
+        slot = slots[0] if slots else None
         if slot is None:
             if instruction is not None:
                 raise InputError(
@@ -165,13 +200,15 @@ class Renderer:
         ids = self.tokenizer.tokenize([lead + chosen + slot.tail])[0]
         return ids[: self.max_tokens], len(ids) > self.max_tokens
 
-    def _text_budget(self, num_instruction: int) -> int:
+    def text_budget(self, num_instruction: int) -> int:
+        """The most tokens that one copy of a text may have beside so long an instruction."""
         if self.max_positions is None:
             return self.max_tokens
         pieces = self.template.pieces
         num_instructions = sum(isinstance(p, Slot) and p.name == "instruction" for p in pieces)
         around = sum(map(len, self._fixed)) + num_instructions * num_instruction
         around += (self.bos_id is not None) + (self.eos_id is not None)
+        around += self.template.has_placeholder
         room = (self.max_positions - around) // self.template.num_copies
         if room < 1:
             raise TemplateError(
@@ -180,3 +217,76 @@ class Renderer:
                 "shorten the template or the instruction"
             )
         return min(self.max_tokens, room)
+
+    @property
+    def _placeholder_id(self) -> int:
+        # Any token does: its state is overwritten, and Fu et al. find that its start does not
+        # matter. A marker is none of the text's own.
+        markers = (self.tokenizer.bos_id, self.tokenizer.eos_id)
+        return next((marker for marker in markers if marker is not None), 0)
+
+    def _span(self, template: Template, copies: list[Span], end: Span, length: int) -> Span:
+        start, stop = end if template.pooled == "end" else copies[template.pooled]
+        if template.bos == "pooled" and self._has_bos:
+            start = 0
+        return start, length if template.eos == "pooled" and self.eos_id is not None else stop
+
+    def _tokenize_fixed(self) -> list[list[int]]:
+        """Ids of each fixed piece; an empty list stands for a slot."""
+        ids: list[list[int]] = []
+        for place, piece in enumerate(self.template.pieces):
+            if isinstance(piece, Slot):
+                ids.append([])
+                continue
+            text = piece.text
+            if self.tokenizer.adds_blank and text.startswith(" "):
+                text = text[1:]
+            after_bos = place == 0 and self._has_bos
+            ids.append(self.tokenizer.tokenize_fixed(text, after_bos=after_bos) if text else [])
+        return ids
+
+
+def render_passes(
+    renderers: Sequence[Renderer],
+    texts: Sequence[str],
+    instruction: str | None = None,
+    *,
+    long_text: LongText = "cut",
+) -> list[list[Rendered]]:
+    """Render texts by several passes: one list per pass, the same pieces of text in each.
+
+    With "cut", a text is one piece, cut to what each pass has room for. With "windows" a text that
+    any pass cannot hold is as many windows in every pass, evenly spaced, the first at its beginning
+    and the last at its end, an eighth of each or more in common.
+
+    Raises:
+        InputError: see `Renderer.render`; an instruction has to be taken by one pass at least.
+    """
+    takers = [r for r in renderers if r.template.takes_instruction]
+    wanted = [instruction if r in takers or not takers else None for r in renderers]
+    instructions = [r.instruction_ids(w) for r, w in zip(renderers, wanted, strict=True)]
+    budgets = [r.text_budget(len(ids)) for r, (ids, _) in zip(renderers, instructions, strict=True)]
+    # Passes whose texts follow the same blank have the same rows: tokenised once.
+    by_lead = {r.template.lead: r for r in renderers}
+    rows_by_lead = {lead: r.rows(texts) for lead, r in by_lead.items()}
+    rows = [rows_by_lead[r.template.lead] for r in renderers]
+    counts = [1] * len(texts)
+    if long_text == "windows":
+        counts = [
+            max(num_windows(len(own[i]), budget) for own, budget in zip(rows, budgets, strict=True))
+            for i in range(len(texts))
+        ]
+    passes = []
+    for renderer, (ids, cut), budget, own in zip(
+        renderers, instructions, budgets, rows, strict=True
+    ):
+        rendered = []
+        for place, (row, count) in enumerate(zip(own, counts, strict=True)):
+            too_long = cut or (len(row) > budget and long_text == "cut")
+            for start in window_starts(len(row), budget, count):
+                piece = row[start : start + budget]
+                rendered.append(
+                    renderer.join(piece, ids, truncated=too_long, place=place, share=1 / count)
+                )
+        passes.append(rendered)
+    return passes

@@ -5,6 +5,7 @@ A template is one line, `Template("Repeat the text: {text} Again: {text}")`:
 - `{text}` is a slot for the text. Every slot gets the same token ids: the text is tokenised once.
 - `{instruction}` is a slot for the caller's instruction. What stands between the word and the
   brace is tokenised together with it: `{instruction,}` is the instruction and a comma.
+- `{placeholder}` is one token that stands for nothing: token prepending writes into it.
 - `{{` and `}}` are braces. Everything else is fixed text, and a special token of the model that
   is written there (`<|im_start|>`) is that special token. Users' texts are never parsed.
 
@@ -29,7 +30,7 @@ from echovec.errors import TemplateError
 Marker = Literal["absent", "present", "pooled"]
 """What becomes of BOS or EOS: not there, there, or there and inside the pooled span."""
 
-SLOTS = ("text", "instruction")
+SLOTS = ("text", "instruction", "placeholder")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -84,6 +85,7 @@ class Template:
                 raise TemplateError(
                     f"{field}={getattr(self, field)!r} is not one of {', '.join(get_args(Marker))}"
                 )
+        self._check_placeholder()
         copies = self.num_copies
         if not copies:
             raise TemplateError(
@@ -125,13 +127,32 @@ class Template:
         return any(isinstance(p, Slot) and p.name == "instruction" for p in self.pieces)
 
     @property
+    def has_placeholder(self) -> bool:
+        """Whether there is a `{placeholder}`."""
+        return any(isinstance(p, Slot) and p.name == "placeholder" for p in self.pieces)
+
+    @property
     def lead(self) -> str:
         """What is tokenised in front of every copy of the text: one blank or nothing."""
         return next(p.lead for p in self.pieces if isinstance(p, Slot) and p.name == "text")
 
+    @property
+    def prompt_key(self) -> tuple[str, bool, bool, str | None]:
+        """What decides the ids: templates with one key differ in what they pool only."""
+        return self.prompt, self.bos != "absent", self.eos != "absent", self.instruction
+
     def pooling_copy(self, copy: int) -> Template:
         """The same template with another copy pooled (0 is the first): controls need it."""
         return replace(self, pooled=copy)
+
+    def _check_placeholder(self) -> None:
+        names = [p.name for p in self.pieces if isinstance(p, Slot)]
+        if "placeholder" in names[names.index("text") if "text" in names else 0 :] or (
+            names.count("placeholder") > 1
+        ):
+            raise TemplateError(
+                f"{{placeholder}} has to stand once, before the first {{text}}: {self.prompt!r}"
+            )
 
     def _after_last_copy_has_slot(self) -> bool:
         after = self.pieces[_last_text(self.pieces) + 1 :]
@@ -183,15 +204,15 @@ def _slot(inside: str, at: int, prompt: str) -> Slot:
     for name in SLOTS:
         tail = inside.removeprefix(name)
         if inside.startswith(name) and not tail[:1].isalnum() and tail[:1] != "_":
-            if name == "text" and tail:
+            if name != "instruction" and tail:
                 raise TemplateError(
                     f"{{{inside}}} at character {at} of {prompt!r}: nothing may be added to "
-                    "{text}, its tokens are the pooled span"
+                    f"{{{name}}}; only an instruction is tokenised together with what follows"
                 )
             return Slot(name, tail=tail)
     raise TemplateError(
         f"unknown slot {{{inside}}} at character {at} of {prompt!r}; "
-        "the slots are {text} and {instruction}, and {{ }} are braces"
+        "the slots are {text}, {instruction} and {placeholder}, and {{ }} are braces"
     )
 
 

@@ -4,7 +4,9 @@ Shapes: T tokens of a batch, D width, S sequences, S2 = [S, 2] half-open positio
 taken in float32 whatever the model computes in (float64 stays float64), over the span's own rows:
 a difference of running sums loses 1e-5 on 200 tokens and more on longer batches.
 
-Names are the ecosystem's (sentence-transformers: mean, lasttoken, weightedmean).
+Names are the ecosystem's (sentence-transformers: mean, lasttoken, weightedmean). Two more look at
+what the prompt's last token attends to: w_R, a weight for each of the R tokens of all spans, one
+sequence after the other (model/importance.py).
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+CHUNK = 256
+"""Tokens within which "selected" compares importance."""
+
 Pooling = Callable[[Tensor, Tensor], Tensor]
 """`(h_TD, spans_S2) -> z_SD`, float32 (float64 for float64)."""
+
+AttentionPooling = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""`(h_TD, spans_S2, w_R, threshold) -> z_SD`, float32 (float64 for float64)."""
 
 
 def mean(h_TD: Tensor, spans_S2: Tensor) -> Tensor:
@@ -43,11 +51,48 @@ def weighted_mean(h_TD: Tensor, spans_S2: Tensor) -> Tensor:
     return _segment_sum(h_PD * weights_P1, owner_P, len(spans_S2)) / total_S1
 
 
+def attended(h_TD: Tensor, spans_S2: Tensor, w_R: Tensor, threshold: float) -> Tensor:
+    """The mean weighted by attention of the prompt's last token (ReBA, arXiv 2502.20726).
+
+    The paper's sentence vector: the last row of its symmetrised attention map, the largest over
+    blocks and heads. Simplified: over the span only, where the paper averages all tokens of all
+    copies; and the last token itself is not counted twice, as the symmetry has it.
+    """
+    rows_P, owner_P, _ = _spread(spans_S2)
+    return _weighted(_wide(h_TD[rows_P]), owner_P, w_R, len(spans_S2))
+
+
+def selected(h_TD: Tensor, spans_S2: Tensor, w_R: Tensor, threshold: float) -> Tensor:
+    """The mean of the tokens that a summary prompt attends to (SCSP, Cheng et al. 2026).
+
+    The template ends with the summary prompt, e.g. `Brief summary: "`. A token of importance w (the
+    largest over blocks and heads of its share of the attention to its chunk) is kept where
+    w > threshold / (tokens of the chunk); the most important one of each text always is.
+    Simplified: one prompt at the end in place of one after every chunk, shares taken in each chunk
+    of up to 256 tokens as if it alone were seen; chunks are of equal size, not cut at sentences.
+    """
+    rows_P, owner_P, _ = _spread(spans_S2)
+    lengths_S = spans_S2[:, 1] - spans_S2[:, 0]
+    runs_S = -(-lengths_S // CHUNK)
+    mean_P = (runs_S / lengths_S)[owner_P]
+    top_S = w_R.new_zeros(len(spans_S2)).scatter_reduce(0, owner_P, w_R, "amax")
+    keep_P = (w_R > threshold * mean_P) | (w_R >= top_S[owner_P])
+    return _weighted(_wide(h_TD[rows_P]), owner_P, keep_P, len(spans_S2))
+
+
 POOLINGS: Mapping[str, Pooling] = {
     "mean": mean,
     "lasttoken": last_token,
     "weightedmean": weighted_mean,
 }
+
+ATTENTION_POOLINGS: Mapping[str, AttentionPooling] = {
+    "attended": attended,
+    "selected": selected,
+}
+
+CHUNKS: Mapping[str, int | None] = {"attended": None, "selected": CHUNK}
+"""In runs of how many tokens each of these takes shares of the attention; None: none."""
 
 
 def _wide(h: Tensor) -> Tensor:
@@ -66,3 +111,9 @@ def _spread(spans_S2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _segment_sum(h_PD: Tensor, owner_P: Tensor, num_sequences: int) -> Tensor:
     z_SD = h_PD.new_zeros(num_sequences, h_PD.shape[1])
     return z_SD.index_add(0, owner_P, h_PD)
+
+
+def _weighted(h_PD: Tensor, owner_P: Tensor, w_P: Tensor, num_sequences: int) -> Tensor:
+    weights_P1 = w_P[:, None].to(h_PD.dtype)
+    total_S1 = _segment_sum(weights_P1, owner_P, num_sequences)
+    return _segment_sum(h_PD * weights_P1, owner_P, num_sequences) / total_S1

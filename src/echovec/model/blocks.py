@@ -1,0 +1,167 @@
+"""Blocks: the weights of a decoder model, taken out of the Hugging Face module that read them.
+
+One layout serves every family whose block is norm, grouped attention with rotary positions, norm,
+gated MLP: Llama (SmolLM, and all that borrow its class), Mistral, Qwen2 (biases), Qwen3 (norms on
+queries and keys), SmolLM3 (layers without positions), Gemma (norm gain counted from one). What is
+not in the table runs on the plain backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from echovec.model.linear import ACTIVATIONS, Linear
+
+FAMILIES: Mapping[str, float] = {
+    "LlamaModel": 0.0,
+    "MistralModel": 0.0,
+    "Qwen2Model": 0.0,
+    "Qwen3Model": 0.0,
+    "SmolLM3Model": 0.0,
+    "GemmaModel": 1.0,
+}
+"""Classes of transformers that are known, and what their norms add to the gain."""
+
+_POSITIONS = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary positions whose angles do not depend on the batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """Root mean square norm; `x -> x / rms(x) * gain`, over the last dimension."""
+
+    module: nn.Module
+    """Where the gain is read from at each call, so that a gain in training stays in training."""
+
+    offset: float
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        gain = self.module.weight
+        assert isinstance(gain, Tensor)
+        gain = (gain + self.offset if self.offset else gain).to(x.dtype)
+        return functional.rms_norm(x, gain.shape, gain, self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One decoder block."""
+
+    norm_attention: Norm
+    norm_mlp: Norm
+    norm_query: Norm | None
+    norm_key: Norm | None
+    qkv: Linear
+    """Queries, keys and values in one product; outputs in this order."""
+
+    out: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    activation: str
+    rotary: bool
+    """Whether queries and keys are turned by their positions."""
+
+    window: int | None
+    """How many keys back a query sees, itself included; None: all."""
+
+
+def why_not(model: Any) -> str | None:
+    """Why the packed backbone cannot run this model, in a few words; None if it can."""
+    config = model.config
+    family = type(model).__name__
+    if family not in FAMILIES or not type(model).__module__.startswith("transformers.models."):
+        return f"{family} is not among {', '.join(FAMILIES)}"
+    if getattr(config, "quantization_config", None) is not None:
+        return "its weights are quantised"
+    positions = config.rope_parameters
+    if positions.get("rope_type", "default") not in _POSITIONS:
+        return f"its rotary positions are of kind {positions['rope_type']!r}"
+    if positions.get("partial_rotary_factor", 1.0) != 1.0:
+        return "its rotary positions turn a part of each head only"
+    if config.hidden_act not in ACTIVATIONS:
+        return f"its activation is {config.hidden_act!r}"
+    if getattr(model.config, "tp_plan", None) or hasattr(model, "hf_device_map"):
+        return "it is spread over several devices"
+    return None
+
+
+MakeLinear = Callable[..., Linear]
+"""`(*modules) -> Linear`: one linear map of the modules' outputs side by side."""
+
+
+def blocks_of(model: Any, make_linear: MakeLinear) -> list[Block]:
+    """The blocks of a supported model, first to last.
+
+    Args:
+        model: a backbone of transformers, one that `why_not` has no word against.
+        make_linear: how its linear modules become `Linear`s.
+    """
+    return [_block(model, layer, make_linear) for layer in model.layers]
+
+
+def final_norm(model: Any) -> Norm:
+    """The norm after the last block."""
+    return _norm(model, model.norm)
+
+
+def rotary_table(model: Any, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, D / 2] of each position, from the model's own module."""
+    device = model.embed_tokens.weight.device
+    positions = torch.arange(length, device=device)[None]
+    like = torch.zeros(1, dtype=dtype, device=device)
+    with torch.inference_mode(False), torch.no_grad():
+        cos, sin = model.rotary_emb(like, positions)
+    half = cos.shape[-1] // 2
+    # Both halves of a head turn by the same angles: one is enough.
+    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+
+
+def _block(model: Any, layer: Any, make_linear: MakeLinear) -> Block:
+    config = model.config
+    attention, mlp = layer.self_attn, layer.mlp
+    head_dim = int(attention.head_dim)
+    query_norm = getattr(attention, "q_norm", None)
+    key_norm = getattr(attention, "k_norm", None)
+    return Block(
+        norm_attention=_norm(model, layer.input_layernorm),
+        norm_mlp=_norm(model, layer.post_attention_layernorm),
+        norm_query=None if query_norm is None else _norm(model, query_norm),
+        norm_key=None if key_norm is None else _norm(model, key_norm),
+        qkv=make_linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        out=make_linear(attention.o_proj),
+        gate=make_linear(mlp.gate_proj),
+        up=make_linear(mlp.up_proj),
+        down=make_linear(mlp.down_proj),
+        num_heads=int(config.num_attention_heads),
+        num_kv_heads=int(config.num_key_value_heads),
+        head_dim=head_dim,
+        scale=float(attention.scaling),
+        activation=str(config.hidden_act),
+        rotary=bool(getattr(attention, "use_rope", True)),
+        window=_window(config, attention),
+    )
+
+
+def _norm(model: Any, module: Any) -> Norm:
+    eps = getattr(module, "variance_epsilon", None) or module.eps
+    return Norm(module, FAMILIES[type(model).__name__], float(eps))
+
+
+def _window(config: Any, attention: Any) -> int | None:
+    # Mistral's attention reads it off the configuration, the others off each layer.
+    own = getattr(attention, "sliding_window", None)
+    if own is None and type(attention).__name__ == "MistralAttention":
+        own = getattr(config, "sliding_window", None)
+    return int(own) if own else None

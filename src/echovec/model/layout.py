@@ -1,0 +1,161 @@
+"""Layout: where every token of a batch goes in the packed pass, in numbers only.
+
+The flat rows are the batch's tokens without the prefix that all its prompts share, sequences sorted
+by length, one after the other, no padding. Attention needs rectangles: sequences of one length form
+one without a copy; a run of short sequences that differ by a few tokens is padded to its longest,
+in attention only, which costs nothing in the large products and leaves the result exact (a causal
+query never sees what stands to its right).
+
+Shape suffixes: S sequences, N flat rows, P pooled rows, Q rows of the hulls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.text.batch import Batch
+
+Int = NDArray[np.int64]
+
+SLACK = 1.15
+"""How much longer than its shortest the longest of a padded group may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A run of sequences that attend as one rectangle of `count` x `length` queries."""
+
+    start: int
+    """First flat row of the run; its rows follow one another."""
+
+    stop: int
+    """One past its last flat row."""
+
+    count: int
+    """Sequences."""
+
+    length: int
+    """Queries of each: the longest sequence's rows, or the hull's."""
+
+    first: int = 0
+    """Where in its sequence (prefix not counted) the first query stands: 0, or the hull's start."""
+
+    pad: Int | None = None
+    """The flat row for every place of the rectangle, or None where no padding is needed."""
+
+    unpad: Int | None = None
+    """The place in the rectangle of every row of the run; None with `pad`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """One batch laid out; see the module."""
+
+    prefix_ids: Int
+    """The ids that all sequences share and that are computed apart; may be empty."""
+
+    ids_N: Int
+    positions_N: Int
+
+    groups: tuple[Group, ...]
+    """Attention of all rows."""
+
+    hulls: tuple[Group, ...]
+    """Attention of the last layer: each sequence's rows from its first to its last pooled one."""
+
+    hull_rows_Q: Int
+    """The flat rows of the hulls, ascending: the only ones the last layer computes in full."""
+
+    pooled_in_hull_P: Int
+    """Where each pooled row of the batch stands among the hull rows, in the batch's order."""
+
+    pooled_rows_P: Int
+    """Where each pooled row of the batch stands among the flat rows, in the batch's order."""
+
+    flat_rows_T: Int
+    """Where each token of the batch stands among the flat rows; -1 in the prefix."""
+
+
+def lay_out(batch: Batch) -> Layout:
+    """Lay a batch out for one packed pass."""
+    lengths_S = batch.lengths_S
+    starts_S = batch.offsets_S1[:-1]
+    spans_SK2 = batch.spans_SK2 - starts_S[:, None, None]
+    prefix = int(min(batch.prefix, spans_SK2[:, :, 0].min(), lengths_S.min() - 1))
+    prefix_ids = batch.ids_T[:prefix]
+
+    order_S = np.argsort(-lengths_S, kind="stable")
+    rest_S = lengths_S[order_S] - prefix
+    flat_S1 = np.concatenate([[0], np.cumsum(rest_S)])
+    place_N = np.arange(flat_S1[-1]) - np.repeat(flat_S1[:-1], rest_S)
+    tokens_N = np.repeat(starts_S[order_S] + prefix, rest_S) + place_N
+    flat_rows_T = np.full(len(batch.ids_T), -1, dtype=np.int64)
+    flat_rows_T[tokens_N] = np.arange(len(tokens_N))
+
+    hull_starts_S = spans_SK2[order_S, :, 0].min(axis=1) - prefix
+    hull_stops_S = spans_SK2[order_S, :, 1].max(axis=1) - prefix
+    hull_lengths_S = hull_stops_S - hull_starts_S
+    hull_S1 = np.concatenate([[0], np.cumsum(hull_lengths_S)])
+    place_Q = np.arange(hull_S1[-1]) - np.repeat(hull_S1[:-1], hull_lengths_S)
+    hull_rows_Q = np.repeat(flat_S1[:-1] + hull_starts_S, hull_lengths_S) + place_Q
+
+    pooled_rows_P = flat_rows_T[batch.pooled[0]]
+    return Layout(
+        prefix_ids=prefix_ids,
+        ids_N=batch.ids_T[tokens_N],
+        positions_N=prefix + place_N,
+        groups=_groups(rest_S, flat_S1),
+        hulls=_hulls(rest_S, flat_S1, hull_starts_S, hull_lengths_S),
+        hull_rows_Q=hull_rows_Q,
+        pooled_in_hull_P=np.searchsorted(hull_rows_Q, pooled_rows_P),
+        pooled_rows_P=pooled_rows_P,
+        flat_rows_T=flat_rows_T,
+    )
+
+
+def _groups(rest_S: Int, flat_S1: Int) -> tuple[Group, ...]:
+    """Runs of lengths within SLACK of each other; lengths descend."""
+    groups = []
+    first = 0
+    while first < len(rest_S):
+        longest = int(rest_S[first])
+        # Exact runs of a good size stay exact; what is left is padded to its longest.
+        last = int(np.searchsorted(-rest_S, -longest, side="right"))
+        if last - first < 8:
+            last = int(np.searchsorted(-rest_S, -longest / SLACK, side="right"))
+        groups.append(_group(rest_S[first:last], int(flat_S1[first]), int(flat_S1[last])))
+        first = last
+    return tuple(groups)
+
+
+def _group(rest_B: Int, start: int, stop: int) -> Group:
+    count, length = len(rest_B), int(rest_B[0])
+    if int(rest_B[-1]) == length:
+        return Group(start, stop, count, length)
+    begins_B = start + np.concatenate([[0], np.cumsum(rest_B)[:-1]])
+    columns_L = np.arange(length)
+    # A place to the right of a sequence's end repeats its last row: finite, and seen by nobody.
+    pad_BL = begins_B[:, None] + np.minimum(columns_L, rest_B[:, None] - 1)
+    real_BL = columns_L < rest_B[:, None]
+    return Group(start, stop, count, length, pad=pad_BL.reshape(-1), unpad=np.flatnonzero(real_BL))
+
+
+def _hulls(rest_S: Int, flat_S1: Int, starts_S: Int, lengths_S: Int) -> tuple[Group, ...]:
+    """Runs of sequences alike in length and hull; `start`, `stop` are the whole sequences' rows."""
+    alike = np.stack([rest_S, starts_S, lengths_S])
+    cuts = np.flatnonzero((alike[:, 1:] != alike[:, :-1]).any(axis=0)) + 1
+    bounds = [0, *cuts.tolist(), len(rest_S)]
+    return tuple(
+        Group(
+            start=int(flat_S1[a]),
+            stop=int(flat_S1[b]),
+            count=b - a,
+            length=int(lengths_S[a]),
+            first=int(starts_S[a]),
+        )
+        for a, b in pairwise(bounds)
+    )

@@ -1,0 +1,304 @@
+"""Packed: the fast backbone. The plain one is its oracle; same seam, same vectors.
+
+What is saved, exactly: no padding in any product; the prompt's common beginning is computed once
+and its keys and values are kept; attention never crosses texts and builds no mask for it; in the
+last layer asked for only keys and values are computed for every token, and the rest for the tokens
+between the first and the last pooled one; layers above it do not run; no LM head, no key-value
+cache. Layers run on flat rows [N, D] (layout.py), attention on rectangles (attend.py).
+
+Two ways to hold the weights: `prepacked` takes them out of the model into oneDNN's layout (the
+model is used up: nothing is doubled), `shared` calls the model's own modules, so a model in memory
+keeps generating, adapters apply and gradients flow.
+
+Shapes: N flat rows, D width, H heads, G key-value heads, E head width, P pooled rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echovec.errors import ModelError
+from echovec.model.attend import attend
+from echovec.model.backbone import hash_weights, layer_index
+from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
+from echovec.model.layout import Group, Int, Layout, lay_out
+from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.weights import Modules, Unpacked, drop_linears, prepacked, widened
+from echovec.text.batch import Batch
+
+_PREFIXES_KEPT = 8
+_log = logging.getLogger("echovec")
+
+
+@dataclass(frozen=True, eq=False)
+class _Prefix:
+    """Keys and values of the shared beginning, per block, and its states where asked for."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    states: list[Tensor]
+
+
+class PackedBackbone:
+    """A Llama-like model behind the Backbone seam, without wasted work.
+
+    Args:
+        model: a causal language model of a supported family, with or without its head.
+        prepack: take the weights out of the model into a faster layout. The model cannot be used
+            afterwards. Without it the model's own modules are called and stay as they are.
+        plain: reads the same model again as a plain backbone, for recipes with parts that only
+            that one can do; not needed without `prepack`.
+
+    Raises:
+        ModelError: the family is not supported; `supports` says so beforehand.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prepack: bool,
+        plain: Callable[[], PlainBackbone] | None = None,
+    ) -> None:
+        if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
+            model = model.get_base_model()
+        model = model.base_model
+        if reason := why_not(model):
+            raise ModelError(
+                f"the packed engine cannot run this model: {reason}; use the plain one"
+            )
+        self.model = model
+        self.prepacked = prepack
+        config = model.config
+        self.dim = int(config.hidden_size)
+        self.num_layers = int(config.num_hidden_layers)
+        self.max_positions: int | None = int(config.max_position_embeddings)
+        self._dtype = model.embed_tokens.weight.dtype
+        self._names = list(model.state_dict()) if prepack else []
+        self._blocks = blocks_of(model, prepacked(self._dtype) if prepack else Modules)
+        self._norm = final_norm(model)
+        if prepack:
+            for layer in model.layers:
+                drop_linears(layer)
+        self._prefixes: OrderedDict[tuple[bytes, int, bool], _Prefix] = OrderedDict()
+        self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._read_plain = plain
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, e.g. "bfloat16"."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = self.model.embed_tokens.weight.device
+        return device
+
+    @cached_property
+    def plain(self) -> PlainBackbone | None:
+        """The plain backbone of the same model, for what this one cannot do.
+
+        It shares the weights where they were not prepacked. Where they were, the model is read a
+        second time, when first asked for, and a log line says so.
+        """
+        if not self.prepacked:
+            return PlainBackbone(self.model)
+        if self._read_plain is None:
+            return None
+        _log.warning("this needs the plain engine: the model is loaded a second time beside")
+        return self._read_plain()
+
+    def forward(
+        self,
+        batch: Batch,
+        layers: Sequence[int] = (-1,),
+        *,
+        pooled_only: bool = False,
+        float32: bool = False,
+    ) -> list[Tensor]:
+        """Hidden states of each layer asked for: h_TD, or h_PD with `pooled_only`."""
+        wanted = [layer_index(layer, self.num_layers) for layer in layers]
+        layout = lay_out(batch)
+        blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
+        prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
+        states = self._states(layout, prefix, blocks, wanted, pooled_only, wide=float32)
+        if pooled_only:
+            return [states[layer] for layer in wanted]
+        return [self._with_prefix(layout, prefix, states[layer], layer, batch) for layer in wanted]
+
+    def weights_hash(self) -> str:
+        """Hash of the backbone without its head: the same as the plain backbone's."""
+        state: Mapping[str, Tensor] = self.model.state_dict()
+        if self.prepacked:
+            state = Unpacked(self._names, state, self._blocks)
+        return hash_weights(config_text(self.model.config), state)
+
+    # -- the pass -----------------------------------------------------------------------------
+
+    def _states(
+        self,
+        layout: Layout,
+        prefix: _Prefix,
+        blocks: Sequence[Block],
+        wanted: Sequence[int],
+        pooled_only: bool,
+        *,
+        wide: bool,
+    ) -> dict[int, Tensor]:
+        """States by layer: of the pooled rows in the batch's order, or of all flat rows."""
+        device = self.device
+        last = max(wanted)
+        rows_P = torch.from_numpy(layout.pooled_rows_P).to(device)
+        h_ND = self._embed(torch.from_numpy(layout.ids_N).to(device), wide)
+        turn = self._turn(layout.positions_N, wide)
+        kept: dict[int, Tensor] = {}
+        for depth in range(last + 1):
+            if depth in wanted and not (depth == last and pooled_only and depth > 0):
+                kept[depth] = h_ND[rows_P] if pooled_only else h_ND
+            if depth == last:
+                break
+            block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
+            if depth + 1 == last and pooled_only:
+                hull_Q = torch.from_numpy(layout.hull_rows_Q).to(device)
+                h_QD = _run(block, h_ND, turn, keys, values, layout.hulls, hull_Q)
+                kept[last] = h_QD[torch.from_numpy(layout.pooled_in_hull_P).to(device)]
+            else:
+                h_ND = _run(block, h_ND, turn, keys, values, layout.groups, None)
+        if self.num_layers in kept:
+            kept[self.num_layers] = self._norm(kept[self.num_layers])
+        return kept
+
+    def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> _Prefix:
+        """Keys and values of the shared beginning, for the blocks up to layer `last`."""
+        # Kept between calls only where nothing can change behind our back.
+        keep = self.prepacked and not torch.is_grad_enabled()
+        key = (layout.prefix_ids.tobytes(), last, wide)
+        if keep and key in self._prefixes:
+            self._prefixes.move_to_end(key)
+            return self._prefixes[key]
+        h_ND = self._embed(torch.from_numpy(layout.prefix_ids).to(self.device), wide)
+        turn = self._turn(np.arange(len(h_ND)), wide)
+        group = Group(0, len(h_ND), 1, len(h_ND))
+        keys, values, states = [], [], [h_ND]
+        for block in blocks[:last]:
+            _, k_NGE, v_NGE = _project(block, block.norm_attention(h_ND), turn)
+            keys.append(k_NGE)
+            values.append(v_NGE)
+            if len(h_ND):
+                empty = k_NGE[:0]
+                h_ND = _run(block, h_ND, turn, empty, empty, (group,), None)
+            states.append(h_ND)
+        prefix = _Prefix(keys, values, states)
+        if keep:
+            self._prefixes[key] = prefix
+            while len(self._prefixes) > _PREFIXES_KEPT:
+                self._prefixes.popitem(last=False)
+        return prefix
+
+    def _with_prefix(
+        self, layout: Layout, prefix: _Prefix, h_ND: Tensor, layer: int, batch: Batch
+    ) -> Tensor:
+        """The states of every token of the batch, the shared beginning put back."""
+        begin_AD = prefix.states[layer]
+        if layer == self.num_layers:
+            begin_AD = self._norm(begin_AD)
+        both = torch.cat([begin_AD, h_ND])
+        flat_T = torch.from_numpy(layout.flat_rows_T).to(self.device)
+        position_T = torch.from_numpy(batch.positions_T).to(self.device)
+        return both[torch.where(flat_T < 0, position_T, flat_T + len(begin_AD))]
+
+    def _embed(self, ids_N: Tensor, wide: bool) -> Tensor:
+        h_ND: Tensor = self.model.embed_tokens(ids_N)
+        return h_ND.float() if wide else h_ND
+
+    def _turn(self, positions_N: Int, wide: bool) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [N, 1, E / 2] of each row's position."""
+        dtype = torch.float32 if wide else self._dtype
+        needed = int(positions_N.max(initial=0)) + 1
+        if dtype not in self._tables or len(self._tables[dtype][0]) < needed:
+            self._tables[dtype] = rotary_table(self.model, max(1024, 2 * needed), dtype)
+        rows = torch.from_numpy(positions_N).to(self.device)
+        cos, sin = self._tables[dtype]
+        return cos[rows][:, None], sin[rows][:, None]
+
+
+def _run(
+    block: Block,
+    h_ND: Tensor,
+    turn: tuple[Tensor, Tensor],
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    groups: Sequence[Group],
+    hull_Q: Tensor | None,
+) -> Tensor:
+    """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
+    q_NHE, k_NGE, v_NGE = _project(block, block.norm_attention(h_ND), turn)
+    outputs = [_attend_group(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v, g) for g in groups]
+    o_ND = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    if hull_Q is not None:
+        h_ND = h_ND[hull_Q]
+    h_ND = block.out.plus(o_ND, h_ND)
+    x_ND = block.norm_mlp(h_ND)
+    gate_NF = block.gate.activated(x_ND, block.activation)
+    return block.down.plus(block.up.times(x_ND, gate_NF), h_ND)
+
+
+def _project(
+    block: Block, x_ND: Tensor, turn: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries [N, H, E], keys and values [N, G, E], normed and turned."""
+    H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
+    x_NXE = block.qkv(x_ND).view(len(x_ND), H + 2 * G, E)
+    qk_NXE, v_NGE = x_NXE[:, : H + G], x_NXE[:, H + G :]
+    if block.norm_query is not None and block.norm_key is not None:
+        qk_NXE = torch.cat([block.norm_query(qk_NXE[:, :H]), block.norm_key(qk_NXE[:, H:])], 1)
+    if block.rotary:
+        cos, sin = turn
+        left, right = qk_NXE.chunk(2, dim=-1)
+        qk_NXE = torch.cat(
+            [
+                torch.addcmul(left * cos, right, sin, value=-1),
+                torch.addcmul(right * cos, left, sin),
+            ],
+            dim=-1,
+        )
+    return qk_NXE[:, :H], qk_NXE[:, H:], v_NGE
+
+
+def _attend_group(
+    block: Block,
+    q_NHE: Tensor,
+    k_NGE: Tensor,
+    v_NGE: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    group: Group,
+) -> Tensor:
+    """Attention of one rectangle; rows in order, [rows, H * E]."""
+    B = group.count
+    if group.pad is not None:
+        rows = torch.from_numpy(group.pad).to(q_NHE.device)
+        q, k, v = q_NHE[rows], k_NGE[rows], v_NGE[rows]
+    else:
+        run = slice(group.start, group.stop)
+        q, k, v = q_NHE[run], k_NGE[run], v_NGE[run]
+    q, k, v = (x.view(B, -1, *x.shape[1:]) for x in (q, k, v))
+    last = group.first + group.length
+    q, k, v = q[:, group.first : last], k[:, :last], v[:, :last]
+    if len(prefix_k):
+        k = torch.cat([prefix_k.expand(B, *prefix_k.shape), k], dim=1)
+        v = torch.cat([prefix_v.expand(B, *prefix_v.shape), v], dim=1)
+    o_RD = attend(q, k, v, scale=block.scale, window=block.window).flatten(0, 1)
+    if group.unpad is not None:
+        o_RD = o_RD[torch.from_numpy(group.unpad).to(o_RD.device)]
+    return o_RD

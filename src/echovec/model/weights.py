@@ -1,0 +1,133 @@
+"""Weights: how a model's linear modules are held by the packed backbone, and had back.
+
+`Modules` calls them as they are; `prepacked` copies them into another layout, after which
+`drop_linears` lets go of the originals and `Unpacked` reads the state as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from echovec.model.blocks import Block
+from echovec.model.linear import Linear, OneDNN, Stock, has_onednn
+
+
+class Modules:
+    """Linear modules of a model, called as they are: adapters apply and gradients flow."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self._modules = modules
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """The modules' outputs, side by side."""
+        outputs = [module(x_NI) for module in self._modules]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+
+    activated = Stock.activated
+    plus = Stock.plus
+    times = Stock.times
+
+    def weight(self) -> Tensor:
+        """The modules' weights, one below the other; adapters not included."""
+        return torch.cat([module.weight for module in self._modules])  # type: ignore[misc]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Their biases, or None."""
+        if getattr(self._modules[0], "bias", None) is None:
+            return None
+        return torch.cat([module.bias for module in self._modules])  # type: ignore[misc]
+
+
+def prepacked(dtype: torch.dtype) -> Any:
+    """How linear modules become one prepacked map."""
+
+    def make(*modules: nn.Linear) -> Linear:
+        kind = OneDNN if modules[0].weight.device.type == "cpu" and has_onednn(dtype) else Stock
+        with torch.inference_mode(False), torch.no_grad():
+            weight = torch.cat([m.weight for m in modules])
+            has_bias = modules[0].bias is not None
+            bias = torch.cat([m.bias for m in modules]) if has_bias else None
+        return kind(weight, bias)
+
+    return make
+
+
+def drop_linears(layer: nn.Module) -> None:
+    """Let go of a layer's linear weights, which have been repacked."""
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = None  # type: ignore[assignment]
+            module.bias = None  # type: ignore[assignment]
+
+
+def widened(block: Block) -> Block:
+    """The same block computing in float32, for one call."""
+    return replace(
+        block,
+        qkv=Wide(block.qkv),
+        out=Wide(block.out),
+        gate=Wide(block.gate),
+        up=Wide(block.up),
+        down=Wide(block.down),
+    )
+
+
+class Wide(Stock):
+    """A linear map in float32, its weights widened at each call and let go again."""
+
+    def __init__(self, inner: Linear) -> None:
+        self._inner = inner
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """The product."""
+        bias = self._inner.bias
+        return functional.linear(
+            x_NI, self._inner.weight().float(), None if bias is None else bias.float()
+        )
+
+
+class Unpacked(Mapping[str, Tensor]):
+    """The state of the model before it was prepacked, read one tensor at a time."""
+
+    _PLACES: Mapping[str, tuple[str, int]] = {
+        "self_attn.q_proj": ("qkv", 0),
+        "self_attn.k_proj": ("qkv", 1),
+        "self_attn.v_proj": ("qkv", 2),
+        "self_attn.o_proj": ("out", 0),
+        "mlp.gate_proj": ("gate", 0),
+        "mlp.up_proj": ("up", 0),
+        "mlp.down_proj": ("down", 0),
+    }
+
+    def __init__(
+        self, names: Sequence[str], rest: Mapping[str, Tensor], blocks: Sequence[Block]
+    ) -> None:
+        self._names, self._rest, self._blocks = names, rest, blocks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._rest:
+            return self._rest[name]
+        _, depth, *module, kind = name.split(".")
+        attribute, part = self._PLACES[".".join(module)]
+        block = self._blocks[int(depth)]
+        linear: Linear = getattr(block, attribute)
+        whole = linear.weight() if kind == "weight" else linear.bias
+        assert whole is not None, name
+        if attribute != "qkv":
+            return whole
+        E = block.head_dim
+        heads = [block.num_heads * E, block.num_kv_heads * E, block.num_kv_heads * E]
+        return torch.split(whole, heads)[part]

@@ -1,0 +1,118 @@
+"""Presets: the recipes that ship, by name, and a recipe from whatever names one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from echovec.errors import RecipeError
+from echovec.recipe import ROLES, Recipe
+from echovec.text import presets
+from echovec.text.template import Template
+from echovec.vector.transform import Normalize
+from echovec.vector.view import View
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the recipes that ship."""
+    return tuple(PRESETS)
+
+
+def preset(name: str) -> Recipe:
+    """The recipe of this name, without a model.
+
+    Raises:
+        RecipeError: unknown; the message offers the nearest names.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "it is none of those that ship"
+    raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them)")
+
+
+def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
+    """A recipe from whatever the caller has: itself, a template, a preset's name, a file or folder.
+
+    A bare template gets the pooling that fits it: the mean over the pooled copy, or the last token
+    where the template pools its end or EOS.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Template):
+        return one_view("custom", recipe)
+    path = Path(recipe)
+    if str(recipe) not in PRESETS and (path.suffix == ".json" or path.is_dir()):
+        return Recipe.load(path)
+    return preset(str(recipe))
+
+
+def one_view(name: str, template: Template) -> Recipe:
+    """A recipe that embeds every role alike, with the pooling that fits the template."""
+    return Recipe(name=name, views=dict.fromkeys(ROLES, (_fitting_view(template),)))
+
+
+def _fitting_view(template: Template) -> View:
+    # The paper pools the mean when nothing is trained and the last token where a model was
+    # trained to put the text there (EOS, section 4), as a one-word prompt does.
+    last = template.pooled == "end" or template.eos == "pooled"
+    return View(template, "lasttoken" if last else "mean")
+
+
+def _recipes_of(templates: Mapping[str, Template]) -> dict[str, Recipe]:
+    """A recipe per template; those named NAME-symmetric, -query and -document make one NAME."""
+    recipes = {}
+    for name, template in templates.items():
+        base, _, role = name.rpartition("-")
+        if role not in ROLES:
+            recipes[name] = one_view(name, template)
+        elif base not in recipes:
+            views = {role: (_fitting_view(templates[f"{base}-{role}"]),) for role in ROLES}
+            recipes[base] = Recipe(name=base, views=views)
+    return recipes
+
+
+def recipe_of(name: str, *views: View, **options: Any) -> Recipe:
+    """A recipe that embeds every role alike by these views; options are fields of Recipe."""
+    return Recipe(name=name, views=dict.fromkeys(ROLES, views), **options)
+
+
+def _composed() -> dict[str, Recipe]:
+    """Recipes of several views, or with parts beyond a template and a pooling."""
+    echo, eol = presets.TEMPLATES["echo"], presets.PROMPT_EOL
+    unit = (Normalize(),)
+    last = replace(presets.ECHO_EOL, pooled="end")
+    with_summary = replace(echo, prompt=echo.prompt + presets.SUMMARY)
+    recipes = (
+        recipe_of(
+            "echo-eol",
+            View(presets.ECHO_EOL, transforms=unit),
+            View(last, "lasttoken", transforms=unit),
+        ),
+        recipe_of("meta-eol", *(View(t, "lasttoken") for t in presets.META_EOL)),
+        recipe_of("echo-halved", View(echo), text_share=0.5),
+        recipe_of("echo-windows", View(echo), long_text="windows"),
+        recipe_of("echo-attended", View(echo, "attended")),
+        recipe_of("echo-selected", View(with_summary, "selected")),
+        recipe_of(
+            "classical-both-ways", View(presets.TEMPLATES["classical"], mask="bidirectional")
+        ),
+        recipe_of("aligned-wva", View(eol, "lasttoken", layer="all", states="attention")),
+        recipe_of(
+            "prompt-eol-prepended", View(presets.PROMPT_EOL_PREPENDED, "lasttoken", prepend=(2, 8))
+        ),
+    )
+    return {recipe.name: recipe for recipe in recipes}
+
+
+PRESETS: Mapping[str, Recipe] = (
+    _recipes_of(presets.TEMPLATES) | _composed() | _recipes_of(presets.SAMPLED)
+)
+
+
+def with_limits(recipe: Recipe, max_tokens: int | None) -> Recipe:
+    """The recipe with another token budget, if one is given."""
+    return recipe if max_tokens is None else replace(recipe, max_tokens=max_tokens)

@@ -1,0 +1,156 @@
+"""Calibration: transforms fitted on the vectors of unlabelled text.
+
+Vectors of a language model share a large common part, and a few dimensions and directions dominate
+every cosine. What all texts have in common says nothing about any of them, so it is measured on
+text at hand, without labels, and taken out. Everything is fitted in float64 and applied in float32;
+a fitted transform is fixed, so a vector comes out the same alone and in any batch.
+
+Shapes: N vectors, D width, K directions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.errors import InputError
+from echovec.vector.transform import Array, Center, Linear, Remove, Scale, Transform
+
+Floats = NDArray[np.float64]
+
+_DEAD = 1e-6
+"""A dimension is constant if it varies less than this part of the median dimension."""
+
+
+def center(z_ND: Floats) -> Center:
+    """Subtract the mean."""
+    return Center(_narrow(z_ND.mean(axis=0)))
+
+
+def center_scale(z_ND: Floats) -> Scale:
+    """Subtract the mean and divide each dimension by its standard deviation.
+
+    A dimension that is constant here is centred only.
+    """
+    std_D = z_ND.std(axis=0)
+    alive = std_D > _DEAD * np.median(std_D)
+    scale_D = np.divide(1.0, std_D, where=alive, out=np.ones_like(std_D))
+    return Scale(_narrow(z_ND.mean(axis=0)), _narrow(scale_D))
+
+
+def whiten(z_ND: Floats, *, strength: float = 1.0, shrinkage: float = 0.1) -> Linear:
+    """Soften what correlates: scale each principal axis by its variance to the -strength / 2.
+
+    BERT-whitening (Su et al., arXiv 2103.15316) has strength 1 and no shrinkage. Strength 0 only
+    centres, 1 makes all axes alike. The covariance is drawn towards a ball, `shrinkage` of the way,
+    so that axes on which the text at hand hardly varies are not blown up. The result is turned back
+    to the dimensions it came from, so that several views may be summed.
+
+    Args:
+        z_ND: the vectors.
+        strength: 0 to 1.
+        shrinkage: 0 to 1; more where there are few vectors.
+    """
+    _check_range("strength", strength)
+    _check_range("shrinkage", shrinkage)
+    mean_D, variance_D, axes_DD = _principal(z_ND)
+    variance_D = (1 - shrinkage) * variance_D + shrinkage * variance_D.mean()
+    if variance_D[-1] <= _DEAD**2 * variance_D[0]:
+        raise InputError(
+            f"cannot whiten {z_ND.shape[1]} dimensions fitted on {len(z_ND)} vectors: some axes do "
+            "not vary at all; give more texts, or shrinkage above 0"
+        )
+    # Relative to the mean variance, so that the strength does not change the vectors' size.
+    scale_D = (variance_D / variance_D.mean()) ** (-strength / 2)
+    return Linear(_narrow(mean_D), _narrow((axes_DD * scale_D) @ axes_DD.T))
+
+
+def remove_top(z_ND: Floats, *, count: int | None = None) -> Remove:
+    """Subtract the mean and the strongest principal axes (Mu and Viswanath, arXiv 1702.01417).
+
+    Args:
+        z_ND: the vectors.
+        count: how many axes; by default one for each hundred dimensions, as the paper has it.
+    """
+    count = max(1, z_ND.shape[1] // 100) if count is None else count
+    _check_count("count", count, z_ND)
+    mean_D, _, axes_DD = _principal(z_ND)
+    return Remove(_narrow(mean_D), _narrow(axes_DD[:, :count].T))
+
+
+def pca(z_ND: Floats, *, dim: int) -> Linear:
+    """Subtract the mean and keep the `dim` strongest principal axes: narrower vectors."""
+    _check_count("dim", dim, z_ND)
+    mean_D, _, axes_DD = _principal(z_ND)
+    return Linear(_narrow(mean_D), _narrow(axes_DD[:, :dim]))
+
+
+FITS: Mapping[str, Callable[..., Transform]] = {
+    "center": center,
+    "center-scale": center_scale,
+    "whiten": whiten,
+    "remove-top": remove_top,
+    "pca": pca,
+}
+
+
+def fit(name: str, z_ND: NDArray[Any], **options: Any) -> Transform:
+    """Fit the transform of this name on vectors of unlabelled text.
+
+    Args:
+        name: a row of `FITS`.
+        z_ND: the vectors as they come out of pooling, not normalised.
+        options: what that row takes.
+
+    Raises:
+        InputError: the name or an option is unknown, or the vectors are too few or not finite.
+    """
+    if name not in FITS:
+        raise InputError(f"unknown calibration {name!r}; there are {', '.join(FITS)}")
+    known = list(inspect.signature(FITS[name]).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"{name} takes {known or 'no options'}, not {unknown}")
+    wide_ND = np.asarray(z_ND, dtype=np.float64)
+    if wide_ND.ndim != 2 or len(wide_ND) < 2:
+        raise InputError(
+            f"calibration needs the vectors of 2 texts at least, got an array of {wide_ND.shape}"
+        )
+    if not np.isfinite(wide_ND).all():
+        raise InputError("calibration vectors hold NaN or infinity; embed the texts again")
+    if (wide_ND == wide_ND[0]).all():
+        raise InputError(f"all {len(wide_ND)} calibration vectors are the same; give other texts")
+    return FITS[name](wide_ND, **options)
+
+
+def _principal(z_ND: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean, variance along each principal axis, and the axes as columns; strongest first."""
+    mean_D = z_ND.mean(axis=0)
+    c_ND = z_ND - mean_D
+    variance_D, axes_DD = np.linalg.eigh(c_ND.T @ c_ND / len(z_ND))
+    # Signs are arbitrary; fixed here so that one set of vectors gives one fingerprint.
+    axes_DD = axes_DD[:, ::-1]
+    largest = np.abs(axes_DD).argmax(axis=0)
+    signs = np.sign(axes_DD[largest, np.arange(axes_DD.shape[1])])
+    return mean_D, np.maximum(variance_D[::-1], 0.0), axes_DD * signs
+
+
+def _narrow(array: Floats) -> Array:
+    return array.astype(np.float32)
+
+
+def _check_range(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}={value}; give a number from 0 to 1")
+
+
+def _check_count(name: str, value: int, z_ND: Floats) -> None:
+    most = min(z_ND.shape[1], len(z_ND) - 1)
+    if not 1 <= value <= most:
+        raise InputError(
+            f"{name}={value}: {len(z_ND)} vectors of {z_ND.shape[1]} numbers have at most {most} "
+            "principal axes; give fewer, or more texts"
+        )

@@ -1,0 +1,354 @@
+"""The packed backbone against the plain one: same vectors, less work."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import families
+from echovec import Embedder
+from echovec.errors import InputError, ModelError
+from echovec.model import blocks as blocks_module
+from echovec.model.attend import attend
+from echovec.model.backbone import Backbone
+from echovec.model.layout import lay_out
+from echovec.model.linear import ACTIVATIONS, OneDNN, Stock, has_onednn
+from echovec.model.load import load_model
+from echovec.model.packed import PackedBackbone
+from echovec.model.plain import PlainBackbone
+from echovec.text.batch import Batch
+
+PACKED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+OTHER_FAMILIES = tuple(sorted(set(families.FAMILIES) - set(PACKED_FAMILIES)))
+LENGTHS = ([1], [5] * 9, [200, 31, 30, 7, 7, 6, 5, 5, 3, 1], [3, 90, 1, 4, 90, 17])
+
+
+def made_batch(
+    lengths: list[int], *, prefix: int = 6, between: int = 4, tail: int = 3, seed: int = 0
+) -> Batch:
+    """Echo prompts of random ids; two spans: the second copy, and the last token of all."""
+    source = np.random.default_rng(seed)
+    begin, middle, end = (source.integers(1, families.VOCAB, n) for n in (prefix, between, tail))
+    ids, offsets, spans = [], [0], []
+    for length in lengths:
+        text = source.integers(1, families.VOCAB, length)
+        ids.append(np.concatenate([begin, text, middle, text, end]))
+        first = offsets[-1] + prefix + length + between
+        offsets.append(offsets[-1] + len(ids[-1]))
+        spans.append([[first, first + length], [offsets[-1] - 1, offsets[-1]]])
+    return Batch(
+        ids_T=np.concatenate(ids),
+        offsets_S1=np.array(offsets),
+        spans_SK2=np.array(spans),
+        prefix=prefix,
+        order_S=np.arange(len(lengths)),
+        share_S=np.ones(len(lengths)),
+        truncated_S=np.zeros(len(lengths), dtype=np.bool_),
+    )
+
+
+def one_by_one(model: Any, batch: Batch, layer: int) -> torch.Tensor:
+    """The naive twin: each sequence alone through the whole model."""
+    states = []
+    for start, stop in zip(batch.offsets_S1[:-1], batch.offsets_S1[1:], strict=True):
+        ids = torch.from_numpy(batch.ids_T[start:stop])[None]
+        with torch.no_grad():
+            output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        every = [*output.hidden_states[:-1], output.last_hidden_state]
+        states.append(every[layer][0])
+    return torch.cat(states)
+
+
+def packed(family: str, *, prepack: bool) -> PackedBackbone:
+    """A packed backbone of a tiny model, which it may use up."""
+    return PackedBackbone(copy.deepcopy(families.causal_model(family)), prepack=prepack)
+
+
+def furthest(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "shared"])
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_states_equal_each_sequence_alone(family: str, prepack: bool) -> None:
+    """Every layer, all rows or pooled rows, any mix of lengths: as if computed one by one."""
+    model = families.causal_model(family).base_model
+    backbone = packed(family, prepack=prepack)
+    for lengths in LENGTHS:
+        batch = made_batch(lengths)
+        rows = batch.pooled[0]
+        with torch.inference_mode():
+            for layers in ([0, 1, 2], [-1], [1], [0]):
+                every = backbone.forward(batch, layers)
+                pooled = backbone.forward(batch, layers, pooled_only=True)
+                for layer, all_rows, some_rows in zip(layers, every, pooled, strict=True):
+                    want = one_by_one(model, batch, layer)
+                    assert furthest(all_rows, want) < 3e-5
+                    assert furthest(some_rows, want[rows]) < 3e-5
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 6])
+def test_any_prefix_length_gives_the_same_states(prefix: int) -> None:
+    """Sharing the prompt's beginning changes nothing, however much of it is declared shared."""
+    batch = made_batch([9, 4, 4], prefix=6)
+    batch = replace(batch, prefix=prefix)
+    want = one_by_one(families.causal_model("llama").base_model, batch, -1)
+    with torch.inference_mode():
+        (got,) = packed("llama", prepack=True).forward(batch)
+    assert furthest(got, want) < 3e-5
+
+
+def test_a_pooled_prefix_is_computed() -> None:
+    """A span that begins inside the shared beginning still gets its states."""
+    batch = made_batch([9, 4])
+    spans = batch.spans_SK2.copy()
+    spans[:, 0, 0] = batch.offsets_S1[:-1] + 2
+    batch = replace(batch, spans_SK2=spans)
+    want = one_by_one(families.causal_model("llama").base_model, batch, -1)
+    with torch.inference_mode():
+        (got,) = packed("llama", prepack=True).forward(batch, pooled_only=True)
+    assert furthest(got, want[batch.pooled[0]]) < 3e-5
+
+
+def test_negative_control_a_wrong_prefix_is_seen() -> None:
+    """The comparison can fail: declaring tokens shared that are not moves the states far."""
+    batch = made_batch([9, 4, 5])
+    wrong = replace(batch, prefix=8)
+    want = one_by_one(families.causal_model("llama").base_model, batch, -1)
+    with torch.inference_mode():
+        (got,) = packed("llama", prepack=True).forward(wrong)
+    assert furthest(got, want) > 1e-2
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 64, 1000])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 9), (7, 7), (140, 160), (300, 300)])
+def test_attention_equals_the_stock_one(queries: int, keys: int, window: int | None) -> None:
+    """Blocks, grouped heads and windows give what the stock attention gives with a full mask."""
+    source = torch.Generator().manual_seed(1)
+    q = torch.randn(3, queries, 6, 8, generator=source)
+    k, v = (torch.randn(3, keys, 2, 8, generator=source) for _ in range(2))
+    back = torch.arange(queries)[:, None] + (keys - queries) - torch.arange(keys)
+    seen = (back >= 0) & (back < (window or keys))
+    q_, k_, v_ = (x.transpose(1, 2) for x in (q, k, v))
+    want = torch.nn.functional.scaled_dot_product_attention(
+        q_, k_, v_, attn_mask=seen, scale=0.3, enable_gqa=True
+    )
+    got = attend(q, k, v, scale=0.3, window=window)
+    torch.testing.assert_close(got, want.transpose(1, 2).flatten(2), atol=2e-6, rtol=1e-5)
+
+
+def test_a_sliding_window_is_kept() -> None:
+    """A Mistral with a window shorter than the text gives the plain backbone's states."""
+    import transformers
+
+    name, arguments, _ = families.FAMILIES["mistral"]
+    config = getattr(transformers, name)(**(arguments | {"sliding_window": 16}))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    batch = made_batch([40, 12, 60])
+    with torch.inference_mode():
+        (want,) = PlainBackbone(copy.deepcopy(model)).forward(batch)
+        (got,) = PackedBackbone(model, prepack=True).forward(batch)
+    assert furthest(got, want) < 3e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_prepacked_products_equal_stock_ones(dtype: torch.dtype) -> None:
+    """Fused sums, activations and gates equal the plain ones, and the weights can be had back."""
+    if not has_onednn(dtype):
+        pytest.skip(f"this CPU or torch has no oneDNN for {dtype}")
+    source = torch.Generator().manual_seed(0)
+    weight, bias, x, other = (
+        torch.randn(*shape, generator=source).to(dtype)
+        for shape in ((96, 64), (96,), (50, 64), (50, 96))
+    )
+    close: dict[str, Any] = (
+        {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.02}
+    )
+    with torch.inference_mode():
+        for b in (None, bias):
+            stock, fast = Stock(weight, b), OneDNN(weight, b)
+            torch.testing.assert_close(fast(x), stock(x), **close)
+            torch.testing.assert_close(fast.plus(x, other), stock.plus(x, other), **close)
+            torch.testing.assert_close(fast.times(x, other), stock.times(x, other), **close)
+            for name in ACTIVATIONS:
+                torch.testing.assert_close(
+                    fast.activated(x, name), stock.activated(x, name), **close
+                )
+            assert torch.equal(fast.weight(), weight)
+
+
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_the_hash_is_the_plain_one(family: str) -> None:
+    """Both engines name the same model by the same hash, prepacked or not."""
+    want = PlainBackbone(families.causal_model(family)).weights_hash()
+    assert packed(family, prepack=True).weights_hash() == want
+    assert packed(family, prepack=False).weights_hash() == want
+
+
+def test_float32_retry_from_bfloat16() -> None:
+    """The second try of a bfloat16 model computes its weights in float32."""
+    model = copy.deepcopy(families.causal_model("llama")).to(torch.bfloat16)
+    batch = made_batch([9, 4])
+    want = one_by_one(copy.deepcopy(model).float().base_model, batch, -1)
+    with torch.inference_mode():
+        backbone = PackedBackbone(model, prepack=True)
+        (got,) = backbone.forward(batch, float32=True)
+        (rough,) = backbone.forward(batch)
+    assert got.dtype == torch.float32
+    assert furthest(got, want) < 3e-5
+    assert 1e-4 < furthest(rough.float(), want) < 0.1
+
+
+def test_the_prefix_runs_once() -> None:
+    """The second batch of a recipe computes no token of the shared beginning."""
+    backbone = packed("llama", prepack=True)
+    rows: list[int] = []
+    inner = backbone._embed
+    backbone._embed = lambda ids, wide: rows.append(len(ids)) or inner(ids, wide)  # type: ignore
+    with torch.inference_mode():
+        backbone.forward(made_batch([5, 4]))
+        backbone.forward(made_batch([7]))
+    assert rows == [6, (5 + 4) * 2 + 2 * 7, 7 * 2 + 7]
+
+
+def test_no_padding_outside_attention() -> None:
+    """The flat rows are the batch's tokens without the prefix, each once."""
+    batch = made_batch([200, 31, 30, 7, 7, 6, 5])
+    layout = lay_out(batch)
+    assert len(layout.ids_N) == len(batch.ids_T) - len(batch) * batch.prefix
+    rows = layout.flat_rows_T[layout.flat_rows_T >= 0]
+    assert sorted(rows) == list(range(len(layout.ids_N)))
+    assert sum(group.stop - group.start for group in layout.groups) == len(layout.ids_N)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_gradients_equal_the_plain_ones(family: str) -> None:
+    """Training through the packed path moves every weight as the plain path would."""
+    models = [copy.deepcopy(families.causal_model(family)) for _ in range(2)]
+    batch = made_batch([9, 4, 4, 30])
+    backbones: list[Backbone] = [
+        PlainBackbone(models[0]),
+        PackedBackbone(models[1], prepack=False),
+    ]
+    for model, backbone in zip(models, backbones, strict=True):
+        (h_PD,) = backbone.forward(batch, pooled_only=True)
+        weights = torch.linspace(0, 1, h_PD.numel()).view_as(h_PD)
+        model.zero_grad()
+        (h_PD * weights).sum().backward()  # type: ignore[no-untyped-call]
+    plain_weights = dict(models[0].base_model.named_parameters())
+    for name, parameter in models[1].base_model.named_parameters():
+        want = plain_weights[name].grad
+        assert want is not None
+        assert parameter.grad is not None, name
+        assert furthest(parameter.grad, want) < 1e-4, name
+
+
+def test_shared_weights_follow_the_model() -> None:
+    """Without prepacking a changed weight changes the vectors at the next call; nothing is kept."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    backbone = PackedBackbone(model, prepack=False)
+    batch = made_batch([5])
+    with torch.no_grad():
+        (before,) = backbone.forward(batch)
+        model.base_model.layers[0].self_attn.k_proj.weight.mul_(2)
+        (after,) = backbone.forward(batch)
+    assert furthest(after, before) > 1e-3
+    assert furthest(after, one_by_one(model.base_model, batch, -1)) < 3e-5
+
+
+def test_from_model_shares_storage_and_still_generates(caplog: pytest.LogCaptureFixture) -> None:
+    """An embedder on the packed engine leaves the model able to generate, byte for byte."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    tokenizer = families.family_tokenizer("llama")
+    texts = list(families.sentences()[::20])
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        logits = model(ids).logits
+        fast = Embedder.from_model(model, tokenizer, engine="packed").encode(texts)
+        assert torch.equal(model(ids).logits, logits)
+    plain = Embedder.from_model(model, tokenizer).encode(texts)
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_other_families_are_refused_with_a_reason(family: str) -> None:
+    """What the packed engine does not know it says, and names the way out."""
+    model = families.causal_model(family)
+    reason = blocks_module.why_not(model.base_model)
+    assert reason is not None
+    with pytest.raises(ModelError, match="use the plain one"):
+        PackedBackbone(model, prepack=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_act": "relu"}, "activation"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+            "dynamic",
+        ),
+    ],
+)
+def test_unusual_settings_are_refused(change: dict[str, Any], said: str) -> None:
+    """A known family with an unknown setting runs on the plain engine."""
+    model = copy.deepcopy(families.causal_model("llama")).base_model
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    assert said in str(blocks_module.why_not(model))
+
+
+def test_loading_chooses_and_says_so_once(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it packs what it can; else it says once that the plain engine runs."""
+    from echovec.model import load
+
+    monkeypatch.setattr(load, "_said", set())
+    for family in ("llama", "gpt2"):
+        families.causal_model(family).save_pretrained(tmp_path / family)
+        families.family_tokenizer(family).save_pretrained(tmp_path / family)
+
+    def kind(family: str, engine: Any = "auto") -> type:
+        found, _, _ = load_model(tmp_path / family, device="cpu", dtype="float32", engine=engine)
+        return type(found)
+
+    with caplog.at_level(logging.WARNING, logger="echovec"):
+        assert kind("llama") is PackedBackbone
+        assert not caplog.records
+        assert kind("gpt2") is kind("gpt2") is PlainBackbone
+    assert [record.getMessage().count("GPT2Model") for record in caplog.records] == [1]
+    assert kind("llama", "plain") is PlainBackbone
+    with pytest.raises(ModelError, match="GPT2Model"):
+        kind("gpt2", "packed")
+    with pytest.raises(InputError, match="engine"):
+        kind("llama", "turbo")
+
+
+def test_parts_fall_back_to_a_plain_backbone(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recipe with a part that only the plain engine can do still runs, and says what it costs."""
+    families.causal_model("llama").save_pretrained(tmp_path)
+    families.family_tokenizer("llama").save_pretrained(tmp_path)
+    found, _, _ = load_model(tmp_path, device="cpu", dtype="float32")
+    assert isinstance(found, PackedBackbone)
+    with caplog.at_level(logging.WARNING, logger="echovec"):
+        plain = found.plain
+        assert plain is not None
+        assert plain is found.plain
+    assert len(caplog.records) == 1
+    batch = made_batch([5, 9])
+    with torch.inference_mode():
+        (want,) = plain.forward(batch)
+        (got,) = found.forward(batch)
+    assert furthest(got, want) < 3e-5
