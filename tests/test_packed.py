@@ -352,3 +352,21 @@ def test_parts_fall_back_to_a_plain_backbone(
         (want,) = plain.forward(batch)
         (got,) = found.forward(batch)
     assert furthest(got, want) < 3e-5
+
+
+def test_many_workers_give_the_same_vectors(tmp_path: Any) -> None:
+    """Chunks that run at once, in threads, give what they give one after the other."""
+    families.causal_model("llama").save_pretrained(tmp_path)
+    families.family_tokenizer("llama").save_pretrained(tmp_path)
+    model = Embedder.load(tmp_path, engine="packed")
+    texts = list(families.sentences())
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = model.encode(texts, batch_tokens=300)
+        torch.set_num_threads(3)
+        together = Embedder.load(tmp_path, engine="packed").encode(texts, batch_tokens=300)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(together, alone, atol=1e-6)

@@ -3,12 +3,16 @@
 If memory runs out a chunk is halved until it fits. Every vector is checked: a row with NaN or
 infinity is computed again in float32, and if that does not help it is an error that names it. The
 windows of a long text are put together here: its vector is their mean.
+
+On a CPU several chunks may run at once, each on a core of its own: cores that share a chunk wait
+for each other some three hundred times in it (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +37,7 @@ def compute(
     forward: Forward,
     chunks: Sequence[Chunk],
     *,
+    workers: int = 1,
     show_progress_bar: bool | None = None,
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """Run planned chunks and restore the order.
@@ -40,6 +45,7 @@ def compute(
     Args:
         forward: what to run.
         chunks: all chunks of one plan.
+        workers: how many chunks run at once; `forward` is then called from several threads.
         show_progress_bar: True, False, or None: on a terminal, after half a second.
 
     Returns:
@@ -61,19 +67,41 @@ def compute(
             delay=0.5 if show_progress_bar is None else 0,
         ) as bar,
     ):
-        for planned in chunks:
-            for chunk, z_SD in _fitting(forward, planned):
-                finite_SD = _finite(forward, chunk, z_SD).float().cpu()
-                if vectors is None:
-                    vectors = torch.zeros(num_texts, finite_SD.shape[1])
-                order_S = torch.from_numpy(chunk[0].order_S)
-                share_S1 = torch.from_numpy(chunk[0].share_S).float()[:, None]
-                vectors.index_add_(0, order_S, finite_SD * share_S1)
-                for batch in chunk:
-                    truncated[batch.order_S[batch.truncated_S]] = True
-                bar.update(len(chunk[0]))
+        for chunk, finite_SD in _all(forward, chunks, min(workers, len(chunks))):
+            if vectors is None:
+                vectors = torch.zeros(num_texts, finite_SD.shape[1])
+            order_S = torch.from_numpy(chunk[0].order_S)
+            share_S1 = torch.from_numpy(chunk[0].share_S).float()[:, None]
+            vectors.index_add_(0, order_S, finite_SD * share_S1)
+            for batch in chunk:
+                truncated[batch.order_S[batch.truncated_S]] = True
+            bar.update(len(chunk[0]))
     assert vectors is not None, "a plan holds at least one chunk"
     return vectors, truncated
+
+
+def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[Chunk, Tensor]]:
+    """Every chunk, or its parts, with finite vectors on the CPU; in the chunks' order."""
+
+    def run(planned: Chunk) -> list[tuple[Chunk, Tensor]]:
+        with torch.inference_mode():  # a setting of each thread
+            return [
+                (chunk, _finite(forward, chunk, z_SD).float().cpu())
+                for chunk, z_SD in _fitting(forward, planned)
+            ]
+
+    if workers == 1:
+        for planned in chunks:
+            yield from run(planned)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done in pool.map(run, chunks):
+            yield from done
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # a part of the setting is the whole process's
 
 
 def _fitting(forward: Forward, chunk: Chunk) -> Iterator[tuple[Chunk, Tensor]]:

@@ -55,11 +55,14 @@ class Reader:
         self.dimension = combined_dim(self.views, backbone.dim, recipe.combine, recipe.transforms)
         self._recipe = recipe
         self._backbone = backbone
+        # Parts hook into the one model: chunks with parts run one after the other.
+        self._workers = getattr(backbone, "workers", 1)
         own = self._layers()
         for one in self.passes:  # refuse here what would fail at the first text
             how = self._how(one, own)
             if how != How():
                 reader(backbone, how)
+                self._workers = 1
 
     def prepare(
         self,
@@ -81,7 +84,9 @@ class Reader:
         """All chunks to vectors z_ND, in the texts' order, and which texts were cut."""
         if not chunks:
             return torch.zeros(0, self.dimension), np.zeros(0, dtype=np.bool_)
-        return compute(self.forward, chunks, show_progress_bar=show_progress_bar)
+        return compute(
+            self.forward, chunks, workers=self._workers, show_progress_bar=show_progress_bar
+        )
 
     def all_states(
         self,
@@ -99,7 +104,9 @@ class Reader:
 
         if not chunks:
             return [torch.zeros(count, 0, self._backbone.dim) for count in counts]
-        flat_NX, _ = compute(forward, chunks, show_progress_bar=show_progress_bar)
+        flat_NX, _ = compute(
+            forward, chunks, workers=self._workers, show_progress_bar=show_progress_bar
+        )
         width = flat_NX.shape[1] // sum(counts)
         parts = torch.split(flat_NX, [count * width for count in counts], dim=1)
         return [part.reshape(len(part), -1, width).transpose(0, 1) for part in parts]

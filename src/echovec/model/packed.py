@@ -16,10 +16,10 @@ Shapes: N flat rows, D width, H heads, G key-value heads, E head width, P pooled
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,8 @@ class PackedBackbone:
         if prepack:
             for layer in model.layers:
                 drop_linears(layer)
-        self._prefixes: OrderedDict[tuple[bytes, int, bool], _Prefix] = OrderedDict()
+        self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first
+        self._lock = Lock()
         self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._read_plain = plain
 
@@ -103,6 +104,12 @@ class PackedBackbone:
         """Where it computes."""
         device: torch.device = self.model.embed_tokens.weight.device
         return device
+
+    @property
+    def workers(self) -> int:
+        """How many batches may run at once, from as many threads."""
+        alone = self.prepacked and self.device.type == "cpu"
+        return torch.get_num_threads() if alone else 1
 
     @cached_property
     def plain(self) -> PlainBackbone | None:
@@ -183,9 +190,8 @@ class PackedBackbone:
         # Kept between calls only where nothing can change behind our back.
         keep = self.prepacked and not torch.is_grad_enabled()
         key = (layout.prefix_ids.tobytes(), last, wide)
-        if keep and key in self._prefixes:
-            self._prefixes.move_to_end(key)
-            return self._prefixes[key]
+        if keep and (known := self._prefixes.get(key)) is not None:
+            return known
         h_ND = self._embed(torch.from_numpy(layout.prefix_ids).to(self.device), wide)
         turn = self._turn(np.arange(len(h_ND)), wide)
         group = Group(0, len(h_ND), 1, len(h_ND))
@@ -200,9 +206,10 @@ class PackedBackbone:
             states.append(h_ND)
         prefix = _Prefix(keys, values, states)
         if keep:
-            self._prefixes[key] = prefix
-            while len(self._prefixes) > _PREFIXES_KEPT:
-                self._prefixes.popitem(last=False)
+            with self._lock:  # batches run in several threads
+                self._prefixes[key] = prefix
+                while len(self._prefixes) > _PREFIXES_KEPT:
+                    del self._prefixes[next(iter(self._prefixes))]
         return prefix
 
     def _with_prefix(
@@ -225,10 +232,11 @@ class PackedBackbone:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
         dtype = torch.float32 if wide else self._dtype
         needed = int(positions_N.max(initial=0)) + 1
-        if dtype not in self._tables or len(self._tables[dtype][0]) < needed:
-            self._tables[dtype] = rotary_table(self.model, max(1024, 2 * needed), dtype)
+        table = self._tables.get(dtype)
+        if table is None or len(table[0]) < needed:
+            table = self._tables[dtype] = rotary_table(self.model, max(1024, 2 * needed), dtype)
         rows = torch.from_numpy(positions_N).to(self.device)
-        cos, sin = self._tables[dtype]
+        cos, sin = table
         return cos[rows][:, None], sin[rows][:, None]
 
 
