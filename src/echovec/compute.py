@@ -67,7 +67,7 @@ def compute(
             delay=0.5 if show_progress_bar is None else 0,
         ) as bar,
     ):
-        for chunk, finite_SD in _all(forward, chunks, min(workers, len(chunks))):
+        for chunk, finite_SD in _all(forward, _shared_out(chunks, workers), workers):
             if vectors is None:
                 vectors = torch.zeros(num_texts, finite_SD.shape[1])
             order_S = torch.from_numpy(chunk[0].order_S)
@@ -80,6 +80,18 @@ def compute(
     return vectors, truncated
 
 
+def _shared_out(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:
+    """Few chunks cut into parts of like work, so that no worker waits long for the last."""
+    if workers == 1 or len(chunks) > 4 * workers:
+        return chunks
+    parts = []
+    for chunk in chunks:
+        # Every n-th sequence: lengths descend, so the parts are alike.
+        places = [np.arange(first, len(chunk[0]), workers) for first in range(workers)]
+        parts += [tuple(batch.select(p) for batch in chunk) for p in places if len(p)]
+    return parts
+
+
 def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[Chunk, Tensor]]:
     """Every chunk, or its parts, with finite vectors on the CPU; in the chunks' order."""
 
@@ -90,6 +102,7 @@ def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tu
                 for chunk, z_SD in _fitting(forward, planned)
             ]
 
+    workers = min(workers, len(chunks))
     if workers == 1:
         for planned in chunks:
             yield from run(planned)

@@ -1,0 +1,142 @@
+"""`python -m benchmarks.table RUN.json [--markdown docs/performance.md]`: the tables of a run.
+
+In the page the text between `<!-- benchmarks -->` and `<!-- end of benchmarks -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+EXACT, FAST = "echovec, packed, exact", "echovec, packed, fast"
+GOALS = (
+    ("sentences", EXACT, "transformers, sorted, float32", 3.5),
+    ("sentences", EXACT, "best float32", 1.5),
+    ("sentences", EXACT, "transformers, unsorted, batch 32, float32", 6.0),
+    ("sentences", FAST, "best bfloat16", 2.0),
+    ("sentences, instruct", FAST, "best bfloat16", 2.3),
+    ("passages of 150 tokens", FAST, "best bfloat16", 1.3),
+    ("documents of 512 tokens", FAST, "best bfloat16", 1.15),
+)
+
+
+def main() -> None:
+    """Print the tables, or put them into a page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    text = tables(json.loads(options.run.read_text()))
+    if options.markdown is None:
+        print(text)
+        return
+    page = options.markdown.read_text()
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    options.markdown.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def tables(run: dict[str, Any]) -> str:
+    """All tables of one run, as Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    peak = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in run["peak"].items())
+    head = (
+        f"Run of {run['date']} at commit {run['commit']}: {run['cpu']}, {run['threads']} threads; "
+        f"best matrix product seen in the same run: {peak}. {versions}. Load average before "
+        f"{run['load_before']:.2f}, after {run['load_after']:.2f}. Medians of "
+        f"{run['repetitions']} alternating repetitions, end to end."
+    )
+    parts = [
+        head,
+        goals(run),
+        *(workload(row, run) for row in run["workloads"]),
+    ]
+    if run.get("latency_ms"):
+        parts.append(latency(run["latency_ms"]))
+    for name, reason in run["not_run"].items():
+        parts.append(f"{name} was not run: {reason.splitlines()[0]}")
+    return "\n\n".join(parts) + "\n"
+
+
+def goals(run: dict[str, Any]) -> str:
+    """Ratios against what was set as a goal."""
+    lines = ["| workload | ours | against | ratio | goal |", "|---|---|---|---|---|"]
+    rows = {row["name"]: row for row in run["workloads"]}
+    for name, ours, against, goal in GOALS:
+        if name not in rows or ours not in rows[name]["seconds"]:
+            continue
+        seconds = medians(rows[name])
+        peer = best(seconds, against.removeprefix("best ")) if "best" in against else against
+        if peer not in seconds:
+            continue
+        lines.append(
+            f"| {name} | {ours} | {peer} | **{seconds[peer] / seconds[ours]:.2f}x** | {goal}x |"
+        )
+    return "\n".join(lines)
+
+
+def workload(row: dict[str, Any], run: dict[str, Any]) -> str:
+    """One workload: every peer's speed and accuracy."""
+    seconds = medians(row)
+    about = (
+        f"{row['texts']} texts, {row['tokens']:,} tokens, recipe `{row['recipe']}`, "
+        f"{row['flop'] / 1e9:,.0f} GFLOP needed."
+    )
+    lines = [
+        f"### {row['name'][:1].upper()}{row['name'][1:]}",
+        "",
+        about,
+        "",
+        "| | s | fastest | texts/s | share of the peak | largest difference | lowest cosine |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, took in sorted(seconds.items(), key=lambda item: -item[1]):
+        peak = run["peak"]["bfloat16" if _is_narrow(name) else "float32"]
+        difference, cosine = row["accuracy"][name]
+        lines.append(
+            f"| {name} | {took:.2f} | {min(row['seconds'][name]):.2f} "
+            f"| {row['texts'] / took:.1f} | {row['flop'] / took / peak:.0%} "
+            f"| {difference:.1e} | {cosine:.6f} |"
+        )
+    return "\n".join(lines)
+
+
+def latency(found: dict[str, list[float]]) -> str:
+    """One query alone."""
+    lines = [
+        "### One query alone, warm",
+        "",
+        "| | median, ms | 90 % below, ms |",
+        "|---|---|---|",
+    ]
+    for name, each in sorted(found.items(), key=lambda item: -statistics.median(item[1])):
+        ninth = sorted(each)[int(0.9 * (len(each) - 1))]
+        lines.append(f"| {name} | {statistics.median(each):.1f} | {ninth:.1f} |")
+    return "\n".join(lines)
+
+
+def medians(row: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each peer."""
+    return {name: statistics.median(each) for name, each in row["seconds"].items() if each}
+
+
+def best(seconds: dict[str, float], kind: str) -> str:
+    """The fastest of the others that computes in this dtype."""
+    others = {
+        name: took
+        for name, took in seconds.items()
+        if not name.startswith("echovec") and _is_narrow(name) == (kind == "bfloat16")
+    }
+    return min(others, key=lambda name: others[name]) if others else ""
+
+
+def _is_narrow(name: str) -> bool:
+    return "bfloat16" in name or "fast" in name
+
+
+if __name__ == "__main__":
+    main()
