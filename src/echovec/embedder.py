@@ -388,10 +388,14 @@ class Embedder:
         except (InputError, NonFiniteError) as error:
             raise in_callers_list(error, inverse) from error.__cause__
         if truncate_dim is not None:
-            vectors = Truncate(truncate_dim)(vectors)
+            vectors = Truncate(truncate_dim)(vectors).contiguous()
         if normalize_embeddings:
-            vectors = Normalize()(vectors)
-        result, cut = vectors.numpy()[inverse], truncated[inverse]
+            with torch.inference_mode():  # in place: a second copy may be gigabytes
+                for rows in torch.split(vectors, 4096):
+                    rows.copy_(Normalize()(rows))
+        all_differ = len(unique) == len(inverse)  # then in the caller's order already
+        result = vectors.numpy() if all_differ else vectors.numpy()[inverse]
+        cut = truncated[inverse]
         if cut.any() and not return_truncated:
             warnings.warn(self._truncation(cut), TruncationWarning, stacklevel=2)
         if single:

@@ -137,11 +137,11 @@ class HFTokenizer:
         return self._ids([text], split=False)[0]
 
     def _ids(self, texts: Sequence[str], *, split: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        return list(
-            self.inner(
-                list(texts),
+        # A slice at a time: the tokenizer's own account of a text is many times its ids.
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), 1024):
+            rows += self.inner(
+                list(texts[start : start + 1024]),
                 add_special_tokens=False,
                 split_special_tokens=split,
                 padding=False,
@@ -150,7 +150,7 @@ class HFTokenizer:
                 return_token_type_ids=False,
                 verbose=False,
             )["input_ids"]
-        )
+        return rows
 
     def _without_special(self, text: str) -> list[int]:
         """Tokenise the text in parts that break every spelling of a special token in two."""
