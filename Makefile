@@ -18,7 +18,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval]'
 	@touch $@
 
 setup: $(BIN)/.ready-dev  ## virtual environment with everything, in .venv

@@ -40,11 +40,12 @@ def measure(count: int) -> dict[str, float]:
     from benchmarks.workloads import sentences
     from echovec import Embedder
     from echovec.presets import one_view, preset
+    from echovec.recipe import ROLES
 
     view = replace(preset("echo-sentence").views["symmetric"][0], layer=1)
     recipe = replace(
         one_view("first-block", view.template),
-        views=dict.fromkeys(("symmetric", "query", "document"), view),
+        views=dict.fromkeys(ROLES, (view,)),
     )
     model = Embedder.load(recipe=recipe)
     some = sentences(2000)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from echovec.cli import compare, demo, embed, models, recipes
+from echovec.cli import compare, demo, embed, eval, models, recipes, report, reproduce
 from echovec.errors import EchovecError
 from echovec.version import __version__
 
@@ -26,8 +26,11 @@ app = typer.Typer(
 app.command("embed")(embed.embed)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
+app.command("eval")(eval.evaluate)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
+app.command("report")(report.report)
+app.command("reproduce")(reproduce.reproduce)
 
 
 def _show_version(wanted: bool) -> None:

@@ -74,6 +74,10 @@ def embed(
         Literal["exact", "fast"] | None,
         typer.Option(help="fast: bfloat16 where the processor has it."),
     ] = None,
+    engine: Annotated[
+        Literal["auto", "plain", "packed"],
+        typer.Option(help="packed is fast, plain runs any model; auto takes what fits."),
+    ] = "auto",
     on_error: Annotated[
         Literal["fail", "skip"],
         typer.Option(help="At a row that cannot be used: stop, or leave it out and count it."),
@@ -99,7 +103,7 @@ def embed(
     first = next(rows)
     if isinstance(first, Problem) and on_error == "fail":
         stop_at(first)
-    embedder = _load(model, recipe, device, dtype, precision, max_tokens)
+    embedder = _load(model, recipe, device, dtype, precision, engine, max_tokens)
     contents = Contents(
         recipe_json=embedder.recipe.to_json(),
         fingerprint=embedder.recipe.fingerprint,
@@ -134,12 +138,19 @@ def _load(
     device: str | None,
     dtype: str | None,
     precision: Literal["exact", "fast"] | None,
+    engine: Literal["auto", "plain", "packed"],
     max_tokens: int | None,
 ) -> Embedder:
     from echovec import Embedder
 
     return Embedder.load(
-        model, recipe, device=device, dtype=dtype, precision=precision, max_tokens=max_tokens
+        model,
+        recipe,
+        device=device,
+        dtype=dtype,
+        precision=precision,
+        engine=engine,
+        max_tokens=max_tokens,
     )
 
 

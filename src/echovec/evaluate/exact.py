@@ -1,0 +1,113 @@
+"""Exact: whether a set's test file is exactly the test split of an mteb task.
+
+mteb ships statistics of its tasks: how many examples, how many characters, which mean score. They
+are compared with those of the file; where all agree, the score is one of mteb's task.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from echovec.evaluate.layout import LocalSet, Row, corpus_of, queries_of, rows_of
+
+Facts = dict[tuple[str, ...], float]
+"""Where a number stands in mteb's statistics, and the number."""
+
+
+@functools.cache
+def metadata_of(name: str) -> Any:
+    """The metadata of mteb's task of this name, or None if it has none."""
+    import mteb
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that a name is an old one
+            return mteb.get_task(name).metadata
+    except KeyError:
+        return None
+
+
+def subset_of(metadata: Any) -> str:
+    """The one subset that local files hold: English where a task has several languages."""
+    subsets: list[str] = list(metadata.hf_subsets)
+    return next((s for s in subsets if s in ("en", "en-en", "default")), subsets[0])
+
+
+def is_exact(one: LocalSet, metadata: Any) -> bool:
+    """Whether the statistics of the set's test file are those of the task's test split."""
+    stats = (metadata.descriptive_stats or {}).get("test")
+    if stats is None or metadata.type != one.category:
+        return False
+    by_subset = stats.get("hf_subset_descriptive_stats")
+    if by_subset:
+        stats = by_subset.get(subset_of(metadata), {})
+    return _agrees(stats, facts_of(one))
+
+
+def facts_of(one: LocalSet) -> Facts:
+    """The numbers to compare, of a set's test file."""
+    if one.category != "Retrieval":
+        rows = rows_of(one, "test")
+        return {("num_samples",): len(rows), **_FACTS[one.category](rows)}
+    queries, qrels = queries_of(one, "test")
+    corpus = corpus_of(one)
+    texts = [row["text"] for row in queries] + [_document(row) for row in corpus]
+    return {
+        ("num_documents",): len(corpus),
+        ("num_queries",): len(queries),
+        ("number_of_characters",): sum(map(len, texts)),
+        ("relevant_docs_statistics", "num_relevant_docs"): sum(map(len, qrels.values())),
+    }
+
+
+def _document(row: Row) -> str:
+    """A document as mteb reads it."""
+    title, text = str(row["title"]), str(row["text"])
+    return f"{title} {text}".strip() if title else text.strip()
+
+
+def _pair_facts(rows: Sequence[Row]) -> Facts:
+    characters = sum(len(row["sentence1"]) + len(row["sentence2"]) for row in rows)
+    facts: Facts = {("number_of_characters",): characters}
+    if "score" in rows[0]:
+        mean = math.fsum(row["score"] for row in rows) / len(rows)
+        facts["label_statistics", "avg_score"] = mean
+    return facts
+
+
+def _text_facts(rows: Sequence[Row]) -> Facts:
+    return {
+        ("text_statistics", "total_text_length"): sum(len(row["text"]) for row in rows),
+        ("label_statistics", "unique_labels"): len({row["label"] for row in rows}),
+    }
+
+
+def _summary_facts(rows: Sequence[Row]) -> Facts:
+    fields = ("human_summaries", "machine_summaries")
+    return {
+        (f"{field}_statistics", "total_text_length"): sum(len(t) for r in rows for t in r[field])
+        for field in fields
+    }
+
+
+_FACTS: Mapping[str, Callable[[Sequence[Row]], Facts]] = {
+    "STS": _pair_facts,
+    "PairClassification": _pair_facts,
+    "Classification": _text_facts,
+    "Clustering": _text_facts,
+    "Summarization": _summary_facts,
+    "Reranking": lambda rows: {("num_queries",): len(rows)},
+}
+
+
+def _agrees(stats: Mapping[str, Any], facts: Facts) -> bool:
+    for path, expected in facts.items():
+        value: Any = stats
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None or not math.isclose(value, expected, rel_tol=1e-9):
+            return False
+    return True

@@ -1,0 +1,185 @@
+"""Interval: how sure a score is: its 95 % bootstrap interval over the task's items.
+
+Items are drawn with replacement 1,000 times with a fixed seed, and the score is taken of each draw,
+by the functions that mteb calls: scipy's correlation of ranks, scikit-learn's average precision and
+V-measure, or the mean where mteb takes the mean over items. Two methods on the same items have the
+same draws, so the difference of their replicates is a paired comparison.
+
+What is not resampled: the few-shot examples of classification and the clustering itself stay as
+mteb drew them, so the interval is about the items, not about those draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.errors import DependencyError, InputError
+
+RESAMPLES = 1_000
+SEED = 42
+LEVEL = 0.95
+
+Items = Mapping[str, Any]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+_CHUNK = 4_000_000
+"""Numbers held at once."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a score comes from items."""
+
+    size: Callable[[Items], int]
+    """How many items there are."""
+
+    score: Callable[[Items, Rows], Floats]
+    """Scores [R] of draws rows_RN."""
+
+    method: str
+    """What is resampled, in words."""
+
+
+def num_items(items: Items) -> int:
+    """How many items a score is over; 0 if mteb gives none."""
+    if items.get("kind") == "parts":
+        return sum(map(num_items, items["parts"]))
+    return KINDS[items["kind"]].size(items) if items else 0
+
+
+def score_of(items: Items) -> float:
+    """The score of all items, each once: mteb's main score again."""
+    if items["kind"] == "parts":
+        return float(np.mean([score_of(part) for part in items["parts"]]))
+    kind = KINDS[items["kind"]]
+    return float(kind.score(items, np.arange(kind.size(items))[None])[0])
+
+
+def replicates(items: Items, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+    """The score of each draw, [R]; the r-th draw has the same items for equal numbers of items.
+
+    A draw of a V-measure has repeated items, which agree with themselves: the replicates are moved
+    so that their mean is the score. A draw whose score is undefined is NaN.
+
+    Raises:
+        InputError: there are no items.
+    """
+    if not items:
+        raise InputError("mteb gives no items for this task; it has a score but no interval")
+    if items["kind"] == "parts":
+        parts = [
+            replicates(p, resamples=resamples, seed=seed + i) for i, p in enumerate(items["parts"])
+        ]
+        return np.asarray(np.mean(parts, axis=0))
+    kind = KINDS[items["kind"]]
+    draws = _draws(kind.size(items), resamples, seed)
+    scores_R = np.concatenate([kind.score(items, rows_RN) for rows_RN in draws])
+    return (
+        scores_R - scores_R.mean() + score_of(items) if items["kind"] == "v-measure" else scores_R
+    )
+
+
+def interval(items: Items) -> tuple[float, float] | None:
+    """The 95 % percentile interval of the replicates; None where nothing can be resampled."""
+    if not items:
+        return None
+    scores_R = replicates(items, resamples=RESAMPLES)
+    finite = scores_R[np.isfinite(scores_R)]
+    if not len(finite):
+        return None
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    least = 0.0 if _is_v_measure(items) else -1.0  # what was moved may have left the range
+    return max(float(low), least), min(float(high), 1.0)
+
+
+def interval_method(items: Items) -> str:
+    """What was resampled, in words."""
+    if not items:
+        return "none: mteb gives no items for this type of task"
+    kind = items["parts"][0]["kind"] if items["kind"] == "parts" else items["kind"]
+    within = ", within each part" if items["kind"] == "parts" else ""
+    return (
+        f"bootstrap over {items.get('of') or KINDS[kind].method}{within}, {RESAMPLES:,} resamples"
+    )
+
+
+def _is_v_measure(items: Items) -> bool:
+    first = items["parts"][0] if items["kind"] == "parts" else items
+    return bool(first["kind"] == "v-measure")
+
+
+def _draws(size: int, resamples: int, seed: int) -> Iterator[Rows]:
+    source = np.random.default_rng(seed)
+    step = max(1, _CHUNK // max(size, 1))
+    for start in range(0, resamples, step):
+        yield source.integers(0, size, size=(min(step, resamples - start), size))
+
+
+def _mean(items: Items, rows_RN: Rows) -> Floats:
+    return np.asarray(np.asarray(items["values"], np.float64)[rows_RN].mean(axis=1))
+
+
+def _spearman(items: Items, rows_RN: Rows) -> Floats:
+    rankdata = _scipy().rankdata
+    ranks = []
+    for field in ("predicted", "gold"):
+        ranks_RN = rankdata(np.asarray(items[field], np.float64)[rows_RN], axis=1)
+        ranks.append(ranks_RN - ranks_RN.mean(axis=1, keepdims=True))
+    a, b = ranks
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+
+
+def _average_precision(items: Items, rows_RN: Rows) -> Floats:
+    average_precision = _sklearn().average_precision_score
+    labels = np.asarray(items["labels"])
+    scores = [np.asarray(one, np.float64) for one in items["scores"].values()]
+    return np.array(
+        [
+            max(average_precision(labels[rows], one[rows]) for one in scores)
+            if labels[rows].any()
+            else np.nan
+            for rows in rows_RN
+        ]
+    )
+
+
+def _v_measure(items: Items, rows_RN: Rows) -> Floats:
+    v_measure = _sklearn().v_measure_score
+    labels, clusters = np.asarray(items["labels"]), np.asarray(items["clusters"])
+    return np.array([v_measure(labels[rows], clusters[rows]) for rows in rows_RN])
+
+
+def _scipy() -> Any:
+    try:
+        import scipy.stats
+    except ImportError:
+        raise DependencyError("intervals need scipy: pip install echovec[eval]") from None
+    return scipy.stats
+
+
+def _sklearn() -> Any:
+    try:
+        import sklearn.metrics
+    except ImportError:
+        raise DependencyError("intervals need scikit-learn: pip install echovec[eval]") from None
+    return sklearn.metrics
+
+
+KINDS: Mapping[str, Kind] = {
+    "mean": Kind(lambda items: len(items["values"]), _mean, "items"),
+    "spearman": Kind(lambda items: len(items["gold"]), _spearman, "pairs"),
+    "average precision": Kind(lambda items: len(items["labels"]), _average_precision, "pairs"),
+    "v-measure": Kind(
+        lambda items: len(items["labels"]),
+        _v_measure,
+        "texts (the clustering is not repeated; recentred on the score)",
+    ),
+}
+"""How each kind of items becomes a score. "parts" (the mean of several) is beside them."""

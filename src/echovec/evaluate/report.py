@@ -1,0 +1,116 @@
+"""Report: methods side by side, from the folders that `echovec eval` wrote.
+
+What is compared is what can be compared: a mean is taken only over tasks that every compared method
+has, on the same split and the same sample; sampled and whole runs stand in sections of their own.
+Beside a method stands the printed row of the same method, marked, with its backbone and task set:
+its numbers are averages over other tasks, and only the direction can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from echovec.errors import InputError
+from echovec.evaluate.report_page import (
+    html_heading,
+    html_list,
+    html_page,
+    html_plots,
+    html_table,
+    markdown_table,
+    markdown_text,
+)
+from echovec.evaluate.report_tables import Method, Section, method_of, plots_of, tables_of
+from echovec.evaluate.results import Outcome, read_outcomes
+
+
+def report(folders: Sequence[Path]) -> list[Section]:
+    """Read result folders and sort the outcomes into sections, whole test sets first.
+
+    Raises:
+        InputError: there are no outcomes, or two of one method and task disagree.
+    """
+    outcomes = read_outcomes(*folders)
+    if not outcomes:
+        raise InputError(
+            f"no results in {', '.join(map(str, folders))}; make some with "
+            "`echovec eval --recipe ... --tasks ... --out DIR`"
+        )
+    return sections_of(outcomes)
+
+
+def sections_of(outcomes: Iterable[Outcome]) -> list[Section]:
+    """Outcomes that may be compared together: test before development, whole before samples."""
+    groups: dict[_Taken, dict[tuple[Method, str], Outcome]] = {}
+    for outcome in outcomes:
+        taken = (not outcome.is_test, outcome.sample, outcome.seed if outcome.sample else None)
+        before = groups.setdefault(taken, {}).setdefault(
+            (method_of(outcome), outcome.task), outcome
+        )
+        if not math.isclose(before.main_score, outcome.main_score, abs_tol=1e-6):
+            raise InputError(
+                f"two results of {outcome.recipe_name} on {outcome.task} disagree: "
+                f"{before.main_score:.6f} and {outcome.main_score:.6f}; report only one of them"
+            )
+    ordered = sorted(groups, key=lambda taken: (taken[0], -(taken[1] or 10**12), taken[2] or 0))
+    return [Section(_section_title(*taken), tuple(groups[taken].values())) for taken in ordered]
+
+
+_Taken = tuple[bool, int | None, int | None]
+"""(on development data, sample, seed)."""
+
+
+def report_html(sections: Sequence[Section], title: str = "Evaluation") -> str:
+    """One self-contained page."""
+    body = [markup for section in sections for markup in _html_section(section)]
+    return html_page(title, [*body, html_heading("How to read this"), html_list(READING)])
+
+
+def report_markdown(sections: Sequence[Section], title: str = "Evaluation") -> str:
+    """The same tables as Markdown, without the plots."""
+    parts = [f"# {markdown_text(title)}"]
+    for section in sections:
+        parts.append(f"## {markdown_text(section.title)}")
+        parts += [markdown_table(table).rstrip() for table in tables_of(section)]
+    parts.append("## How to read this")
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in READING))
+    return "\n\n".join(parts) + "\n"
+
+
+READING = (
+    (
+        "Samples are a quick look: their scores are not those of the whole tasks and are never "
+        "averaged with them."
+    ),
+    (
+        "Scores are mteb's main score of each task, times 100, with a 95 % bootstrap interval over "
+        "the task's items."
+    ),
+    (
+        "A mean of several tasks counts each task once; its interval adds up those of its tasks as "
+        "independent errors."
+    ),
+    "Means are only over tasks that all methods of the column have, on the same items.",
+    (
+        "Published rows are averages over other tasks with other models: compare directions, not "
+        "numbers."
+    ),
+)
+
+
+def _html_section(section: Section) -> Iterator[str]:
+    yield html_heading(section.title)
+    first, *others = tables_of(section)
+    yield html_table(first, level=3)
+    yield html_plots(plots_of(section))
+    for table in others:
+        yield html_table(table, level=3)
+
+
+def _section_title(development: bool, sample: int | None, seed: int | None) -> str:
+    data = "Development data" if development else "Test data"
+    if sample is None:
+        return f"{data}, whole"
+    return f"{data}, samples: at most {sample:,} items of each task, seed {seed}"

@@ -1,0 +1,111 @@
+"""Intervals: each kind of items gives mteb's score, and resamples as a naive twin does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from echovec.errors import InputError
+from echovec.evaluate.interval import (
+    interval,
+    interval_method,
+    num_items,
+    replicates,
+    score_of,
+)
+
+metrics = pytest.importorskip("sklearn.metrics")
+SOURCE = np.random.default_rng(0)
+N = 60
+ITEMS = {
+    "mean": {"kind": "mean", "values": SOURCE.random(N).tolist()},
+    "spearman": {
+        "kind": "spearman",
+        "predicted": SOURCE.random(N).round(1).tolist(),
+        "gold": SOURCE.integers(0, 5, N).tolist(),
+    },
+    "average precision": {
+        "kind": "average precision",
+        "scores": {"a": SOURCE.random(N).tolist(), "b": SOURCE.random(N).tolist()},
+        "labels": SOURCE.integers(0, 2, N).tolist(),
+    },
+    "v-measure": {
+        "kind": "v-measure",
+        "labels": SOURCE.integers(0, 3, N).tolist(),
+        "clusters": SOURCE.integers(0, 3, N).tolist(),
+    },
+}
+
+
+def naive(items, rows):
+    """The score of some rows by the plain library call."""
+    take = {k: np.asarray(v)[rows] for k, v in items.items() if isinstance(v, list)}
+    if items["kind"] == "mean":
+        return take["values"].mean()
+    if items["kind"] == "spearman":
+        return spearmanr(take["predicted"], take["gold"]).statistic
+    if items["kind"] == "v-measure":
+        return metrics.v_measure_score(take["labels"], take["clusters"])
+    scores = (np.asarray(one)[rows] for one in items["scores"].values())
+    return max(metrics.average_precision_score(take["labels"], one) for one in scores)
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_the_score_of_all_items_is_the_librarys(kind):
+    """Every item once gives what the library gives."""
+    assert score_of(ITEMS[kind]) == pytest.approx(naive(ITEMS[kind], np.arange(N)), abs=1e-12)
+    assert num_items(ITEMS[kind]) == N
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_replicates_are_scores_of_drawn_items(kind):
+    """The r-th replicate is the library's score of the r-th draw; other draws give others."""
+    items, rows_RN = ITEMS[kind], np.random.default_rng(5).integers(0, N, size=(20, N))
+    expected = np.array([naive(items, rows) for rows in rows_RN])
+    if kind == "v-measure":
+        expected += score_of(items) - expected.mean()
+    np.testing.assert_allclose(replicates(items, resamples=20, seed=5), expected, atol=1e-12)
+    assert np.abs(replicates(items, resamples=20, seed=6) - expected).max() > 1e-3
+
+
+def test_two_methods_have_the_same_draws():
+    """A method that is better by the same on every item is better by that in every replicate."""
+    better = {"kind": "mean", "values": [value + 0.1 for value in ITEMS["mean"]["values"]]}
+    np.testing.assert_allclose(replicates(better) - replicates(ITEMS["mean"]), 0.1)
+
+
+def test_an_interval_covers_about_95_of_100():
+    """Of 200 samples of a known mean, between 88 and 99 percent of intervals hold it."""
+    source, hits = np.random.default_rng(1), 0
+    for _ in range(200):
+        low, high = interval({"kind": "mean", "values": source.random(80).tolist()})
+        hits += low <= 0.5 <= high
+    assert 176 <= hits <= 198
+
+
+def test_parts_count_alike():
+    """The score of several sets is their mean, whatever their sizes."""
+    parts = [ITEMS["mean"], {"kind": "mean", "values": [1.0, 1.0]}]
+    both = {"kind": "parts", "parts": parts}
+    assert score_of(both) == pytest.approx((score_of(ITEMS["mean"]) + 1) / 2)
+    assert num_items(both) == N + 2
+    low, high = interval(both)
+    assert low < score_of(both) < high
+    assert "within each part" in interval_method(both)
+
+
+def test_nothing_to_resample_has_no_interval():
+    """No items: no interval, words that say so, and an error for who asks for replicates."""
+    assert interval({}) is None
+    assert "none" in interval_method({})
+    with pytest.raises(InputError, match="no items"):
+        replicates({})
+
+
+def test_draws_without_a_score_are_left_out():
+    """A draw of equal values has no correlation; the others make the interval."""
+    items = {"kind": "spearman", "predicted": [1, 2, 3], "gold": [1, 3, 2]}
+    assert np.isnan(replicates(items)).any()
+    low, high = interval(items)
+    assert -1 <= low <= high <= 1

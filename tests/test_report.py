@@ -1,0 +1,247 @@
+"""Reports: only what can be compared stands together, and what is published is marked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from echovec.cli import app
+from echovec.errors import InputError
+from echovec.evaluate.report import report, report_html, report_markdown, sections_of
+from echovec.evaluate.report_parts import Measured
+from echovec.evaluate.report_tables import common_tasks, plots_of, tables_of
+from echovec.evaluate.results import Outcome, write_outcome
+
+CATEGORY = {"STS16": "STS", "STSBenchmark": "STS", "Banking77": "Classification", "Odd": "Other"}
+
+
+def outcome(task, recipe="echo", score=0.5, **changes):
+    """An outcome with an interval of 0.1 on both sides."""
+    fields = {
+        "task": task,
+        "category": CATEGORY[task],
+        "metric": "cosine_spearman",
+        "main_score": score,
+        "split": "test",
+        "num_items": 100,
+        "items": {},
+        "interval": (score - 0.1, score + 0.1),
+        "interval_method": "bootstrap over pairs",
+        "sample": None,
+        "seed": 42,
+        "model": "tiny",
+        "recipe_name": recipe,
+        "fingerprint": f"{recipe}-print",
+        "recipe": {},
+        "described": f"{recipe}: {{text}} [mean]",
+        "chosen_on": None,
+        "texts": 200,
+        "tokens": 4000,
+        "truncated": 3,
+        "forward_passes": 10,
+        "computed_tokens": 4000,
+        "seconds": 2.0,
+        "exact_split": True,
+        "published_name": task,
+        "versions": {},
+    }
+    return Outcome(**(fields | changes))
+
+
+def only(outcomes):
+    (section,) = sections_of(outcomes)
+    return section
+
+
+def table(section, title):
+    return next(t for t in tables_of(section) if t.title == title)
+
+
+def test_a_mean_is_over_tasks_that_all_methods_have():
+    """A task that one method lacks is in no mean, and the note names it."""
+    section = only(
+        [
+            outcome("STS16", "echo", 0.6),
+            outcome("STSBenchmark", "echo", 0.9),
+            outcome("STS16", "classical", 0.4),
+        ]
+    )
+    assert common_tasks(section) == {"STS": ["STS16"]}
+    found = table(section, "By category")
+    ours = {row[0]: row[2] for place, row in enumerate(found.rows) if place not in found.published}
+    assert ours["echo"].value == pytest.approx(60)
+    assert ours["classical"].value == pytest.approx(40)
+    assert "STSBenchmark" in found.note
+    assert found.columns[2] == "STS (1)"
+
+
+def test_a_category_that_a_method_lacks_leaves_it_blank():
+    """A method without any task of a category has a dash there, and no mean over all."""
+    section = only(
+        [
+            outcome("STS16", "echo"),
+            outcome("Banking77", "echo"),
+            outcome("STS16", "classical"),
+        ]
+    )
+    found = table(section, "By category")
+    classical = next(row for row in found.rows if row[0] == "classical" and row[1] == "tiny")
+    assert classical[2] is None  # classification
+    assert classical[-1] is None
+    echo = found.rows[0]
+    assert echo[-1].value == pytest.approx(50)
+
+
+def test_samples_never_meet_whole_tasks():
+    """Outcomes of samples, of whole tasks and of development data are in sections of their own."""
+    sections = sections_of(
+        [
+            outcome("STS16", score=0.1, sample=50),
+            outcome("STS16", score=0.2),
+            outcome("STS16", score=0.3, sample=200),
+            outcome("STS16", score=0.4, sample=50, seed=7),
+            outcome("STS16", score=0.5, split="dev"),
+        ]
+    )
+    titles = [section.title for section in sections]
+    assert titles == [
+        "Test data, whole",
+        "Test data, samples: at most 200 items of each task, seed 42",
+        "Test data, samples: at most 50 items of each task, seed 7",
+        "Test data, samples: at most 50 items of each task, seed 42",
+        "Development data, whole",
+    ]
+    means = [table(section, "By category").rows[0][2].value for section in sections]
+    assert means == pytest.approx([20, 30, 40, 10, 50])
+
+
+def test_the_interval_of_a_mean_adds_independent_errors():
+    """Two tasks with 10 points on each side have 10 / sqrt(2) together."""
+    section = only([outcome("STS16", score=0.4), outcome("STSBenchmark", score=0.6)])
+    mean = table(section, "By category").rows[0][2]
+    assert mean.value == pytest.approx(50)
+    assert mean.high - mean.value == pytest.approx(10 / 2**0.5)
+    assert mean.value - mean.low == pytest.approx(10 / 2**0.5)
+
+
+def test_a_task_without_an_interval_makes_a_mean_without_one():
+    """Half of an interval would be too narrow, so there is none."""
+    section = only([outcome("STS16"), outcome("STSBenchmark", interval=None)])
+    mean = table(section, "By category").rows[0][2]
+    assert mean == pytest.approx(50)
+    assert not isinstance(mean, Measured)
+
+
+def test_published_rows_stand_beside_and_are_marked():
+    """The printed row follows ours, marked, with its backbone, task set and table."""
+    section = only([outcome("STS16", "echo"), outcome("STS16", "echo-sentence")])
+    found = table(section, "By category")
+    assert found.published == {1}
+    assert found.rows[1][0] == "echo"
+    assert "Mistral-7B-Instruct-v0.1; MTEB English, 56 datasets, v2 table 1" in found.rows[1][1]
+    assert found.rows[1][2] == 73.74
+    assert found.rows[1][-1] == 48.64
+    assert [row[0] for row in found.rows] == ["echo", "echo", "echo-sentence"]
+
+
+def test_single_datasets_say_whether_the_items_are_the_same():
+    """Version 1's scores stand below ours, which says if it is the same test set."""
+    exact = table(only([outcome("STSBenchmark")]), "Single datasets that the paper prints")
+    assert "the same test set" in exact.rows[0][2]
+    assert [row[3] for row in exact.rows[1:]] == [73.85, 65.73, 71.31]
+    assert exact.published == {1, 2, 3}
+    for changes in ({"exact_split": False}, {"sample": 50}):
+        other = table(
+            only([outcome("STSBenchmark", **changes)]), "Single datasets that the paper prints"
+        )
+        assert "not the same items" in other.rows[0][2]
+
+
+def test_disagreeing_results_are_an_error():
+    """The same method, task and sample with two scores cannot both be reported."""
+    with pytest.raises(InputError, match=r"two results of echo on STS16 disagree: 0\.5.*0\.6"):
+        sections_of([outcome("STS16", score=0.5), outcome("STS16", score=0.6)])
+    assert len(only([outcome("STS16"), outcome("STS16")]).outcomes) == 1
+
+
+def test_methods_of_one_name_are_told_apart():
+    """Two models, or two recipes of one name, have different names in the tables."""
+    models = only([outcome("STS16"), outcome("STS16", model="other", fingerprint="o")])
+    assert list(models.names().values()) == ["echo, tiny", "echo, other"]
+    twins = only([outcome("STS16"), outcome("STS16", fingerprint="abcdefgh")])
+    assert list(twins.names().values()) == ["echo (echo-p)", "echo (abcdef)"]
+
+
+def test_cost_counts_what_was_computed():
+    """The rate is over computed tokens; with all from the cache there is none."""
+    row = table(only([outcome("STS16"), outcome("STSBenchmark")]), "Cost").rows[0]
+    assert row == ("echo", 2, 400, 6, 8000, 20, 4.0, 2000)
+    cached = outcome("STS16", forward_passes=0, computed_tokens=0, seconds=0.0)
+    assert table(only([cached]), "Cost").rows[0][-3:] == (0, 0.0, None)
+
+
+def test_what_was_chosen_where_is_printed():
+    """The data that decided a recipe stand beside it; "nothing" where nothing was chosen."""
+    section = only([outcome("STS16", "a", chosen_on="STSBenchmark dev"), outcome("STS16", "b")])
+    rows = table(section, "Methods").rows
+    assert [row[3] for row in rows] == ["STSBenchmark dev", "nothing"]
+    assert [row[4] for row in rows] == ["a-print", "b-print"]
+
+
+def test_unknown_categories_are_kept():
+    """A type of task that the paper has not is shown after the others."""
+    section = only([outcome("Odd"), outcome("STS16")])
+    assert table(section, "By category").columns[2:] == ("STS (1)", "Other (1)", "all (2)")
+    assert [plot.title for plot in plots_of(section)] == ["By category"]
+
+
+def test_the_command_writes_both(tmp_path):
+    """`echovec report` reads several folders and writes the page and the Markdown."""
+    write_outcome(outcome("STS16", "echo", 0.6), tmp_path / "one")
+    write_outcome(outcome("STS16", "classical", 0.4), tmp_path / "two")
+    page, text = tmp_path / "page.html", tmp_path / "results.md"
+    result = CliRunner().invoke(
+        app,
+        [
+            "report",
+            *map(str, (tmp_path / "one", tmp_path / "two")),
+            *("-o", str(page), "--markdown", str(text), "--title", "Mine & yours"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    markup = page.read_text("utf-8")
+    assert "<h1>Mine &amp; yours</h1>" in markup
+    assert "60.0<small>50.0 to 70.0</small>" in markup
+    assert markup.count("<svg") == 1
+    assert not re.search(r'(src|href)="(?!#)', markup)
+    lines = text.read_text("utf-8").splitlines()
+    assert lines[0] == "# Mine & yours"
+    assert any("*(published)*" in line and "48.6" in line for line in lines)
+    assert any("60.0 [50.0, 70.0]" in line for line in lines)
+
+
+def test_the_page_lies_in_the_first_folder_by_default(tmp_path):
+    """Without -o the page is DIR/report.html, and reading it again is no trouble."""
+    write_outcome(outcome("STS16"), tmp_path)
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["report", str(tmp_path)]).exit_code == 0
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_folder_without_results(tmp_path):
+    """Nothing to report is an error that says how to make something."""
+    with pytest.raises(InputError, match="echovec eval"):
+        report([tmp_path])
+
+
+def test_both_forms_have_every_section():
+    """HTML and Markdown have the same sections and say how to read them."""
+    sections = sections_of([outcome("STS16"), outcome("STS16", sample=50)])
+    markup, text = report_html(sections), report_markdown(sections)
+    for section in sections:
+        assert section.title in markup
+        assert section.title in text
+    assert "quick look" in markup
+    assert "quick look" in text
