@@ -14,6 +14,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ LIBRARIES = (
 def main() -> None:
     """Parse the command line, run, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", default="", help="comma-separated parts of peers' names")
-    parser.add_argument("--workloads", default="", help="comma-separated parts of names")
+    parser.add_argument("--peers", default="", help="names or parts of names, with ; between")
+    parser.add_argument("--workloads", default="", help="names or parts of names, with ; between")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="share of each workload's texts")
     parser.add_argument("--model", default=None)
@@ -51,10 +52,10 @@ def main() -> None:
     oracle = Embedder.load(options.model, precision="exact", engine="plain")
     result = machine() | {"peak": peaks(), "repetitions": options.repetitions}
     peers = load(_chosen(PEERS, options.peers), Path(str(oracle.model_path)), result)
+    every = {work.name: work for work in workloads(oracle.tokenizer, options.scale)}
     result["workloads"] = [
-        measure(work, peers, oracle, options.repetitions)
-        for work in workloads(oracle.tokenizer, options.scale)
-        if _is_chosen(work.name, options.workloads)
+        measure(every[name], peers, oracle, options.repetitions)
+        for name in _chosen(every, options.workloads)
     ]
     if options.latency:
         result["latency_ms"] = latency(peers, oracle, options.latency)
@@ -207,12 +208,14 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _is_chosen(name: str, wanted: str) -> bool:
-    return not wanted or any(part.strip() in name for part in wanted.split(","))
-
-
-def _chosen(names: Any, wanted: str) -> list[str]:
-    return [name for name in names if _is_chosen(name, wanted)]
+def _chosen(names: Collection[str], wanted: str) -> list[str]:
+    """The names asked for: by their whole name, or by a part of it; all where nothing is."""
+    parts = [part.strip() for part in wanted.split(";") if part.strip()]
+    return [
+        name
+        for name in names
+        if not parts or any(p == name or (p not in names and p in name) for p in parts)
+    ]
 
 
 if __name__ == "__main__":

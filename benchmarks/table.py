@@ -27,10 +27,10 @@ GOALS = (
 def main() -> None:
     """Print the tables, or put them into a page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    text = tables(json.loads(options.run.read_text()))
+    text = "\n".join(tables(json.loads(run.read_text())) for run in options.runs)
     if options.markdown is None:
         print(text)
         return

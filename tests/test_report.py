@@ -9,10 +9,19 @@ from typer.testing import CliRunner
 
 from echovec.cli import app
 from echovec.errors import InputError
-from echovec.evaluate.report import report, report_html, report_markdown, sections_of
-from echovec.evaluate.report_parts import Measured
+from echovec.evaluate.report import (
+    command_of,
+    report,
+    report_html,
+    report_markdown,
+    sections_of,
+)
+from echovec.evaluate.report_parts import Label, Measured
 from echovec.evaluate.report_tables import common_tasks, plots_of, tables_of
+from echovec.evaluate.reproduce import findings_in
 from echovec.evaluate.results import Outcome, write_outcome
+
+pytest.importorskip("matplotlib")
 
 CATEGORY = {"STS16": "STS", "STSBenchmark": "STS", "Banking77": "Classification", "Odd": "Other"}
 
@@ -34,7 +43,7 @@ def outcome(task, recipe="echo", score=0.5, **changes):
         "model": "tiny",
         "recipe_name": recipe,
         "fingerprint": f"{recipe}-print",
-        "recipe": {},
+        "recipe": {"dtype": "bfloat16", "precision": "fast"},
         "described": f"{recipe}: {{text}} [mean]",
         "chosen_on": None,
         "texts": 200,
@@ -70,11 +79,11 @@ def test_a_mean_is_over_tasks_that_all_methods_have():
     )
     assert common_tasks(section) == {"STS": ["STS16"]}
     found = table(section, "By category")
-    ours = {row[0]: row[2] for place, row in enumerate(found.rows) if place not in found.published}
+    ours = {r[0].text: r[1] for i, r in enumerate(found.rows) if i not in found.published}
     assert ours["echo"].value == pytest.approx(60)
     assert ours["classical"].value == pytest.approx(40)
     assert "STSBenchmark" in found.note
-    assert found.columns[2] == "STS (1)"
+    assert found.columns[1] == "STS (1)"
 
 
 def test_a_category_that_a_method_lacks_leaves_it_blank():
@@ -87,8 +96,8 @@ def test_a_category_that_a_method_lacks_leaves_it_blank():
         ]
     )
     found = table(section, "By category")
-    classical = next(row for row in found.rows if row[0] == "classical" and row[1] == "tiny")
-    assert classical[2] is None  # classification
+    classical = next(row for row in found.rows if row[0] == Label("classical", "tiny"))
+    assert classical[1] is None  # classification
     assert classical[-1] is None
     echo = found.rows[0]
     assert echo[-1].value == pytest.approx(50)
@@ -113,14 +122,14 @@ def test_samples_never_meet_whole_tasks():
         "Test data, samples: at most 50 items of each task, seed 42",
         "Development data, whole",
     ]
-    means = [table(section, "By category").rows[0][2].value for section in sections]
+    means = [table(section, "By category").rows[0][1].value for section in sections]
     assert means == pytest.approx([20, 30, 40, 10, 50])
 
 
 def test_the_interval_of_a_mean_adds_independent_errors():
     """Two tasks with 10 points on each side have 10 / sqrt(2) together."""
     section = only([outcome("STS16", score=0.4), outcome("STSBenchmark", score=0.6)])
-    mean = table(section, "By category").rows[0][2]
+    mean = table(section, "By category").rows[0][1]
     assert mean.value == pytest.approx(50)
     assert mean.high - mean.value == pytest.approx(10 / 2**0.5)
     assert mean.value - mean.low == pytest.approx(10 / 2**0.5)
@@ -129,7 +138,7 @@ def test_the_interval_of_a_mean_adds_independent_errors():
 def test_a_task_without_an_interval_makes_a_mean_without_one():
     """Half of an interval would be too narrow, so there is none."""
     section = only([outcome("STS16"), outcome("STSBenchmark", interval=None)])
-    mean = table(section, "By category").rows[0][2]
+    mean = table(section, "By category").rows[0][1]
     assert mean == pytest.approx(50)
     assert not isinstance(mean, Measured)
 
@@ -139,24 +148,25 @@ def test_published_rows_stand_beside_and_are_marked():
     section = only([outcome("STS16", "echo"), outcome("STS16", "echo-sentence")])
     found = table(section, "By category")
     assert found.published == {1}
-    assert found.rows[1][0] == "echo"
-    assert "Mistral-7B-Instruct-v0.1; MTEB English, 56 datasets, v2 table 1" in found.rows[1][1]
-    assert found.rows[1][2] == 73.74
-    assert found.rows[1][-1] == 48.64
-    assert [row[0] for row in found.rows] == ["echo", "echo", "echo-sentence"]
+    label, sts, average = found.rows[1]
+    assert label.text == "echo"
+    assert label.detail == "Mistral-7B-Instruct-v0.1; MTEB English, 56 datasets, v2 table 1"
+    assert (sts, average) == (73.74, 48.64)
+    assert [row[0].text for row in found.rows] == ["echo", "echo", "echo-sentence"]
 
 
 def test_single_datasets_say_whether_the_items_are_the_same():
-    """Version 1's scores stand below ours, which says if it is the same test set."""
+    """Version 1's scores stand beside ours in marked columns, and ours says if they compare."""
     exact = table(only([outcome("STSBenchmark")]), "Single datasets that the paper prints")
-    assert "the same test set" in exact.rows[0][2]
-    assert [row[3] for row in exact.rows[1:]] == [73.85, 65.73, 71.31]
-    assert exact.published == {1, 2, 3}
+    ((label, method, ours, *printed),) = exact.rows
+    assert (label.detail, method, ours.value) == ("the same test set", "echo", 50)
+    assert printed == [73.85, 65.73, 71.31]
+    assert exact.published_columns == {3, 4, 5}
+    assert exact.columns[3] == "Mistral-7B-Instruct-v0.1, v1 table 11"
     for changes in ({"exact_split": False}, {"sample": 50}):
-        other = table(
-            only([outcome("STSBenchmark", **changes)]), "Single datasets that the paper prints"
-        )
-        assert "not the same items" in other.rows[0][2]
+        other = only([outcome("STSBenchmark", **changes)])
+        found = table(other, "Single datasets that the paper prints")
+        assert found.rows[0][0].detail == "not the items of STSBenchmark"
 
 
 def test_disagreeing_results_are_an_error():
@@ -186,14 +196,14 @@ def test_what_was_chosen_where_is_printed():
     """The data that decided a recipe stand beside it; "nothing" where nothing was chosen."""
     section = only([outcome("STS16", "a", chosen_on="STSBenchmark dev"), outcome("STS16", "b")])
     rows = table(section, "Methods").rows
-    assert [row[3] for row in rows] == ["STSBenchmark dev", "nothing"]
-    assert [row[4] for row in rows] == ["a-print", "b-print"]
+    assert [row[2] for row in rows] == ["STSBenchmark dev", "nothing"]
+    assert [row[0].detail for row in rows] == ["tiny, bfloat16, a-print", "tiny, bfloat16, b-print"]
 
 
 def test_unknown_categories_are_kept():
     """A type of task that the paper has not is shown after the others."""
     section = only([outcome("Odd"), outcome("STS16")])
-    assert table(section, "By category").columns[2:] == ("STS (1)", "Other (1)", "all (2)")
+    assert table(section, "By category").columns[1:] == ("STS (1)", "Other (1)", "all (2)")
     assert [plot.title for plot in plots_of(section)] == ["By category"]
 
 
@@ -220,6 +230,33 @@ def test_the_command_writes_both(tmp_path):
     assert lines[0] == "# Mine & yours"
     assert any("*(published)*" in line and "48.6" in line for line in lines)
     assert any("60.0 [50.0, 70.0]" in line for line in lines)
+
+
+def test_findings_follow_the_tables(tmp_path):
+    """`--findings` appends what `echovec reproduce` wrote, in the order of the experiments."""
+    write_outcome(outcome("STS16"), tmp_path / "one")
+    for name in ("zero-shot", "toy", "other"):
+        (tmp_path / f"{name}.md").write_text(f"## About {name}\n", "utf-8")
+    text = tmp_path / "all.md"
+    options = ("--markdown", str(text), "--findings", str(tmp_path))
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "one"), *options])
+    assert result.exit_code == 0, result.output
+    headings = [line for line in text.read_text("utf-8").splitlines() if line.startswith("#")]
+    assert headings == ["# Evaluation", "## Test data, whole", "## About toy", "## About zero-shot"]
+    with pytest.raises(InputError, match="echovec reproduce"):
+        findings_in(tmp_path / "one")
+
+
+def test_the_command_is_above_the_tables():
+    """Each section says what to type: recipes, tasks, split, sample and seed."""
+    section = only([outcome("STS16", r, split="dev", sample=50) for r in ("echo", "classical")])
+    command = (
+        "echovec eval --recipe echo,classical --tasks STS16 --data DIR --out RESULTS "
+        "--split dev --sample 50 --seed 42 --precision fast"
+    )
+    assert command_of(section) == command
+    assert f"```bash\n{command}\n```" in report_markdown([section])
+    assert command in report_html([section])
 
 
 def test_the_page_lies_in_the_first_folder_by_default(tmp_path):

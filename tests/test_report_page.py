@@ -16,11 +16,13 @@ from echovec.evaluate.report_page import (
     markdown_text,
     write_text,
 )
-from echovec.evaluate.report_parts import Measured, Plot, Series, Table, shown
+from echovec.evaluate.report_parts import Label, Measured, Plot, Series, Table, shown
 from echovec.evaluate.report_plot import svg
 from echovec.evaluate.reproduce.findings import Findings
 from echovec.evaluate.reproduce.page import findings_html, findings_markdown, write_findings
 from echovec.evaluate.reproduce.verdict import Claim
+
+pytest.importorskip("matplotlib")
 
 VOID = {"meta", "br", "img"}
 
@@ -136,6 +138,24 @@ def test_tables_escape_and_mark_what_is_published():
     assert "12.3<small>10.0 to 15.0</small>" in markup
     assert "12,345" in markup
     assert markup.count('class="published"') == markup.count("published</span>") == 1
+
+
+def test_columns_can_be_published_too():
+    """A published column is marked in its head and in each cell, in both forms."""
+    table = Table(
+        "",
+        ("d", "here", "camelCase"),
+        ((Label("x", "small"), 1.0, 2.0), ("y", 3.0, None)),
+        published_columns=frozenset({2}),
+    )
+    markup, text = html_table(table), markdown_table(table)
+    check(markup.replace("<wbr>", ""))
+    assert markup.count('class="published"') == 2
+    assert markup.count("published</span>") == 1
+    assert "x<small>small</small>" in markup
+    assert "camel<wbr>Case" in markup
+    assert "| d | here | camelCase *(published)* |" in text
+    assert "| x (small) | 1.0 | 2.0 |" in text
 
 
 def test_markdown_tables_hold_their_columns():

@@ -16,6 +16,8 @@ from echovec.evaluate.reproduce.verdict import Claim, Difference
 from echovec.model.tiny import TinyBackbone
 from echovec.text.tokenizer import ByteTokenizer
 
+pytest.importorskip("matplotlib")
+
 
 @pytest.fixture
 def tiny(monkeypatch):
@@ -67,7 +69,9 @@ def test_toy_writes_its_pages(tiny, tmp_path):
     result = invoke("toy", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "toy.html").read_text("utf-8").startswith("<!doctype html>")
-    assert (tmp_path / "toy.md").read_text("utf-8").startswith("## Toy triplets")
+    text = (tmp_path / "toy.md").read_text("utf-8")
+    assert text.startswith("## Toy triplets")
+    assert "```bash\nechovec reproduce toy\n```" in text
     lines = [line for line in result.stdout.splitlines() if " points" in line]
     assert len(lines) == 6
 

@@ -29,6 +29,8 @@ from echovec.evaluate.reproduce.verdict import resampled_rows
 from echovec.model.tiny import TinyBackbone
 from echovec.text.tokenizer import ByteTokenizer
 
+pytest.importorskip("sklearn")
+
 
 @cache
 def embedder():
@@ -68,7 +70,7 @@ def test_resampled_correlations_equal_scipy_one_by_one():
     predicted, gold = made_up()
     scored = scored_pairs(predicted, gold)
     assert scored.value == pytest.approx(100 * spearmanr(predicted, gold).statistic)
-    for resample in (0, 7, 1999):
+    for resample in (0, 7, 999):
         chosen = resampled_rows(len(gold))[resample]
         naive = spearmanr(predicted[chosen], gold[chosen]).statistic
         assert scored.resampled_R[resample] == pytest.approx(100 * naive)

@@ -10,6 +10,7 @@ import pytest
 
 from echovec import Embedder
 from echovec.errors import InputError, ModelError
+from echovec.evaluate.interval import RESAMPLES
 from echovec.evaluate.reproduce import experiment
 from echovec.evaluate.reproduce.comparison import Comparison, Scored, Task
 from echovec.evaluate.reproduce.findings import Options
@@ -26,6 +27,9 @@ from echovec.presets import preset
 from echovec.text.tokenizer import ByteTokenizer
 from test_report import outcome
 from test_reproduce_pairs import rows
+
+pytest.importorskip("mteb")
+pytest.importorskip("matplotlib")
 
 TASKS = (
     Task("STS16", "STS", "test", 100),
@@ -111,7 +115,7 @@ def test_zero_shot_published_rows_are_marked(run):
     found, _ = run("zero-shot", lambda method: 50.0)
     table = found.tables[0]
     assert table.published == {1, 3, 5, 7}
-    assert [row[1] for row in table.rows][::2] == ["this run"] * 4
+    assert [row[0].detail for row in table.rows][::2] == ["this run"] * 4
     assert [row[-1] for row in table.rows][1::2] == [48.64, 49.02, 42.38, 43.69]
 
 
@@ -202,7 +206,7 @@ def test_outcomes_are_resampled_together():
     difference = found.difference("a", "b")
     rng = np.random.default_rng(42)
     apart = np.array(a.items["values"]) - np.array(b.items["values"])
-    means = 100 * apart[rng.integers(0, 80, (2000, 80))].mean(axis=1)
+    means = 100 * apart[rng.integers(0, 80, (RESAMPLES, 80))].mean(axis=1)
     assert (difference.low, difference.high) == pytest.approx(
         tuple(np.percentile(means, [2.5, 97.5]))
     )

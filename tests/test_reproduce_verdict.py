@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from echovec.errors import InputError
+from echovec.evaluate.interval import RESAMPLES, SEED
 from echovec.evaluate.report_parts import Difference, Measured
 from echovec.evaluate.reproduce.verdict import (
-    RESAMPLES,
-    SEED,
     Claim,
     close,
     greater,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -67,11 +68,31 @@ def reproduce(
             _say(f"echovec: {name} left out: {error}")  # the others are worth having
             failed.append(error)
             continue
-        page, text = write_findings(findings, out)
+        command = _command(name, model, data, sample, seed, precision)
+        settings = {"command": command, **findings.settings}
+        page, text = write_findings(replace(findings, settings=settings), out)
         _say(f"{name}: {time.perf_counter() - begun:.0f} s -> {page}, {text}")
         _print(findings)
     if failed:
         raise failed[0]
+
+
+def _command(
+    name: str,
+    model: str | None,
+    data: Path | None,
+    sample: int | None,
+    seed: int,
+    precision: str | None,
+) -> str:
+    """What to type to get the same page; folders are the reader's own."""
+    words = [f"echovec reproduce {name}"]
+    words += [f"--model {model}"] if model else []
+    words += ["--data DIR"] if data and name != "toy" else []
+    words += [f"--sample {sample}"] if sample is not None else []
+    words += [f"--seed {seed}"] if seed != 42 else []
+    words += [f"--precision {precision}"] if precision else []
+    return " ".join(words)
 
 
 def _print(findings: Findings) -> None:

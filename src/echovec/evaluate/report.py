@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 
 from echovec.errors import InputError
@@ -68,15 +69,37 @@ def report_html(sections: Sequence[Section], title: str = "Evaluation") -> str:
     return html_page(title, [*body, html_heading("How to read this"), html_list(READING)])
 
 
-def report_markdown(sections: Sequence[Section], title: str = "Evaluation") -> str:
-    """The same tables as Markdown, without the plots."""
+def report_markdown(
+    sections: Sequence[Section], title: str = "Evaluation", findings: Sequence[str] = ()
+) -> str:
+    """The same tables as Markdown, without the plots.
+
+    Args:
+        sections: what `report` read.
+        title: the heading.
+        findings: Markdown that `echovec reproduce` wrote, to follow.
+    """
     parts = [f"# {markdown_text(title)}"]
     for section in sections:
         parts.append(f"## {markdown_text(section.title)}")
+        parts.append(f"```bash\n{command_of(section)}\n```")
         parts += [markdown_table(table).rstrip() for table in tables_of(section)]
-    parts.append("## How to read this")
-    parts.append("\n".join(f"- {markdown_text(line)}" for line in READING))
+    if sections:
+        parts.append("\n".join(f"- {markdown_text(line)}" for line in READING))
+    parts += [one.rstrip() for one in findings]
     return "\n\n".join(parts) + "\n"
+
+
+def command_of(section: Section) -> str:
+    """What to type to get these outcomes; folders are the reader's own."""
+    one = section.outcomes[0]
+    recipes = ",".join(dict.fromkeys(outcome.recipe_name for outcome in section.outcomes))
+    tasks = ",".join(dict.fromkeys(outcome.task for outcome in section.outcomes))
+    words = [f"echovec eval --recipe {recipes} --tasks {tasks} --data DIR --out RESULTS"]
+    words += [] if one.is_test else [f"--split {one.split}"]
+    words += [f"--sample {one.sample} --seed {one.seed}"] if one.sample else []
+    words += ["--precision fast"] if one.recipe.get("precision") == "fast" else []
+    return " ".join(words)
 
 
 READING = (
@@ -102,6 +125,7 @@ READING = (
 
 def _html_section(section: Section) -> Iterator[str]:
     yield html_heading(section.title)
+    yield f"<p><code>{escape(command_of(section))}</code></p>"
     first, *others = tables_of(section)
     yield html_table(first, level=3)
     yield html_plots(plots_of(section))

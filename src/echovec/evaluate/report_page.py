@@ -16,6 +16,9 @@ from echovec.errors import StorageError
 from echovec.evaluate.report_parts import Cell, Label, Measured, Plot, Series, Table, shown
 from echovec.evaluate.report_plot import SHAPES, svg
 
+DENSE = 7
+"""Tables of more columns are set in smaller letters."""
+
 STYLE = """
 :root { color-scheme: light dark;
   --font: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
@@ -50,6 +53,8 @@ th, td { padding: .45rem .6rem; text-align: right; vertical-align: baseline; whi
   border-top: 1px solid var(--rule); }
 thead th { border-top: 0; color: var(--quiet); font-weight: 500; vertical-align: bottom;
   white-space: normal; line-height: 1.3; }
+.dense { font-size: .84rem; } .dense th, .dense td { padding: .4rem .42rem; }
+.dense small { font-size: .73rem; } .dense tbody th { min-width: 8.5rem; max-width: 10.5rem; }
 th:first-child, .words { text-align: left; }
 td.words { white-space: normal; min-width: 7rem; }
 tbody th { font-weight: 500; white-space: normal; min-width: 9.5rem; max-width: 15rem; }
@@ -59,7 +64,7 @@ td small, th small { display: block; color: var(--quiet); font-size: .78rem; fon
 tr.published > *, td.published { background: var(--print-bg); color: var(--quiet);
   font-style: italic; }
 .tag { display: inline-block; font-size: .72rem; font-style: normal; font-weight: 600;
-  border: 1px solid var(--rule); border-radius: 99px; padding: 0 .5em; margin-left: .4em;
+  border: 1px solid var(--rule); border-radius: 99px; padding: 0 .5em;
   color: var(--quiet); }
 .claims { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: .8rem; margin: 1.4rem 0; }
@@ -115,10 +120,11 @@ def html_table(table: Table, *, level: int = 2) -> str:
         for place, column in enumerate(table.columns)
         for printed in [place in table.published_columns]
     )
+    dense = ' class="dense"' if len(table.columns) > DENSE else ""
     rows = "\n".join(_html_row(row, table, place) for place, row in enumerate(table.rows))
     return (
         f"{html_heading(table.title, level=level)}\n"
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll"><table{dense}>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody>\n</table></div>\n{html_note(table.note)}"
     )
 
@@ -199,7 +205,7 @@ def write_text(path: Path, text: str) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-_TAG = '<span class="tag">published</span>'
+_TAG = ' <span class="tag">published</span>'
 _BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_/-])")
 
 

@@ -231,11 +231,12 @@ def _methods(section: Section) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for method, name in section.names().items():
         one = next(iter(section.of(method).values()))
-        label = Label(name, f"{method[0]}, {method[2]}")
+        dtype = one.recipe.get("dtype") or "dtype unknown"
+        label = Label(name, f"{method[0]}, {dtype}, {method[2]}")
         rows.append((label, one.described, one.chosen_on or "nothing"))
     return Table(
         "Methods",
         ("method", "recipe", "chosen on"),
         tuple(rows),
-        "Chosen on: the data that decided the recipe. Below a method: its model and its fingerprint.",
+        "Chosen on: the data that decided the recipe. Below a name: model, dtype and fingerprint.",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echovec.errors import InputError
@@ -48,3 +49,16 @@ def experiment(name: str) -> Experiment:
 def experiments_named(name: str) -> dict[str, Experiment]:
     """The experiment of this name, or every one for "all"."""
     return {one: experiment(one) for one in (EXPERIMENTS if name == "all" else (name,))}
+
+
+def findings_in(folder: Path) -> list[str]:
+    """The Markdown of every experiment that was written into a folder, in the order of the table.
+
+    Raises:
+        InputError: there is none.
+    """
+    files = [folder / f"{name}.md" for name in EXPERIMENTS]
+    found = [file.read_text("utf-8") for file in files if file.is_file()]
+    if not found:
+        raise InputError(f"no page of an experiment in {folder}; make one with `echovec reproduce`")
+    return found

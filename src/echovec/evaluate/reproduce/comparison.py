@@ -1,6 +1,6 @@
 """Comparison: several methods on the same tasks and items, resampled together.
 
-Each method has, for each task, its score and the same score on 2,000 resamples of the items; the
+Each method has, for each task, its score and the same score on 1,000 resamples of the items; the
 r-th resample has the same items for every method, so the r-th difference of two methods is a
 difference on the same items. A mean of tasks counts each task once.
 """
@@ -115,10 +115,13 @@ def category_table(
             rows.append((Label(method, where), *scores, row.average))
     heads = (f"{category} ({len(names)})" for category, names in categories.items())
     columns = ("method", *heads, f"all ({len(comparison.tasks)})")
-    note = "In brackets: how many tasks. " + (
-        "Published rows are averages over other tasks with another model." if marked else ""
-    )
-    return Table(title, columns, tuple(rows), note.strip(), frozenset(marked))
+    notes = ["In brackets: how many tasks."]
+    if marked:
+        notes.append("Published rows are averages over other tasks with another model.")
+    notes += [
+        f"{name}, published: {row.note}." for name, row in (published or {}).items() if row.note
+    ]
+    return Table(title, columns, tuple(rows), " ".join(notes), frozenset(marked))
 
 
 def task_table(comparison: Comparison) -> Table:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echovec.evaluate.interval import SEED
 from echovec.evaluate.report_parts import Plot, Table
-from echovec.evaluate.reproduce.verdict import SEED, Claim, Verdict
+from echovec.evaluate.reproduce.verdict import Claim, Verdict
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder

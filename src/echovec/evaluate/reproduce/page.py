@@ -43,7 +43,10 @@ def findings_html(findings: Findings) -> str:
 
 def findings_markdown(findings: Findings) -> str:
     """The same as Markdown, without the plots."""
-    parts = [f"## {markdown_text(findings.title)}", markdown_text(findings.question)]
+    parts = [f"## {markdown_text(findings.title)}"]
+    if command := findings.settings.get("command"):
+        parts.append(f"```bash\n{command}\n```")
+    parts.append(markdown_text(findings.question))
     for claim in findings.claims:
         lines = [f"**{claim.verdict.capitalize()}**: {markdown_text(claim.statement)}."]
         lines += [markdown_text(claim.reason)]
@@ -52,12 +55,17 @@ def findings_markdown(findings: Findings) -> str:
     parts += [markdown_table(table).rstrip() for table in findings.tables]
     if findings.notes:
         parts.append("\n".join(f"- {markdown_text(note)}" for note in findings.notes))
-    facts = "; ".join(f"{name}: {value}" for name, value in findings.settings.items())
-    parts.append(f"{markdown_text(facts)}. {markdown_text(RULE)}")
+    facts = (
+        f"- {markdown_text(name)}: {markdown_text(value)}"
+        for name, value in findings.settings.items()
+        if name != "command"
+    )
+    parts.append("\n".join(facts))
     return "\n\n".join(parts) + "\n"
 
 
 _FOOT = "Made by echovec reproduce. " + RULE
+"""What every page ends with; docs/reproduce.md says it for the Markdown."""
 
 
 def _body(findings: Findings) -> Iterator[str]:

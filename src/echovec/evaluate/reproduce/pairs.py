@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
-from echovec.evaluate.interval import replicates, score_of
+from echovec.evaluate.interval import RESAMPLES, SEED, replicates, score_of
 from echovec.evaluate.layout import LocalSet, find_sets, rows_of
 from echovec.evaluate.reproduce.comparison import Comparison, Scored, Task
-from echovec.evaluate.reproduce.verdict import RESAMPLES, SEED, Floats
+from echovec.evaluate.reproduce.verdict import Floats
 from echovec.evaluate.sample import chosen_rows
 from echovec.vector.similarity import cosine_pairwise
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echovec.errors import InputError
+from echovec.evaluate.interval import RESAMPLES, SEED
 from echovec.evaluate.layout import find_sets
 from echovec.evaluate.reproduce.comparison import Comparison, Scored, Task
 from echovec.evaluate.reproduce.findings import Options
-from echovec.evaluate.reproduce.verdict import RESAMPLES, SEED, Floats
+from echovec.evaluate.reproduce.verdict import Floats
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder

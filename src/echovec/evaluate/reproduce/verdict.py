@@ -1,7 +1,7 @@
 """Verdict: what a measured difference says about a claim, by a rule stated once.
 
 A claim is about one difference, in points (0 to 100), measured on the same items for both sides
-and resampled 2,000 times with a fixed seed (paired percentile bootstrap, 95 %):
+and resampled 1,000 times with a fixed seed (paired percentile bootstrap, 95 %):
 
 - "greater" (one side is better): **holds** if the whole interval is above 0; **does not hold** if
   it is wholly below `margin`, the smallest difference worth a word; else it **cannot be told**.
@@ -23,15 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
+from echovec.evaluate.interval import LEVEL, RESAMPLES, SEED
 from echovec.evaluate.report_parts import Difference, Measured
 
-RESAMPLES = 2_000
-SEED = 42
-LEVEL = 0.95
 MIN_ITEMS = 30
 
 RULE = (
-    "Intervals are 95 % paired bootstrap percentiles over items (2,000 resamples, seed 42). "
+    f"Intervals are 95 % paired bootstrap percentiles over items ({RESAMPLES:,} resamples, seed "
+    f"{SEED}). "
     "A claim that one side is better holds if the whole interval is above 0, does not hold if it "
     "is wholly below the margin, and else cannot be told; that it is no better is the opposite; "
     "a claim that both are as good holds if "
