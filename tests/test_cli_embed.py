@@ -270,8 +270,8 @@ def test_standard_input_and_several_files_go_into_one(cli, texts, tmp_path):
 def test_every_option_of_the_model_reaches_the_loader(cli, texts):
     """Names, limits and precision are handed on as given."""
     options = "--model m --recipe r --device cpu --dtype float32 --precision fast --max-tokens 9"
-    assert cli(texts, "-o", "out.npy", *options.split())[0] == 0
-    assert cli.loaded == [("m", "r", "cpu", "float32", "fast", 9)]
+    assert cli(texts, "-o", "out.npy", "--engine", "plain", *options.split())[0] == 0
+    assert cli.loaded == [("m", "r", "cpu", "float32", "fast", "plain", 9)]
 
 
 def test_skip_shows_the_first_ten_and_counts_all(cli, tmp_path):
@@ -378,12 +378,13 @@ def test_the_loader_hands_everything_to_embedder_load(monkeypatch):
 
     fake = SimpleNamespace(load=lambda *names, **options: (names, options))
     monkeypatch.setitem(vars(echovec), "Embedder", fake)
-    names, options = _load("m", "r", "cpu", "float32", "exact", 9)
+    names, options = _load("m", "r", "cpu", "float32", "exact", "packed", 9)
     assert names == ("m", "r")
     assert options == {
         "device": "cpu",
         "dtype": "float32",
         "precision": "exact",
+        "engine": "packed",
         "max_tokens": 9,
     }
 

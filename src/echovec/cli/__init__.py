@@ -12,7 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from echovec.cli import compare, demo, embed, eval, models, recipes, report, reproduce
+from echovec.cli import (
+    calibrate,
+    compare,
+    demo,
+    embed,
+    eval,
+    models,
+    recipes,
+    report,
+    reproduce,
+)
 from echovec.errors import EchovecError
 from echovec.version import __version__
 
@@ -24,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("embed")(embed.embed)
+app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("eval")(eval.evaluate)

@@ -1,0 +1,248 @@
+"""Write: a language model writes short texts by itself, to be calibrated on.
+
+Nobody who wants vectors has a calibration corpus at hand, but the model can write one: it starts
+from nothing but the marker that stood between the documents it was trained on, and each token is
+drawn from the most likely ones that make up `top_p` of the probability (nucleus sampling,
+Holtzman et al., arXiv 1904.09751).
+
+The draws of a text depend on the seed and on its number only, never on the batch: the first hundred
+of a thousand texts are the hundred texts of a shorter run (up to rounding of the logits, so on one
+machine and in one dtype). Shapes: S texts written at once, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.errors import InputError, ModelError
+from echovec.text.check import text_problem
+from echovec.text.tokenizer import HFTokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH = 64
+"""Texts written at once: more are hardly faster on a CPU, and their caches need memory."""
+
+MOST_DRAWS = 50
+"""How often one text is drawn again before it is the model's fault."""
+
+_LIKELY = 2_048
+"""Tokens that are sorted first; the whole vocabulary only where these are not probable enough."""
+
+_BETWEEN_DOCUMENTS = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How texts are written; the defaults are those that docs/calibrate.md has figures for.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    count: int = 1_024
+    """How many texts."""
+
+    shortest: int = 12
+    """Tokens of the shortest text; lengths are drawn evenly."""
+
+    longest: int = 40
+    """Tokens of the longest text."""
+
+    top_p: float = 0.95
+    """Only the most likely tokens that make up this part of the probability are drawn."""
+
+    temperature: float = 1.0
+    """Below 1 likely tokens become likelier, above 1 unlikely ones."""
+
+    seed: int = 0
+    """What everything is drawn with."""
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise InputError(f"count={self.count}; calibration needs 2 texts at least")
+        if not 1 <= self.shortest <= self.longest:
+            raise InputError(
+                f"texts of {self.shortest} to {self.longest} tokens; give 1 or more, the longest "
+                "not below the shortest"
+            )
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}; give a number above 0, at most 1")
+        if not self.temperature > 0:
+            raise InputError(f"temperature={self.temperature}; give a number above 0")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; give 0 or more")
+
+
+def write_texts(
+    model: Any,
+    tokenizer: HFTokenizer,
+    writing: Writing,
+    numbers: Sequence[int],
+    *,
+    advance: Callable[[int], None] = lambda count: None,
+) -> tuple[list[str], int]:
+    """Write the texts of these numbers.
+
+    A text that cannot be embedded (blank, or broken Unicode) is drawn again.
+
+    Args:
+        model: a Hugging Face causal language model with its head.
+        tokenizer: its tokenizer.
+        writing: how; its `count` plays no part here.
+        numbers: which texts, 0 and up.
+        advance: called with the number of texts that have just been finished.
+
+    Returns:
+        The texts in the order of `numbers`, and how many were drawn again.
+
+    Raises:
+        ModelError: there is no marker to start from, or what the model writes cannot be embedded.
+    """
+    start = start_id(tokenizer)
+    never = _never_drawn(tokenizer, int(model.get_output_embeddings().weight.shape[0]))
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and writing.longest >= limit:
+        raise InputError(f"longest={writing.longest}: this model takes {limit} tokens")
+    texts: dict[int, str] = {}
+    waiting = [_Draw(writing, number, 0) for number in numbers]
+    redrawn = 0
+    while waiting:
+        # Alike lengths together: nobody waits for the longest text of all.
+        waiting.sort(key=lambda draw: draw.length)
+        again = []
+        for first in range(0, len(waiting), BATCH):
+            draws = waiting[first : first + BATCH]
+            done = 0
+            for draw, ids in zip(draws, _write(model, start, never, writing, draws), strict=True):
+                text = _as_text(tokenizer, ids)
+                if text is not None:
+                    texts[draw.number] = text
+                    done += 1
+                elif draw.attempt == MOST_DRAWS:
+                    raise ModelError(
+                        f"text {draw.number} was blank {MOST_DRAWS} times: this model writes "
+                        "nothing that can be embedded; calibrate on texts of your own"
+                    )
+                else:
+                    again.append(_Draw(writing, draw.number, draw.attempt + 1))
+            advance(done)
+        redrawn += len(again)
+        waiting = again
+    return [texts[number] for number in numbers], redrawn
+
+
+def start_id(tokenizer: HFTokenizer) -> int:
+    """The token to start from: what stood between documents in training.
+
+    `<|endoftext|>` where the vocabulary has it (chat models name other tokens as BOS and EOS, but
+    their documents were apart by this), else BOS, else EOS.
+    """
+    known = tokenizer.inner.get_vocab().get(_BETWEEN_DOCUMENTS)
+    for candidate in (known, tokenizer.bos_id, tokenizer.eos_id):
+        if candidate is not None:
+            return int(candidate)
+    raise ModelError(
+        "this tokenizer has no BOS and no EOS to start from; calibrate on texts of your own"
+    )
+
+
+def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) -> Tensor:
+    """One token for each row, by nucleus sampling: ids_S.
+
+    Tokens are laid on a line from the likeliest on, each as long as its probability, until `top_p`
+    is reached or passed; `u` says, from 0 to 1, where on that line the token is.
+
+    Args:
+        logits_SV: float32 logits; minus infinity for a token that may not be drawn.
+        u_S: a number from 0 (included) to 1 (excluded) for each row.
+        top_p: above 0, at most 1.
+        temperature: what logits are divided by.
+    """
+    import torch
+
+    p_SV = torch.softmax(logits_SV.float() / temperature, dim=1)
+    likely_SK, ids_SK = torch.topk(p_SV, min(_LIKELY, p_SV.shape[1]), dim=1)
+    chosen_S = _on_line(likely_SK, ids_SK, u_S, top_p)
+    short = (likely_SK.sum(dim=1) < top_p).nonzero()[:, 0]
+    if len(short):  # sorting a whole vocabulary takes longer than running a small model
+        all_SV, ids_SV = torch.sort(p_SV[short], dim=1, descending=True)
+        chosen_S[short] = _on_line(all_SV, ids_SV, u_S[short], top_p)
+    return chosen_S
+
+
+def _on_line(p_SK: Tensor, ids_SK: Tensor, u_S: Tensor, top_p: float) -> Tensor:
+    """The id at the place `u` of each row's line; probabilities in descending order."""
+    import torch
+
+    until_SK = p_SK.double().cumsum(dim=1)
+    inside_SK = until_SK - p_SK.double() < top_p
+    reach_S1 = torch.where(inside_SK, until_SK, 0.0).amax(dim=1, keepdim=True)
+    place_S1 = torch.searchsorted(until_SK, u_S[:, None].double() * reach_S1, right=True)
+    last_S1 = inside_SK.sum(dim=1, keepdim=True) - 1  # rounding may point behind the line's end
+    return ids_SK.gather(1, torch.minimum(place_S1, last_S1))[:, 0]
+
+
+class _Draw:
+    """One attempt at one text: its length and the numbers that its tokens are drawn with."""
+
+    def __init__(self, writing: Writing, number: int, attempt: int) -> None:
+        source = np.random.default_rng([writing.seed, number, attempt])
+        self.number = number
+        self.attempt = attempt
+        self.length = int(source.integers(writing.shortest, writing.longest + 1))
+        self.u: NDArray[np.float64] = source.random(writing.longest)
+
+
+def _write(
+    model: Any, start: int, never: Tensor, writing: Writing, draws: Sequence[_Draw]
+) -> list[list[int]]:
+    import torch
+
+    device = model.device
+    never = never.to(device)
+    ids_SL = torch.full((len(draws), 1), start, device=device)
+    past = None
+    with torch.inference_mode():
+        for step in range(max(draw.length for draw in draws)):
+            # A family that keeps no cache gets all of it again.
+            given = ids_SL if past is None else ids_SL[:, -1:]
+            out = model(input_ids=given, past_key_values=past, use_cache=True)
+            past = getattr(out, "past_key_values", None)
+            logits_SV = out.logits[:, -1].float().masked_fill(never, -torch.inf)
+            u_S = torch.tensor([draw.u[step] for draw in draws], device=device)
+            next_S = sample(logits_SV, u_S, top_p=writing.top_p, temperature=writing.temperature)
+            ids_SL = torch.cat([ids_SL, next_S[:, None]], dim=1)
+    rows: list[list[int]] = ids_SL[:, 1:].tolist()
+    return [row[: draw.length] for row, draw in zip(rows, draws, strict=True)]
+
+
+def _never_drawn(tokenizer: HFTokenizer, size: int) -> Tensor:
+    """Markers, which would end a text or turn into a chat, and ids that stand for nothing."""
+    import torch
+
+    never = torch.zeros(size, dtype=torch.bool)
+    never[[i for i in tokenizer.special_ids if i < size]] = True
+    unknown = tokenizer.inner.unk_token_id
+    if unknown is not None and unknown < size:
+        never[unknown] = True
+    never[len(tokenizer.inner) :] = True
+    return never
+
+
+def _as_text(tokenizer: HFTokenizer, ids: list[int]) -> str | None:
+    """The text, or None where it cannot be embedded."""
+    decoded = tokenizer.inner.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    # The last character may have been cut in two.
+    text = str(decoded).strip("\ufffd").strip()
+    if text_problem(text) or not tokenizer.tokenize([text])[0]:
+        return None
+    return text

@@ -1,0 +1,141 @@
+"""`echovec calibrate`: a recipe fitted on unlabelled text, or on what the model writes itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from echovec import Embedder
+
+
+def calibrate(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="RECIPE_DIR", help="Where the recipe goes.")
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name, file or folder; by default echo.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Unlabelled texts: .txt (a text a line), .jsonl, .csv or .parquet.",
+        ),
+    ] = None,
+    by_itself: Annotated[
+        bool, typer.Option("--self", help="The model writes its texts itself: the default.")
+    ] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(min=2, help="How many texts; by default 1024 of its own, or all of FILE."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What its own texts are drawn with.")] = 0,
+    method: Annotated[
+        Literal["center", "center-scale", "whiten", "remove-top", "pca"],
+        typer.Option(help="What is fitted."),
+    ] = "center-scale",
+    strength: Annotated[
+        float | None, typer.Option(help="whiten: 0 (centre only) to 1 (all axes alike).")
+    ] = None,
+    shrinkage: Annotated[
+        float | None, typer.Option(help="whiten: 0 to 1; more where there are few texts.")
+    ] = None,
+    axes: Annotated[
+        int | None, typer.Option(min=1, help="remove-top: how many principal axes.")
+    ] = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="pca: width of the vectors.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The new recipe's name; by default RECIPE+METHOD.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens kept of each text; by default the recipe's.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
+    ] = None,
+    precision: Annotated[
+        Literal["exact", "fast"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the recipe in RECIPE_DIR.")
+    ] = False,
+) -> None:
+    """Fit a calibration and write the recipe that has it."""
+    from tqdm import tqdm
+
+    from echovec.errors import InputError
+    from echovec.recipe import RECIPE_FILE
+
+    if texts is not None and by_itself:
+        raise InputError("--texts FILE and --self say two things; give one")
+    if (out / RECIPE_FILE).exists() and not overwrite:
+        raise InputError(f"{out} holds a recipe already; give another folder or --overwrite")
+    given = {"strength": strength, "shrinkage": shrinkage, "count": axes, "dim": dim}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    own = read_texts(texts, text_field, count) if texts is not None else None
+    source = named(texts) if texts is not None else "written by the model itself"
+
+    from echovec import Embedder
+    from echovec.calibrate import Writing, self_texts
+    from echovec.calibrate import calibrate as fit
+
+    started = time.monotonic()
+    embedder = Embedder.load(
+        model, recipe, device=device, precision=precision, max_tokens=max_tokens
+    )
+    if own is None:
+        writing = Writing(seed=seed) if count is None else Writing(count=count, seed=seed)
+        with tqdm(
+            total=writing.count, unit=" texts", desc="writing", disable=None, leave=False
+        ) as bar:
+            written = self_texts(embedder, writing, advance=bar.update)
+        print(
+            f"{len(written.texts):,} texts written by the model itself ({written.new:,} of them "
+            f"now, {written.redrawn:,} drawn again)",
+            file=sys.stderr,
+        )
+        own = list(written.texts)
+    calibrated = fit(embedder, own, method, name=name, source=source, **options)
+    calibrated.recipe.save(out)
+    _conclude(calibrated, out, time.monotonic() - started)
+
+
+def read_texts(file: Path, text_field: str, count: int | None) -> list[str]:
+    """The file's texts, the first `count` of them; a row that cannot be used is an error."""
+    from echovec.corpus.source import Problem, read_rows
+    from echovec.errors import InputError
+
+    texts: list[str] = []
+    for row in read_rows([str(file)], text_field=text_field):
+        if isinstance(row, Problem):
+            raise InputError(f"{row.where}: {row.reason}; correct it or take the row out")
+        texts.append(row.text)
+        if len(texts) == count:
+            break
+    return texts
+
+
+def named(file: Path) -> str:
+    """The file's name and hash, for the record."""
+    from echovec.model.cache import sha256_of
+
+    return f"{file.name} (sha256:{sha256_of(file)})"
+
+
+def _conclude(calibrated: Embedder, out: Path, seconds: float) -> None:
+    recipe = calibrated.recipe
+    print(
+        f"{recipe.name} ({recipe.fingerprint}) -> {out} in {seconds:.1f} s; "
+        f"use it with --recipe {out}",
+        file=sys.stderr,
+    )
