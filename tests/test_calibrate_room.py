@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from families import causal_model, family_tokenizer, sentences
 from typer.testing import CliRunner
 
 from echovec import Embedder, InputError, ModelError
@@ -17,6 +16,7 @@ from echovec.calibrate.fitting import RECORD
 from echovec.calibrate.write import sample, start_id, write_texts
 from echovec.model.tiny import TinyBackbone
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
+from families import causal_model, family_tokenizer, sentences
 
 SHORT = Writing(count=6, shortest=5, longest=9, seed=3)
 
