@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import json
 import sysconfig
 from collections.abc import Callable
@@ -31,7 +32,11 @@ def sentences(count: int = 200) -> tuple[str, ...]:
     found: dict[str, None] = {}
     folder = Path(sysconfig.get_path("stdlib"))
     for file in sorted(folder.glob("*.py"))[:70]:
-        tree = ast.parse(file.read_text("utf-8", errors="replace"))
+        gc.disable()  # a collection that parses too breaks this parse on CPython 3.11
+        try:
+            tree = ast.parse(file.read_text("utf-8", errors="replace"))
+        finally:
+            gc.enable()
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())

@@ -10,6 +10,7 @@ Python 3.11 has about 6,700 such texts, found in 3 s.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -127,8 +128,23 @@ def _source_files(name: str) -> list[tuple[str, Path]]:
     return files
 
 
+def _tree(path: Path) -> ast.Module:
+    """Parse with garbage collection held off.
+
+    A collection in the middle may run code that parses too (a traceback does), and CPython 3.11
+    then fails with "AST constructor recursion depth mismatch".
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_bytes())
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _parsed(module: str, path: Path) -> Iterator[_Found]:
-    tree = ast.parse(path.read_bytes())
+    tree = _tree(path)
     yield module, "module", ast.get_docstring(tree)
     yield from _defined(module, tree.body)
     exported = _literal_all(tree)
@@ -196,7 +212,7 @@ def _taken(home: str, face: str, names: set[str] | None) -> Iterator[_Found]:
     """What `face` takes from the private module `home`: these names, or all public ones."""
     path = _source(home)
     if path is not None:
-        tree = ast.parse(path.read_bytes())
+        tree = _tree(path)
         names = names or _literal_all(tree)
         found = _defined(face, tree.body)
     else:
