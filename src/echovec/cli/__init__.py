@@ -22,6 +22,7 @@ from echovec.cli import (
     recipes,
     report,
     reproduce,
+    tune,
 )
 from echovec.errors import EchovecError
 from echovec.version import __version__
@@ -42,6 +43,7 @@ app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
+app.command("tune")(tune.tune)
 
 
 def _show_version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ import torch
 from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
 from echovec.model.blocks import why_not
+from echovec.model.heap import limit_heaps
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
 
@@ -60,6 +61,8 @@ def load_model(
         raise InputError(f"engine={engine!r}; there are {', '.join(ENGINES)}")
     from transformers import AutoModel, AutoTokenizer
 
+    if device == "cpu":
+        limit_heaps()
     source = resolve(model)
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not isinstance(source, Path):

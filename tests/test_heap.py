@@ -1,0 +1,38 @@
+"""The C library's heaps: limited where it can be done, left alone where the user decided."""
+
+from __future__ import annotations
+
+import ctypes
+
+from echovec.model import heap
+
+
+class Library:
+    """A C library that notes what it is told."""
+
+    def __init__(self, number):
+        self.told = []
+        if number is not None:
+            self.mallopt = lambda what, value: self.told.append((what, value)) or number
+
+
+def test_heaps_are_limited_by_glibcs_own_setting(monkeypatch):
+    """M_ARENA_MAX (-8) is set to two, and the answer says whether it was."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    for number in (1, 0):
+        library = Library(number)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
+        assert heap.limit_heaps() is bool(number)
+        assert library.told == [(-8, 2)]
+
+
+def test_other_libraries_and_users_choices_are_left_alone(monkeypatch):
+    """No mallopt, or the user's own MALLOC_ARENA_MAX: nothing is set, nothing fails."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library(None))
+    assert not heap.limit_heaps()
+    library = Library(1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not heap.limit_heaps()
+    assert not library.told

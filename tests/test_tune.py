@@ -1,0 +1,143 @@
+"""`tune` from end to end, on tiny models of two families."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from echovec import Embedder, InputError
+from echovec.calibrate import Writing
+from echovec.cli import app
+from echovec.recipe import Recipe
+from echovec.tune import tune
+from families import causal_model, family_tokenizer, sentences
+
+TEXTS = sentences(160)
+FEW = ["echo-eol", "classical"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pairs to choose by, and a test split that would break the run if it were read."""
+    folder = tmp_path_factory.mktemp("sets")
+    (folder / "Pairs").mkdir()
+    rows = [
+        {"sentence1": TEXTS[i], "sentence2": TEXTS[i + 20], "score": len(TEXTS[i]) % 5}
+        for i in range(60)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "Pairs" / "validation.jsonl").write_text(lines, "utf-8")
+    (folder / "Pairs" / "test.jsonl").write_text("not json", "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def folder(request, tmp_path_factory):
+    """A tiny model of a family, saved."""
+    made = tmp_path_factory.mktemp(request.param)
+    causal_model(request.param).save_pretrained(made)
+    family_tokenizer(request.param).save_pretrained(made)
+    return made
+
+
+def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
+    """The recipes load, give their scored vectors alone or in a batch, and cost what they may.
+
+    A second run takes all states and scores from the first.
+    """
+    embedder = Embedder.load(folder, "echo")
+    lines = []
+    tuned = tune(
+        embedder,
+        tmp_path / "found",
+        data=data,
+        prompts=FEW,
+        texts=TEXTS[100:],
+        source="a test",
+        say=lines.append,
+        budget=5,
+    )
+    assert list(tuned.folders) == ["best", "one-pass", "fast"]
+    costs = {entry.name: entry.cost for entry in tuned.entries}
+    assert costs["one-pass"].passes == costs["fast"].passes == 1
+    assert costs["fast"].tokens <= costs["one-pass"].tokens <= costs["best"].tokens
+    for entry in tuned.entries:
+        recipe = Recipe.load(tuned.folders[entry.name])
+        assert recipe.name == entry.name
+        assert entry.interval[0] <= entry.scores.mean <= entry.interval[1]
+    own = Embedder.load(folder, tuned.folders["best"])
+    together = own.encode(TEXTS[:9])
+    alone = np.concatenate([own.encode([text]) for text in TEXTS[:9]])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    card = tuned.card.read_text("utf-8")
+    assert "| Pairs | STS | validation | 120 |" in card
+    for picture in ("layers.svg", "methods.svg", "cost.svg"):
+        assert f"({picture})" in card
+        assert (tmp_path / "found" / picture).stat().st_size > 1000
+
+    def refused(*args, **kwargs):
+        raise AssertionError("the model ran for states that are kept")
+
+    monkeypatch.setattr(Embedder, "states", refused)
+    scores = sorted((tmp_path / "found.work").glob("scores-*.jsonl"))
+    before = [file.read_bytes() for file in scores]
+    again = tune(
+        embedder,
+        tmp_path / "again",
+        data=data,
+        prompts=FEW,
+        texts=TEXTS[100:],
+        source="a test",
+        work=tmp_path / "found.work",
+        budget=5,
+    )
+    assert [file.read_bytes() for file in scores] == before
+    assert [entry.mix for entry in again.entries] == [entry.mix for entry in tuned.entries]
+
+
+def test_without_data_the_model_finds_halves_of_its_own_texts(folder, tmp_path, monkeypatch):
+    """No data set is needed: the model writes texts and the recipe is chosen by halves."""
+    monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("echovec.tune.run._HALVED", 40)
+    embedder = Embedder.load(folder, "echo")
+    writing = Writing(count=20, shortest=12, longest=20)
+    tuned = tune(embedder, tmp_path / "found", prompts=FEW, writing=writing, budget=None)
+    assert "halves of its own texts" in tuned.card.read_text("utf-8")
+    assert "written by the model itself" in tuned.card.read_text("utf-8")
+
+
+def test_bad_options_are_refused_before_any_work(data, tmp_path):
+    """A budget of nothing, an unknown prompt, a folder without sets: said at once."""
+    embedder = Embedder.from_model(
+        causal_model("llama").eval(), family_tokenizer("llama"), "echo", engine="plain"
+    )
+    with pytest.raises(InputError, match="budget=-1"):
+        tune(embedder, tmp_path / "a", data=data, budget=-1)
+    with pytest.raises(InputError, match="unknown prompts"):
+        tune(embedder, tmp_path / "a", data=data, prompts=["no"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no development data"):
+        tune(embedder, tmp_path / "a", data=empty, prompts=FEW, texts=TEXTS[:20])
+
+
+def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path):
+    """Recipes are named on standard output; an existing recipe is not replaced unasked."""
+    model = tmp_path / "model"
+    causal_model("llama").save_pretrained(model)
+    family_tokenizer("llama").save_pretrained(model)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS[100:]), "utf-8")
+    out = tmp_path / "out"
+    command = ["tune", "--model", str(model), "--data", str(data), "--texts", str(texts)]
+    command += ["--prompts", ",".join(FEW), "--budget", "5", "-o", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "best: " in done.stdout
+    assert "how they were found" in done.stdout
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, InputError)
+    assert "--overwrite" in str(again.exception)

@@ -1,0 +1,359 @@
+"""The arithmetic of tuning: development data, kept states, scores, and the ledger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, ndcg_score
+
+from echovec import Embedder, InputError, StorageError
+from echovec.presets import recipe_of
+from echovec.tune.dev import CATEGORIES, DevTask
+from echovec.tune.ledger import Clock, Ledger
+from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
+from echovec.tune.samples import halves, read_dev
+from echovec.tune.score import items, mean_replicates, ndcg, score
+from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, without_suffix
+from echovec.tune.states import KeptStates
+from families import causal_model, family_tokenizer, sentences
+
+TEXTS = sentences(120)
+
+
+def unit(rows, dim=6, seed=0):
+    z_ND = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+    return z_ND / np.linalg.norm(z_ND, axis=1, keepdims=True)
+
+
+def write_lines(file, rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+@pytest.fixture
+def embedder():
+    """A tiny llama with random weights."""
+    model = causal_model("llama").eval()
+    return Embedder.from_model(model, family_tokenizer("llama"), "echo", engine="plain")
+
+
+# -- development data -------------------------------------------------------------------------
+
+
+def test_a_task_of_a_test_split_cannot_be_made():
+    """The guard: nothing may be chosen on test data, whoever asks."""
+    with pytest.raises(InputError, match="nothing may be chosen on the split 'test'"):
+        DevTask("Any", "STS", "test", {}, {})
+    assert DevTask("Any", "STS", "validation", {}, {}).split == "validation"
+
+
+def test_files_of_test_splits_are_never_opened(tmp_path):
+    """A set with a broken test file and a good validation file is read without a word."""
+    rows = [
+        {"sentence1": TEXTS[i], "sentence2": TEXTS[i + 1], "score": float(i)} for i in range(20)
+    ]
+    write_lines(tmp_path / "Pairs" / "validation.jsonl", rows)
+    (tmp_path / "Pairs" / "test.jsonl").write_text("not json", "utf-8")
+    write_lines(tmp_path / "OnlyTest" / "test.jsonl", rows)
+    found = read_dev(tmp_path)
+    assert [task.name for task in found.tasks] == ["Pairs"]
+    assert found.left_out == {"OnlyTest": "it has test data only"}
+
+
+def test_validation_is_preferred_to_train(tmp_path):
+    """Of several development splits the one made for choosing is taken."""
+    for split, first in (("train", 0), ("validation", 30)):
+        rows = [
+            {"sentence1": TEXTS[first + i], "sentence2": TEXTS[first + i + 1], "score": float(i)}
+            for i in range(12)
+        ]
+        write_lines(tmp_path / "Pairs" / f"{split}.jsonl", rows)
+    found = read_dev(tmp_path)
+    assert found.tasks[0].split == "validation"
+    assert set(found.texts) == set(TEXTS[30:43])
+
+
+def test_every_layout_becomes_its_task(tmp_path):
+    """Pairs with scores or labels, labelled texts, triplets and corpora are all recognised."""
+    pair = [{"sentence1": TEXTS[i], "sentence2": TEXTS[i + 1]} for i in range(20)]
+    write_lines(tmp_path / "A" / "validation.jsonl", [p | {"score": i} for i, p in enumerate(pair)])
+    write_lines(tmp_path / "B" / "train.jsonl", [p | {"label": i % 2} for i, p in enumerate(pair)])
+    labelled = [{"text": f"{t} {i}", "label": i % 30} for i, t in enumerate(TEXTS * 4)]
+    write_lines(tmp_path / "C" / "train.jsonl", labelled)
+    triplets = [{"query": TEXTS[i], "positive": TEXTS[i + 40]} for i in range(30)]
+    write_lines(tmp_path / "D" / "train.jsonl", triplets)
+    write_lines(
+        tmp_path / "E" / "corpus.jsonl", [{"_id": str(i), "text": t} for i, t in enumerate(TEXTS)]
+    )
+    write_lines(
+        tmp_path / "E" / "queries_train.jsonl",
+        [{"_id": f"q{i}", "text": f"about {t}"} for i, t in enumerate(TEXTS[:12])],
+    )
+    (tmp_path / "E" / "qrels_train.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\t{i}\t1\n" for i in range(12)), "utf-8"
+    )
+    found = read_dev(tmp_path)
+    kinds = {task.name: task.category for task in found.tasks}
+    assert kinds == {
+        "A": "STS",
+        "B": "PairClassification",
+        "C": "Classification",
+        "C clustered": "Clustering",
+        "D": "Retrieval",
+        "E": "Retrieval",
+    }
+    assert set(kinds.values()) == set(CATEGORIES)
+    assert len(found.texts) == len(set(found.texts))
+    task = next(t for t in found.tasks if t.name == "C")
+    assert not set(task.rows["learn"]) & set(task.rows["ask"])
+    assert read_dev(tmp_path, seed=1).texts != found.texts
+    assert read_dev(tmp_path).texts == found.texts
+
+
+def test_a_broken_line_is_named(tmp_path):
+    """File and line stand in the message."""
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "train.jsonl").write_text('{"text": "a", "label": 1}\n{broken\n', "utf-8")
+    with pytest.raises(InputError, match=r"train\.jsonl, line 2: cannot be read"):
+        read_dev(tmp_path)
+    with pytest.raises(InputError, match="not a folder"):
+        read_dev(tmp_path / "none")
+
+
+def test_halves_find_each_other():
+    """Each first half's answer is its own second half; short texts are counted as left out."""
+    texts = [f"{t} and here is some more of it for the count {i}" for i, t in enumerate(TEXTS[:15])]
+    found = halves([*texts, "too short"])
+    (task,) = found.tasks
+    for query, row in zip(task.rows["queries"], task.gold["grade"], strict=True):
+        answer = found.texts[task.rows["documents"][row.argmax()]]
+        assert f"{found.texts[query]} {answer}" in texts
+    assert found.left_out == {"texts too short to be halved": "1 of 16"}
+    with pytest.raises(InputError, match="give --data"):
+        halves(["too short"] * 20)
+
+
+def test_a_script_without_spaces_is_halved_too():
+    """Cut in the middle where there is no space; the halves join to the text."""
+    texts = [f"{i}{'吾輩は猫である名前はまだ無い' * 2}{i}" for i in range(12)]
+    found = halves(texts)
+    (task,) = found.tasks
+    first, second = task.rows["queries"][0], task.rows["documents"][0]
+    assert found.texts[first] + found.texts[second] == texts[0]
+
+
+# -- scores -----------------------------------------------------------------------------------
+
+
+def test_ndcg_equals_scikit_learns():
+    """On distinct scores our nDCG at 10 is the library's; shuffled gains are not (control)."""
+    source = np.random.default_rng(0)
+    likeness = source.normal(size=(12, 40))
+    grade = source.integers(0, 3, size=(12, 40))
+    own = ndcg(likeness, grade)
+    twin = [ndcg_score(g[None], s[None], k=10) for g, s in zip(grade, likeness, strict=True)]
+    np.testing.assert_allclose(own, twin, atol=1e-12)
+    assert np.abs(own - ndcg(likeness, np.roll(grade, 1, axis=1))).max() > 0.1
+
+
+def test_scores_equal_the_libraries():
+    """STS is scipy's Spearman, pairs are scikit-learn's average precision, x 100."""
+    z_ND = unit(40)
+    first, second = np.arange(20), np.arange(20, 40)
+    gold = np.random.default_rng(1).random(20)
+    cosines = [float(z_ND[i] @ z_ND[j]) for i, j in zip(first, second, strict=True)]
+    rows = {"first": first, "second": second}
+    sts = DevTask("a", "STS", "dev", rows, {"score": gold})
+    pairs = DevTask("b", "PairClassification", "dev", rows, {"score": (gold > 0.5).astype(float)})
+    found = score([sts, pairs], z_ND)
+    assert found.tasks["a"] == pytest.approx(100 * spearmanr(cosines, gold).statistic)
+    assert found.tasks["b"] == pytest.approx(100 * average_precision_score(gold > 0.5, cosines))
+    assert found.mean == pytest.approx((found.tasks["a"] + found.tasks["b"]) / 2)
+    assert score([sts], unit(40, seed=5)).tasks["a"] != pytest.approx(found.tasks["a"])
+
+
+def test_classification_takes_the_nearest_mean():
+    """Each asked text gets the label whose learnt texts' mean is nearest: a naive loop agrees."""
+    z_ND = unit(60, seed=3)
+    labels = np.array([str(i % 4) for i in range(60)])
+    rows = {"learn": np.arange(32), "ask": np.arange(32, 60)}
+    gold = {"learn": labels[:32], "ask": labels[32:]}
+    task = DevTask("c", "Classification", "train", rows, gold)
+    means = {name: z_ND[:32][labels[:32] == name].mean(axis=0) for name in "0123"}
+    right = [
+        min(means, key=lambda name: float(np.linalg.norm(means[name] - z_ND[i]))) == labels[i]
+        for i in range(32, 60)
+    ]
+    np.testing.assert_array_equal(items(task, z_ND)["values"], np.array(right, dtype=float))
+
+
+def test_clusters_that_are_apart_are_found():
+    """Texts in three tight clusters score 100; random labels do not (control)."""
+    centre = np.eye(6, dtype=np.float32)[np.arange(30) % 3]
+    z_ND = centre + 0.01 * unit(30)
+    rows = {"all": np.arange(30)}
+    task = DevTask("d", "Clustering", "train", rows, {"label": np.arange(30) % 3})
+    other = DevTask("d", "Clustering", "train", rows, {"label": np.arange(30) // 10})
+    assert score([task], z_ND).mean == pytest.approx(100)
+    assert score([other], z_ND).mean < 50
+
+
+def test_draws_are_paired():
+    """The replicates of the same vectors are the same, so a recipe gains nothing over itself."""
+    task = DevTask(
+        "a",
+        "STS",
+        "dev",
+        {"first": np.arange(20), "second": np.arange(20, 40)},
+        {"score": np.arange(20.0)},
+    )
+    own, again = mean_replicates([task], unit(40)), mean_replicates([task], unit(40))
+    np.testing.assert_array_equal(own, again)
+    assert own.std() > 0
+
+
+# -- states and parts -------------------------------------------------------------------------
+
+
+def ran(kept, calibration, dev):
+    return sum(work() for work in [*kept.calibrate_on(calibration), *kept.choose_on(dev)])
+
+
+def test_kept_states_are_the_recipes_states(embedder, tmp_path):
+    """Any view at any layer, from the kept states, is what a recipe computes from the texts."""
+    prompt = PROMPTS["echo-eol"]
+    kept = KeptStates(embedder, prompt, tmp_path, max_tokens=128)
+    assert ran(kept, TEXTS[:40], TEXTS[40:60]) > 0
+    for read, view in prompt.views.items():
+        for layers in ((1,), (1, 2)):
+            layer = layers[0] if len(layers) == 1 else layers
+            recipe = recipe_of("one", replace(view, layer=layer), max_tokens=128)
+            own = embedder.with_recipe(recipe)
+            exact = own.encode(TEXTS[:40], normalize_embeddings=False)
+            np.testing.assert_allclose(kept.calibration(read, layers), exact, atol=2e-5)
+            near = own.encode(TEXTS[40:60], normalize_embeddings=False)
+            assert np.abs(kept.dev(read, layers) - near).max() < 2e-3 * np.abs(near).max()
+            wrong = kept.dev(read, (2,) if layers == (1,) else (1,))
+            assert np.abs(wrong - near).max() > 2e-2 * np.abs(near).max()
+
+
+def test_kept_states_are_not_computed_again(embedder, tmp_path):
+    """A second run computes nothing; a block that was cut off is computed again."""
+    prompt = PROMPTS["prompt-eol"]
+    assert ran(KeptStates(embedder, prompt, tmp_path, max_tokens=128), TEXTS[:9], TEXTS[9:20]) > 0
+    again = KeptStates(embedder, prompt, tmp_path, max_tokens=128)
+    assert ran(again, TEXTS[:9], TEXTS[9:20]) == 0
+    before = again.dev("word", (1,))
+    (block,) = [f for f in tmp_path.rglob("*.npy") if np.load(f).dtype == np.float16]
+    block.write_bytes(block.read_bytes()[:100])
+    once_more = KeptStates(embedder, prompt, tmp_path, max_tokens=128)
+    assert ran(once_more, TEXTS[:9], TEXTS[9:20]) > 0
+    np.testing.assert_array_equal(once_more.dev("word", (1,)), before)
+
+
+def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
+    """What was scored is what the finished recipe computes: views, weights, fits, the whole."""
+    names = ("echo-eol", "classical")
+    kept = {name: KeptStates(embedder, PROMPTS[name], tmp_path, max_tokens=128) for name in names}
+    for states in kept.values():
+        ran(states, TEXTS[:60], TEXTS[60:90])
+    vectors = Vectors(kept, lambda: None)
+    whiten = Method("whiten", (("shrinkage", 0.3), ("strength", 0.5)))
+    mix = Sum(
+        (
+            (Part("echo-eol", "copy", (2,), Method("center-scale")), 1.0),
+            (Part("echo-eol", "word", (1, 2), NONE), 0.5),
+            (Part("classical", "mean", (1,), whiten), 1.5),
+        ),
+        Method("center"),
+    )
+    prompts = {name: PROMPTS[name] for name in names}
+    recipe = recipe_of("mix", *vectors.views(mix, prompts), transforms=vectors.whole(mix))
+    own = embedder.with_recipe(recipe, max_tokens=128).encode(TEXTS[60:90])
+    np.testing.assert_allclose(vectors.of(mix), own, atol=4e-3)
+    other = replace(mix, parts=mix.parts[:2])
+    assert np.abs(vectors.of(other) - own).max() > 0.05
+
+
+def test_what_nobody_reads_is_not_run():
+    """A prompt whose end is not pooled is cut after its last copy; one whose end is, is not."""
+    prompt = PROMPTS["echo-eol"]
+    assert not needs_suffix(prompt, {"copy"})
+    assert needs_suffix(prompt, {"copy", "word"})
+    assert without_suffix(prompt.views["copy"].template).prompt.endswith("{text}")
+    assert without_suffix(prompt.views["word"].template) == prompt.views["word"].template
+
+
+def test_prompts_are_asked_for_by_name():
+    """Unknown names and missing needed ones are said."""
+    assert [p.name for p in prompts_of(("classical", "echo-eol"))] == ["classical", "echo-eol"]
+    with pytest.raises(InputError, match="unknown prompts"):
+        prompts_of(("classical", "echo-eol", "nonsense"))
+    with pytest.raises(InputError, match="are needed"):
+        prompts_of(("classical",))
+
+
+# -- the ledger -------------------------------------------------------------------------------
+
+
+class Counted:
+    """Vectors that count how often they are asked for."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def of(self, mix):
+        self.asked += 1
+        return unit(40)
+
+
+def test_nothing_is_scored_twice(tmp_path):
+    """A recipe is scored once, also by a later process, also after a torn last line."""
+    task = DevTask(
+        "a",
+        "STS",
+        "dev",
+        {"first": np.arange(20), "second": np.arange(20, 40)},
+        {"score": np.arange(20.0)},
+    )
+    mix = Sum(((Part("echo-eol", "copy", (2,), NONE), 1.0),))
+    other = Sum(((Part("echo-eol", "copy", (1,), NONE), 1.0),))
+    vectors = Counted()
+    file = tmp_path / "scores.jsonl"
+    ledger = Ledger(file, [task], vectors)
+    first = ledger.score(mix)
+    assert ledger.score(mix) == first
+    assert vectors.asked == 1
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write('{"recipe": "torn')
+    later = Ledger(file, [task], vectors)
+    assert later.score(mix).tasks == first.tasks
+    assert vectors.asked == 1
+    later.score(other)
+    Ledger(file, [task], vectors).score(other)
+    assert vectors.asked == 2
+
+
+def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
+    """The folder and the next step stand in the message."""
+    (tmp_path / "file").write_text("", "utf-8")
+    task = DevTask(
+        "a",
+        "STS",
+        "dev",
+        {"first": np.arange(20), "second": np.arange(20, 40)},
+        {"score": np.arange(20.0)},
+    )
+    ledger = Ledger(tmp_path / "file" / "scores.jsonl", [task], Counted())
+    with pytest.raises(StorageError, match="--work"):
+        ledger.score(Sum(((Part("echo-eol", "copy", (2,), NONE), 1.0),)))
+
+
+def test_a_clock_without_a_budget_never_ends():
+    """`until` of no limit is infinite; of a budget it is the share of what is left."""
+    assert Clock(None).until(0.1) == float("inf")
+    assert 0 < Clock(1).until(0.5) <= 30.1
