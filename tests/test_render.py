@@ -323,7 +323,7 @@ def test_the_prefix_is_what_all_texts_share(name, kind):
         assert one.prefix == prefix
         assert np.array_equal(one.ids[:prefix], rendered[0].ids[:prefix])
         own = row[:30]
-        assert one.ids[prefix : prefix + len(own)].tolist() == own
+        assert np.array_equal(one.ids[prefix : prefix + len(own)], own)
 
 
 def test_one_pass_has_a_span_for_each_template():

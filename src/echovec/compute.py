@@ -11,8 +11,9 @@ for each other some three hundred times in it (docs/performance.md).
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
-from echovec.text.batch import Chunk
+from echovec.text.batch import Chunk, Plan
 
 
 class Forward(Protocol):
@@ -44,7 +45,7 @@ def compute(
 
     Args:
         forward: what to run.
-        chunks: all chunks of one plan.
+        chunks: all chunks of one plan; they are laid while others run, and not kept.
         workers: how many chunks run at once; `forward` is then called from several threads.
         show_progress_bar: True, False, or None: on a terminal, after half a second.
 
@@ -54,8 +55,7 @@ def compute(
     Raises:
         NonFiniteError: a row stays NaN or infinite; its `row` is the place that was planned.
     """
-    num_texts = 1 + max(int(chunk[0].order_S.max()) for chunk in chunks)
-    num_sequences = sum(len(chunk[0]) for chunk in chunks)
+    num_texts, num_sequences = _counted(chunks)
     vectors: Tensor | None = None
     truncated = np.zeros(num_texts, dtype=np.bool_)
     with (
@@ -78,6 +78,14 @@ def compute(
             bar.update(len(chunk[0]))
     assert vectors is not None, "a plan holds at least one chunk"
     return vectors, truncated
+
+
+def _counted(chunks: Sequence[Chunk]) -> tuple[int, int]:
+    """How many texts and sequences there are; a plan knows without laying its chunks."""
+    if isinstance(chunks, Plan):
+        return chunks.num_texts, chunks.num_sequences
+    num_texts = 1 + max(int(chunk[0].order_S.max()) for chunk in chunks)
+    return num_texts, sum(len(chunk[0]) for chunk in chunks)
 
 
 def _shared_out(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:
@@ -109,9 +117,14 @@ def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tu
         return
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    ahead: deque[Future[list[tuple[Chunk, Tensor]]]] = deque()
     try:
-        for done in pool.map(run, chunks):
-            yield from done
+        for planned in chunks:
+            ahead.append(pool.submit(run, planned))
+            if len(ahead) > 2 * workers:  # enough that none waits for the next to be laid
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # a part of the setting is the whole process's

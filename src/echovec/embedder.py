@@ -285,7 +285,7 @@ class Embedder:
         Raises:
             InputError: a text cannot be embedded; `index` is its place.
         """
-        return self._reader(role).prepare(texts, instruction, batch_tokens, batch_size)
+        return list(self._reader(role).prepare(texts, instruction, batch_tokens, batch_size))
 
     def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
         """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.

@@ -18,7 +18,7 @@ from echovec.errors import InputError
 from echovec.model.backbone import Backbone, layer_index
 from echovec.model.parts import How, Importance, Read, reader
 from echovec.recipe import Recipe, Role
-from echovec.text.batch import Batch, Chunk, plan
+from echovec.text.batch import Batch, Chunk, Plan, plan
 from echovec.text.render import Renderer, render_passes
 from echovec.text.tokenizer import Tokenizer
 from echovec.vector.combine import combine, combined_dim
@@ -70,8 +70,8 @@ class Reader:
         instruction: str | None = None,
         batch_tokens: int | None = None,
         batch_size: int | None = None,
-    ) -> list[Chunk]:
-        """Texts to chunks, longest first; see `Embedder.prepare`."""
+    ) -> Plan:
+        """Texts to chunks, longest first, laid as they are asked for; see `Embedder.prepare`."""
         rendered = render_passes(
             self.renderers, texts, instruction, long_text=self._recipe.long_text
         )

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.text.render import Rendered
+from echovec.text.render import Drafts, Rendered
 
 Int = NDArray[np.int64]
 
@@ -124,10 +125,8 @@ def lay(rendered: Sequence[Rendered]) -> Batch:
     )
 
 
-def plan(
-    passes: Sequence[Sequence[Rendered]], *, batch_tokens: int, batch_size: int | None = None
-) -> list[Chunk]:
-    """Sort by length, longest first, and cut into chunks.
+class Plan(Sequence[Chunk]):
+    """Chunks of texts, longest first; each is laid when it is asked for.
 
     A batch holds at most `batch_tokens` tokens, counted as if padded to its longest sequence, and
     at most `batch_size` sequences. Passes run one after the other, so the budget counts the
@@ -139,13 +138,59 @@ def plan(
         batch_tokens: the token budget.
         batch_size: sequences per batch at most.
     """
-    lengths = np.array([[len(r.ids) for r in rendered] for rendered in passes]).max(axis=0)
-    by_length = np.argsort(-lengths, kind="stable")
-    chunks, start = [], 0
-    while start < len(by_length):
-        rows = max(1, batch_tokens // int(lengths[by_length[start]]))
-        rows = min(rows, batch_size or rows)
-        chosen = by_length[start : start + rows]
-        chunks.append(tuple(lay([rendered[i] for i in chosen]) for rendered in passes))
-        start += rows
-    return chunks
+
+    def __init__(
+        self,
+        passes: Sequence[Sequence[Rendered]],
+        *,
+        batch_tokens: int,
+        batch_size: int | None = None,
+    ) -> None:
+        self._passes = passes
+        lengths_S = np.array([_lengths(rendered) for rendered in passes]).max(axis=0)
+        self._by_length = np.argsort(-lengths_S, kind="stable")
+        self._edges = [0]
+        while self._edges[-1] < len(self._by_length):
+            start = self._edges[-1]
+            rows = max(1, batch_tokens // int(lengths_S[self._by_length[start]]))
+            self._edges.append(min(start + min(rows, batch_size or rows), len(self._by_length)))
+
+    @property
+    def num_texts(self) -> int:
+        """Texts that were planned."""
+        first = self._passes[0]
+        if isinstance(first, Drafts):
+            return first.num_texts
+        return 1 + max((rendered.place for rendered in first), default=-1)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of all chunks: texts, or windows of them."""
+        return len(self._by_length)
+
+    def __len__(self) -> int:
+        return len(self._edges) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Chunk]: ...
+    def __getitem__(self, index: int | slice) -> Chunk | list[Chunk]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]  # IndexError past the end: that is what ends a loop
+        chosen = self._by_length[self._edges[index] : self._edges[index + 1]]
+        return tuple(lay([rendered[i] for i in chosen]) for rendered in self._passes)
+
+
+def plan(
+    passes: Sequence[Sequence[Rendered]], *, batch_tokens: int, batch_size: int | None = None
+) -> Plan:
+    """Sort by length, longest first, and cut into chunks; see `Plan`."""
+    return Plan(passes, batch_tokens=batch_tokens, batch_size=batch_size)
+
+
+def _lengths(rendered: Sequence[Rendered]) -> Int:
+    if isinstance(rendered, Drafts):
+        return rendered.lengths_S
+    return np.array([len(r.ids) for r in rendered], dtype=np.int64)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from echovec.text.tokenizer import Tokenizer
 from echovec.text.windows import num_windows, window_starts
 
 Ids = NDArray[np.int64]
+Row = NDArray[np.int32]
 Span = tuple[int, int]
 LongText = Literal["cut", "windows"]
 
@@ -120,9 +121,9 @@ class Renderer:
             InputError: a text is empty, not a text, not valid Unicode, or has no tokens; the
                 error's `index` is its place. Or an instruction is missing or not taken.
         """
-        return render_passes([self], texts, instruction, long_text=long_text)[0]
+        return list(render_passes([self], texts, instruction, long_text=long_text)[0])
 
-    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+    def rows(self, texts: Sequence[str]) -> list[Row]:
         """The ids of each text by itself, `text_share` of them; errors as `render`."""
         for index, text in enumerate(texts):
             if problem := text_problem(text):
@@ -136,9 +137,10 @@ class Renderer:
                     "all of it; drop the text",
                     index=index,
                 )
-        if self.text_share == 1:
-            return rows
-        return [row[: math.ceil(self.text_share * len(row))] for row in rows]
+        # All texts of a call are held as ids until their turn comes: as arrays, a tenth of a list.
+        return [
+            np.array(row[: math.ceil(self.text_share * len(row))], dtype=np.int32) for row in rows
+        ]
 
     def join(
         self,
@@ -204,11 +206,7 @@ class Renderer:
         """The most tokens that one copy of a text may have beside so long an instruction."""
         if self.max_positions is None:
             return self.max_tokens
-        pieces = self.template.pieces
-        num_instructions = sum(isinstance(p, Slot) and p.name == "instruction" for p in pieces)
-        around = sum(map(len, self._fixed)) + num_instructions * num_instruction
-        around += (self.bos_id is not None) + (self.eos_id is not None)
-        around += self.template.has_placeholder
+        around = self.length(0, num_instruction)
         room = (self.max_positions - around) // self.template.num_copies
         if room < 1:
             raise TemplateError(
@@ -217,6 +215,15 @@ class Renderer:
                 "shorten the template or the instruction"
             )
         return min(self.max_tokens, room)
+
+    def length(self, num_text: int, num_instruction: int) -> int:
+        """Tokens of the whole prompt around copies of `num_text` tokens."""
+        pieces = self.template.pieces
+        num_instructions = sum(isinstance(p, Slot) and p.name == "instruction" for p in pieces)
+        around = sum(map(len, self._fixed)) + num_instructions * num_instruction
+        around += (self.bos_id is not None) + (self.eos_id is not None)
+        around += self.template.has_placeholder
+        return around + self.template.num_copies * num_text
 
     @property
     def _placeholder_id(self) -> int:
@@ -246,13 +253,83 @@ class Renderer:
         return ids
 
 
+class Drafts(Sequence[Rendered]):
+    """All texts of one pass, tokenised; each is put into the prompt when it is asked for.
+
+    A text is one sequence, or one for each of its windows. What is held for a text that waits is
+    its ids, four bytes each, which is what keeps memory flat over many texts.
+
+    Args:
+        renderer: the pass.
+        rows: the ids of each text.
+        counts: how many windows each text becomes.
+        instruction: ids of what fills the instruction's slot, and whether they were cut.
+        cuts: whether a text longer than the budget counts as cut.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        rows: Sequence[Row],
+        counts: Sequence[int],
+        instruction: tuple[list[int], bool],
+        *,
+        cuts: bool,
+    ) -> None:
+        self._renderer = renderer
+        self._rows = rows
+        self._counts = counts
+        self._instruction, self._cut = instruction
+        self._budget = renderer.text_budget(len(self._instruction))
+        self._cuts = cuts
+        sizes = np.array([len(row) for row in rows], dtype=np.int64)
+        self._places = np.repeat(np.arange(len(rows)), counts)
+        self._starts = np.array(
+            [
+                start
+                for size, count in zip(sizes.tolist(), counts, strict=True)
+                for start in window_starts(size, self._budget, count)
+            ],
+            dtype=np.int64,
+        )
+        own = np.minimum(self._budget, sizes[self._places] - self._starts)
+        around = renderer.length(0, len(self._instruction))
+        self.lengths_S: Ids = around + renderer.template.num_copies * own
+        """Tokens of each sequence."""
+
+    @property
+    def num_texts(self) -> int:
+        """Texts, however many windows each of them is."""
+        return len(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Rendered]: ...
+    def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place, start = int(self._places[index]), int(self._starts[index])
+        row = self._rows[place]
+        return self._renderer.join(
+            row[start : start + self._budget].tolist(),
+            self._instruction,
+            truncated=self._cut or (self._cuts and len(row) > self._budget),
+            place=place,
+            share=1 / self._counts[place],
+        )
+
+
 def render_passes(
     renderers: Sequence[Renderer],
     texts: Sequence[str],
     instruction: str | None = None,
     *,
     long_text: LongText = "cut",
-) -> list[list[Rendered]]:
+) -> list[Drafts]:
     """Render texts by several passes: one list per pass, the same pieces of text in each.
 
     With "cut", a text is one piece, cut to what each pass has room for. With "windows" a text that
@@ -276,17 +353,7 @@ def render_passes(
             max(num_windows(len(own[i]), budget) for own, budget in zip(rows, budgets, strict=True))
             for i in range(len(texts))
         ]
-    passes = []
-    for renderer, (ids, cut), budget, own in zip(
-        renderers, instructions, budgets, rows, strict=True
-    ):
-        rendered = []
-        for place, (row, count) in enumerate(zip(own, counts, strict=True)):
-            too_long = cut or (len(row) > budget and long_text == "cut")
-            for start in window_starts(len(row), budget, count):
-                piece = row[start : start + budget]
-                rendered.append(
-                    renderer.join(piece, ids, truncated=too_long, place=place, share=1 / count)
-                )
-        passes.append(rendered)
-    return passes
+    return [
+        Drafts(renderer, own, counts, ids, cuts=long_text == "cut")
+        for renderer, own, ids in zip(renderers, rows, instructions, strict=True)
+    ]
