@@ -134,13 +134,13 @@ class Folder:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / LOCK)
-        try:
-            with storage_errors(self.path):
+        with storage_errors(self.path):
+            try:
                 lock.acquire(timeout=0)
-        except Timeout:
-            raise StorageError(
-                f"another job is writing to {self.path}; wait for it, or choose another folder"
-            ) from None
+            except Timeout:  # which is an OSError too
+                raise StorageError(
+                    f"another job is writing to {self.path}; wait for it, or choose another folder"
+                ) from None
         self._lock = lock
 
     def _release(self) -> None:
