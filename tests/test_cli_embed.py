@@ -294,7 +294,7 @@ BAD_COMMANDS = {
     "unknown-ending-in": ("a.docx -o out.npy", 'the ending ".docx" is not known'),
     "missing-file": ("text.txt -o out.npy", "text.txt does not exist; did you mean texts.txt?"),
     "missing-folder": ("texts.txt -o new/out.npy", "make it with: mkdir -p new"),
-    "folder-as-input": (". -o out.npy", "is a folder"),
+    "glob-without-files": ("*.md -o out.npy", "fits no file"),
     "empty-file": ("empty.txt -o out.npy", "empty.txt is empty; leave it out"),
     "out-exists": ("texts.txt -o there.npy", "there.npy exists; replace it with --overwrite"),
     "out-is-input": ("a.jsonl -o a.jsonl --overwrite", "a.jsonl is also an input"),

@@ -305,9 +305,9 @@ def test_a_missing_file_names_its_neighbour(put, tmp_path):
     assert f"nor does the folder {tmp_path / 'no'}" in refused(tmp_path / "no" / "a.txt")
 
 
-def test_a_folder_is_refused_with_the_way_to_give_its_files(tmp_path):
-    """A folder is no input."""
-    assert f"is a folder; give the files in it, such as {tmp_path}/*.txt" in refused(tmp_path)
+def test_a_folder_without_inputs_is_refused(tmp_path):
+    """A folder stands for its files, and one that has none of a known kind says so."""
+    assert "holds no input (.txt, .jsonl, .csv, .parquet are known)" in refused(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc/self/mem here")

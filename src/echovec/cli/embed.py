@@ -1,13 +1,16 @@
-"""`echovec embed INPUT... -o OUT`: files of texts in, one file of vectors out."""
+"""`echovec embed INPUT... -o OUT`: texts in, one file of vectors or a folder of shards out."""
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from echovec.errors import InputError
 
 if TYPE_CHECKING:
     from echovec import Embedder
@@ -22,11 +25,19 @@ def embed(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help=".txt (a text a line), .jsonl, .csv or .parquet files, or - for standard input.",
+            help=".txt (a text a line), .jsonl, .csv or .parquet files, folders or globs of them, "
+            "data sets saved by Hugging Face datasets, or - for standard input.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="A .parquet, .npy or .jsonl file.")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="A .parquet, .npy or .jsonl file; or FOLDER/, for a job of any size that goes on "
+            "where it was stopped.",
+        ),
     ],
     input_format: Annotated[
         Literal["txt", "jsonl", "csv", "parquet"] | None,
@@ -79,27 +90,64 @@ def embed(
         typer.Option(help="packed is fast, plain runs any model; auto takes what fits."),
     ] = "auto",
     on_error: Annotated[
-        Literal["fail", "skip"],
-        typer.Option(help="At a row that cannot be used: stop, or leave it out and count it."),
-    ] = "fail",
+        Literal["fail", "skip"] | None,
+        typer.Option(
+            help="At a row that cannot be used: stop (by default for a file), or leave it out and "
+            "count it (by default for a folder, which lists it in rejected.jsonl).",
+            show_default=False,
+        ),
+    ] = None,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the texts out of OUT.")] = False,
     flag_truncated: Annotated[
         bool, typer.Option("--flag-truncated", help="Say of each row whether its text was cut.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = (
-        False
-    ),
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace OUT if it exists; in a folder of the same recipe, vectors of unchanged "
+            "texts are kept.",
+        ),
+    ] = False,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="FOLDER/: rows of input to a shard, 8192 by default."),
+    ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="FOLDER/: check every shard, do damaged ones again."),
+    ] = False,
+    json_progress: Annotated[
+        bool,
+        typer.Option("--json-progress", help="FOLDER/: a line of JSON on stdout for each shard."),
+    ] = False,
 ) -> None:
-    """Embed every text of the inputs into one file of vectors."""
+    """Embed every text of the inputs into one file of vectors, or a folder of shards."""
     from tqdm import tqdm
 
+    from echovec.cli.embed_folder import embed_folder
+    from echovec.corpus.count import count_rows
+    from echovec.corpus.folder import check_folder
     from echovec.corpus.job import embed_files, stop_at
     from echovec.corpus.sink import Contents, Sink, check_out
     from echovec.corpus.source import STDIN, Problem, read_rows
 
     # A typo shall cost milliseconds: the outputs, the inputs and the first row come before torch.
-    check_out(out, overwrite=overwrite, inputs=[name for name in inputs if name != STDIN])
-    rows = read_rows(inputs, kind=input_format, text_field=text_field, id_field=id_field)
+    to_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
+    on_error = on_error or ("skip" if to_folder else "fail")
+    files = [name for name in inputs if name != STDIN]
+    if to_folder:
+        check_folder(Path(out), files)
+    else:
+        _refuse_without_folder(shard_rows, repair, json_progress)
+        check_out(out, overwrite=overwrite, inputs=files)
+    rows = read_rows(
+        inputs,
+        kind=input_format,
+        text_field=text_field,
+        id_field=id_field,
+        unique_ids=not to_folder,
+    )
     first = next(rows)
     if isinstance(first, Problem) and on_error == "fail":
         stop_at(first)
@@ -113,6 +161,20 @@ def embed(
         keep_text=not no_text,
         flag_truncated=flag_truncated,
     )
+    if to_folder:
+        embed_folder(
+            embedder,
+            chain([first], rows),
+            Path(out),
+            contents,
+            total=count_rows(inputs, input_format),
+            shard_rows=shard_rows,
+            on_error=on_error,
+            overwrite=overwrite,
+            repair=repair,
+            json_progress=json_progress,
+        )
+        return
     problems: list[Problem] = []
     with (
         Sink(out, contents, overwrite=overwrite) as sink,
@@ -129,7 +191,7 @@ def embed(
             progress=bar.update,
             on_problem=lambda problem: _show(problem, problems),
         )
-    _conclude(report, out, embedder, truncate_dim)
+    _conclude(report, Path(out), embedder, truncate_dim)
 
 
 def _load(
@@ -152,6 +214,14 @@ def _load(
         engine=engine,
         max_tokens=max_tokens,
     )
+
+
+def _refuse_without_folder(shard_rows: int | None, repair: bool, json_progress: bool) -> None:
+    given = {"--shard-rows": shard_rows, "--repair": repair, "--json-progress": json_progress}
+    if named := [name for name, value in given.items() if value]:
+        raise InputError(
+            f"{named[0]} is for a folder of shards; end the name of the output with a slash"
+        )
 
 
 def _show(problem: Problem, shown: list[Problem]) -> None:

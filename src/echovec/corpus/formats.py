@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Contents:
     recipe_json: str
     fingerprint: str
 
-    role: str | None = None
+    role: Literal["query", "document"] | None = None
     """This, `instruction` and `truncate_dim` are what `encode` was given; None: nothing."""
 
     instruction: str | None = None

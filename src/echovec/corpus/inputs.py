@@ -1,14 +1,21 @@
-"""One input, and all that can be known of it without reading it through.
+"""The inputs, and all that can be known of each without reading it through.
 
-    name, kind --find_source--> Source      or an InputError: missing, a folder, empty, UTF-16, ...
+    names, kind --find_sources--> [Source]  or an InputError: missing, empty, UTF-16, unknown, ...
+
+A folder stands for its files of known kinds, sorted, at any depth; a glob for the files it fits; a
+data set that Hugging Face `datasets` saved to disk for its Arrow files. Text files may be
+compressed (.gz, .bz2, .xz, .zst after the ending).
 
 A pipe is not opened before its turn, as what is taken out of it is gone.
 """
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,8 +24,11 @@ from pathlib import Path
 from echovec.errors import InputError
 
 ENDINGS = {".txt": "txt", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+SAVED = "state.json"  # what marks a folder that Hugging Face datasets has saved
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 STDIN = "-"
 
+TABLES = ("parquet", "arrow")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -36,7 +46,71 @@ class Source:
 
     def where(self, number: int) -> str:
         """The place of a line or, in Parquet, of a row; both are counted from 1."""
-        return f"{self.name} row {number}" if self.kind == "parquet" else f"{self.name}:{number}"
+        return f"{self.name} row {number}" if self.kind in TABLES else f"{self.name}:{number}"
+
+
+def find_sources(names: Sequence[str | Path], kind: str | None) -> list[Source]:
+    """All inputs in order, folders and globs opened out.
+
+    Raises:
+        InputError: as `find_source`; or a folder or glob holds no input.
+    """
+    sources: list[Source] = []
+    for name in names:
+        path = Path(name)
+        if str(name) != STDIN and path.is_dir():
+            sources += _in_folder(path, kind)
+        elif str(name) != STDIN and glob.has_magic(str(name)) and not path.exists():
+            fitting = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207 - may be absolute
+            files = [one for one in fitting if Path(one).is_file()]
+            if not files:
+                raise InputError(f"{name} fits no file; check the path and the pattern")
+            sources += [find_source(one, kind) for one in files]
+        else:
+            sources.append(find_source(name, kind))
+    return sources
+
+
+def _in_folder(folder: Path, kind: str | None) -> list[Source]:
+    try:
+        if (folder / SAVED).is_file():
+            return _saved_dataset(folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise unreadable(str(folder), error) from error
+    shown = [path for path in files if not _hidden(path.relative_to(folder))]
+    known = [path for path in shown if kind or ENDINGS.get(_ending(path))]
+    if not known:
+        listed = ", ".join(ENDINGS)
+        raise InputError(f"the folder {folder} holds no input ({listed} are known); check the path")
+    if left := [path for path in shown if path not in set(known)]:
+        warnings.warn(
+            f"{folder}: {len(left):,} files of no known kind are left out, {left[0]} the first",
+            stacklevel=2,
+        )
+    return [find_source(path, kind) for path in known]
+
+
+def _saved_dataset(folder: Path) -> list[Source]:
+    try:
+        state = json.loads((folder / SAVED).read_bytes())
+        names = [entry["filename"] for entry in state["_data_files"]]
+        reordered = state.get("_indices_data_files")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / SAVED} is not of a saved data set: {error}") from None
+    if reordered:
+        raise InputError(f"{folder} is a selection; save it with dataset.flatten_indices() first")
+    return [find_source(folder / name, "arrow") for name in names]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _ending(path: Path) -> str:
+    """The ending that tells the kind: of x.jsonl.gz it is .jsonl."""
+    inner = Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path
+    return inner.suffix.lower()
 
 
 def find_source(name: str | Path, kind: str | None) -> Source:
@@ -52,9 +126,7 @@ def find_source(name: str | Path, kind: str | None) -> Source:
     path = Path(name)
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError(f"{path} is a folder; give the files in it, such as {path}/*.txt")
-        kind = kind or ENDINGS.get(path.suffix.lower())
+        kind = kind or ENDINGS.get(_ending(path))
         if kind is None:
             raise InputError(
                 f'{path}: the ending "{path.suffix}" is not known ({", ".join(ENDINGS)} are); '
@@ -62,7 +134,7 @@ def find_source(name: str | Path, kind: str | None) -> Source:
             )
         if stat.S_ISREG(mode):
             _check_start(path, kind)
-        elif kind == "parquet":
+        elif kind in TABLES:
             raise InputError(f"{path} is a pipe, and Parquet needs a file; save it to one first")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; {_beside(path)}") from None
@@ -76,7 +148,7 @@ def _check_start(path: Path, kind: str) -> None:
         start = file.read(4)
     if not start:
         raise InputError(f"{path} is empty; leave it out, or check how it was made")
-    if kind != "parquet" and start.startswith(_UTF16_MARKS):
+    if kind not in TABLES and start.startswith(_UTF16_MARKS):
         raise InputError(f"{path} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
 
 

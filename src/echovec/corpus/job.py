@@ -30,6 +30,7 @@ OnError = Literal["fail", "skip"]
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 OnProblem = Callable[[Problem], object]
+Encode = Callable[[list[str]], tuple[Vectors, Flags]]
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,7 @@ def embed_files(
     start = time.perf_counter()
     written = skipped = truncated = 0
 
-    def encode(texts: list[str]) -> tuple[Vectors, Flags]:
-        return embedder.encode(
-            texts,
-            role=role,
-            instruction=instruction,
-            truncate_dim=truncate_dim,
-            show_progress_bar=False,
-            return_truncated=True,
-        )
+    encode = bind_encode(embedder, role, instruction, truncate_dim)
 
     def drop(problem: Problem) -> None:
         nonlocal skipped
@@ -100,8 +93,8 @@ def embed_files(
         if on_problem:
             on_problem(problem)
 
-    for rows_in_chunk in _chunks(rows, chunk_rows, drop):
-        chunk = _encode(encode, rows_in_chunk, drop)
+    for rows_in_chunk in take_chunks(rows, chunk_rows, drop):
+        chunk = encode_rows(encode, rows_in_chunk, drop)
         if chunk.rows:
             sink.write(chunk)
             written += len(chunk.rows)
@@ -113,9 +106,28 @@ def embed_files(
     return Report(written, skipped, truncated, time.perf_counter() - start)
 
 
-def _encode(
-    encode: Callable[[list[str]], tuple[Vectors, Flags]], rows: list[Row], drop: OnProblem
-) -> Chunk:
+def bind_encode(
+    embedder: Embedder,
+    role: Literal["query", "document"] | None,
+    instruction: str | None,
+    truncate_dim: int | None,
+) -> Encode:
+    """`embedder.encode` with the options of a run: texts to vectors and whether each was cut."""
+
+    def encode(texts: list[str]) -> tuple[Vectors, Flags]:
+        return embedder.encode(
+            texts,
+            role=role,
+            instruction=instruction,
+            truncate_dim=truncate_dim,
+            show_progress_bar=False,
+            return_truncated=True,
+        )
+
+    return encode
+
+
+def encode_rows(encode: Encode, rows: list[Row], drop: OnProblem) -> Chunk:
     """Embed `rows` without those that `encode` turns away, such as a text that gives no tokens."""
     while rows:
         try:
@@ -145,7 +157,10 @@ def stop_at(problem: Problem) -> NoReturn:
     )
 
 
-def _chunks(rows: Iterable[Row | Problem], chunk_rows: int, drop: OnProblem) -> Iterator[list[Row]]:
+def take_chunks(
+    rows: Iterable[Row | Problem], chunk_rows: int, drop: OnProblem
+) -> Iterator[list[Row]]:
+    """Rows in pieces bounded in rows and characters; problems go to `drop`."""
     chunk: list[Row] = []
     characters = 0
     for row in rows:

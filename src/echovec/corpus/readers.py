@@ -8,12 +8,19 @@ looked for before the first row, and only these are read of a Parquet file.
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
 import json
+import lzma
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Any
 
 from echovec.corpus.inputs import Source, known_names, unreadable
 from echovec.errors import InputError
@@ -32,14 +39,37 @@ class _RowError(Exception):
 def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
     """Lines with their ends, numbered from 1: only a line feed ends a line in a binary stream."""
     try:
-        opened = nullcontext(sys.stdin.buffer) if source.path is None else source.path.open("rb")
-        with opened as stream:
+        with _open(source) as stream:
             for number, line in enumerate(stream, 1):
                 line = line.removeprefix(_UTF8_MARK) if number == 1 else line
                 if line:
                     yield number, line
-    except OSError as error:
-        raise unreadable(source.name, error) from error
+    except (OSError, EOFError, LZMAError, zlib.error) as error:
+        reason = error if isinstance(error, OSError) else OSError(f"damaged compression: {error}")
+        raise unreadable(source.name, reason) from error
+
+
+def _open(source: Source) -> AbstractContextManager[Iterable[bytes]]:
+    if source.path is None:
+        return nullcontext(sys.stdin.buffer)
+    opener = _OPENERS.get(source.path.suffix.lower(), Path.open)
+    opened: AbstractContextManager[Iterable[bytes]] = opener(source.path, "rb")
+    return opened
+
+
+def _open_zst(path: Path, _: str) -> IO[bytes]:
+    import pyarrow as pa
+
+    # Closing the outer one closes those inside.
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+
+
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zst,
+}
 
 
 def _read_txt(source: Source, text_field: str, _: str | None) -> Iterator[Record]:
@@ -134,19 +164,18 @@ def _csv_fields(header: list[str], cells: list[str]) -> Fields:
     return dict(zip(header, cells, strict=True))
 
 
-def _read_parquet(source: Source, text_field: str, id_field: str | None) -> Iterator[Record]:
+def _read_table(source: Source, text_field: str, id_field: str | None) -> Iterator[Record]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    called = {"parquet": "a Parquet", "arrow": "an Arrow"}[source.kind]
     try:
-        with pq.ParquetFile(source.path) as file:
-            schema = file.schema_arrow
+        with _OPEN_TABLE[source.kind](source) as (schema, batches):
             columns = _columns(source, schema.names, text_field, id_field)
             for name in columns:
                 _check_type(source, name, schema.field(name).type, numbers=name != text_field)
             number = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=columns):
-                cells = [_parquet_cells(batch.column(name)) for name in columns]
+            for batch in batches(columns):
+                cells = [_table_cells(batch.column(name)) for name in columns]
                 for values in zip(*cells, strict=True):
                     number += 1
                     record: Fields | str
@@ -161,8 +190,37 @@ def _read_parquet(source: Source, text_field: str, id_field: str | None) -> Iter
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"{source.name} is not a Parquet file, or is damaged: {reason}; check how it was made"
+            f"{source.name} is not {called} file, or is damaged: {reason}; check how it was made"
         ) from error
+
+
+@contextmanager
+def _open_parquet(source: Source) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source.path) as file:
+        yield (
+            file.schema_arrow,
+            lambda columns: file.iter_batches(_PARQUET_ROWS, columns=columns),
+        )
+
+
+@contextmanager
+def _open_arrow(source: Source) -> Iterator[Any]:
+    import pyarrow as pa
+
+    # Not a memory map: a file that shrinks meanwhile would kill the process.
+    with pa.OSFile(str(source.path)) as file, pa.ipc.open_stream(file) as stream:
+
+        def batches(columns: list[str]) -> Iterator[Any]:
+            for batch in stream:
+                for start in range(0, len(batch), _PARQUET_ROWS):
+                    yield batch.slice(start, _PARQUET_ROWS).select(columns)
+
+        yield stream.schema, batches
+
+
+_OPEN_TABLE = {"parquet": _open_parquet, "arrow": _open_arrow}
 
 
 def _check_type(source: Source, name: str, kind: Any, *, numbers: bool) -> None:
@@ -176,7 +234,7 @@ def _check_type(source: Source, name: str, kind: Any, *, numbers: bool) -> None:
         raise InputError(f'{source.name}: the column "{name}" holds {kind}, and must hold {wanted}')
 
 
-def _parquet_cells(column: Any) -> list[Any]:
+def _table_cells(column: Any) -> list[Any]:
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -208,5 +266,6 @@ READERS: dict[str, Callable[[Source, str, str | None], Iterator[Record]]] = {
     "txt": _read_txt,
     "jsonl": _read_jsonl,
     "csv": _read_csv,
-    "parquet": _read_parquet,
+    "parquet": _read_table,
+    "arrow": _read_table,
 }

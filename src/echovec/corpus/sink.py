@@ -7,16 +7,15 @@ What stands in them is in formats.py.
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from echovec.corpus.disk import storage_error, storage_errors, temporary_beside
 from echovec.corpus.formats import FORMATS, IDS_FILE, RECIPE_FILE, Chunk, Contents, Format
 from echovec.errors import InputError, StorageError
 
@@ -30,18 +29,6 @@ __all__ = [
     "Sink",
     "check_out",
 ]
-
-_FREE_SPACE = "free some space, or choose a folder on another disk"
-_NEXT_STEP = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or embed the input in parts",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EIO: "check the disk, or choose a folder on another one",
-}
 
 
 class Sink:
@@ -63,7 +50,7 @@ class Sink:
 
     def __enter__(self) -> Sink:
         try:
-            with _storage_errors(self.out):
+            with storage_errors(self.out):
                 # OUT is the last in this order, and so the last to be renamed.
                 for suffix in (*self._kind.beside, ""):
                     self._files[suffix] = self._open(suffix)
@@ -74,7 +61,7 @@ class Sink:
 
     def write(self, chunk: Chunk) -> None:
         """Append `chunk`; the first one decides the dimension."""
-        with _storage_errors(self.out):
+        with storage_errors(self.out):
             if self._format is None:
                 self._format = self._kind(self._files, self._contents, chunk.vectors_ND.shape[1])
             self._format.write(chunk)
@@ -90,7 +77,7 @@ class Sink:
 
     def _open(self, suffix: str) -> IO[bytes]:
         # Not tempfile: its files are for the owner's eyes only, and stay so after the rename.
-        path = self._target(suffix).parent / f".echovec-{secrets.token_hex(8)}.tmp"
+        path = temporary_beside(self._target(suffix))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags, 0o666)
         self._temporary[suffix] = path
@@ -103,7 +90,7 @@ class Sink:
     def _finish(self) -> None:
         if self._format is None:
             raise InputError(f"{self.out} is not written: there are no rows to write to it")
-        with _storage_errors(self.out):
+        with storage_errors(self.out):
             self._format.close()
             for file in self._files.values():
                 file.flush()
@@ -151,19 +138,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextmanager
-def _storage_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _storage_error(out, error) from error
-
-
-def _storage_error(out: Path, error: OSError) -> StorageError:
-    step = _NEXT_STEP.get(error.errno or 0, "check the folder and its disk, then run again")
-    return StorageError(f"cannot write {out}: {error.strerror or error}; {step}")
-
-
 def check_out(
     out: str | Path, *, overwrite: bool = False, inputs: Sequence[str | Path] = ()
 ) -> None:
@@ -188,7 +162,7 @@ def check_out(
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise _storage_error(out, error) from error
+        raise storage_error(out, error) from error
 
 
 def _check_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ Two kinds of trouble, told apart by whether the rest can still be read:
     the file     InputError at once         missing, a folder, unreadable, no rows, no such column
     one row      a Problem in its place     broken, without a text or an id, or an id used before
 
-    name --inputs.find_source--> Source --readers.READERS--> Record --here--> Row or Problem
+    name --inputs.find_sources--> Source --readers.READERS--> Record --here--> Row or Problem
 
 What differs by kind is in readers.py, what makes a row of fields is here, for all four alike.
 Nothing is read twice and only the row at hand is kept. Ids that come from a field are remembered
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from echovec.corpus.inputs import ENDINGS, STDIN, Source, find_source, known_names, near_name
+from echovec.corpus.inputs import ENDINGS, STDIN, Source, find_sources, known_names, near_name
 from echovec.corpus.readers import READERS, Fields, Record
 from echovec.errors import InputError
 from echovec.text.check import text_problem
@@ -62,16 +62,18 @@ def read_rows(
     kind: str | None = None,
     text_field: str = "text",
     id_field: str | None = None,
+    unique_ids: bool = True,
 ) -> Iterator[Row | Problem]:
     """The rows of all `inputs` in order, and a Problem in the place of each that cannot be used.
 
     `kind` ("txt", "jsonl", "csv", "parquet") overrides the endings; "-" is standard input, a text a
     line unless `kind` says otherwise. `id_field=None` takes the field "id" if the first readable
     row has one, for all inputs; else, and for "", ids are the running numbers of the rows from 0,
-    unusable rows counted too. What is wrong with a file as a whole is an InputError: what can be
+    unusable rows counted too. `unique_ids=False` leaves it to the caller to find ids that are used
+    twice, and saves the memory. What is wrong with a file as a whole is an InputError: what can be
     seen without reading it through at this call, the rest when its turn comes.
     """
-    sources = [find_source(name, kind) for name in inputs]
+    sources = find_sources(inputs, kind)
     if not sources:
         raise InputError('no input; give files, or "-" for standard input')
     if sum(source.path is None for source in sources) > 1:
@@ -82,11 +84,11 @@ def read_rows(
             "leave the option out, or say what the input is with --format"
         )
     _check_id_field(sources, id_field)
-    return _rows(sources, text_field, id_field)
+    return _rows(sources, text_field, id_field, unique_ids)
 
 
 def _rows(
-    sources: Sequence[Source], text_field: str, id_field: str | None
+    sources: Sequence[Source], text_field: str, id_field: str | None, unique_ids: bool
 ) -> Iterator[Row | Problem]:
     seen: dict[bytes, int] = {}
     running = -1
@@ -102,7 +104,7 @@ def _rows(
                 id_field = "id" if "id" in record and source.kind != "txt" else ""
                 _check_id_field(sources, id_field)
             row = _row(record, running, where, text_field, id_field)
-            if id_field and isinstance(row, Row):
+            if unique_ids and id_field and isinstance(row, Row):
                 digest = blake2b(row.id.encode(), digest_size=16).digest()
                 # Both halves of the earlier place in one small integer: this table is all we keep.
                 place = seen.setdefault(digest, number * len(sources) + index)

@@ -1,0 +1,119 @@
+"""Bytes onto a disk so that they stay: written, flushed, renamed, and the folder flushed too.
+
+    write_file    temporary name -> write -> fsync -> rename -> fsync the folder
+    append        write at the end -> fsync; what a failed write left is cut off again
+
+A power loss or a kill at any point leaves a file whole, or as it was before; an append may leave
+a torn last line, which whoever reads such a file expects.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from echovec.errors import StorageError
+
+TEMPORARY = ".echovec-*.tmp"
+
+_FREE_SPACE = "free some space, or choose a folder on another disk"
+_NEXT_STEP = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or embed the input in parts",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EIO: "check the disk, or choose a folder on another one",
+}
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in `path`'s folder, for what is not finished."""
+    return path.parent / f".echovec-{secrets.token_hex(8)}.tmp"
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Put `data` where `path` is; it is whole there, or what was there before still is.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+    """
+    unfinished = temporary_beside(path)
+    with storage_errors(path):
+        try:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(unfinished, path)  # noqa: PTH105 - one door for every rename
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def append(path: Path, data: bytes | memoryview) -> None:
+    """Add `data` at the end of `path`, made if need be, and flush it to the disk.
+
+    Raises:
+        StorageError: as `write_file`; the file is then as long as before, if the disk allows.
+    """
+    with storage_errors(path):
+        new = not path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            length = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(descriptor, length)
+                raise
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in `folder`: without this a power loss can undo a rename."""
+    if os.name == "nt":
+        return  # a folder cannot be opened there; renames are flushed with the file
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into a StorageError that says the next step."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The StorageError for an `error` met while writing `path`."""
+    step = _NEXT_STEP.get(error.errno or 0, "check the folder and its disk, then run again")
+    return StorageError(f"cannot write {path}: {error.strerror or error}; {step}")

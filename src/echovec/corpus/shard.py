@@ -1,0 +1,148 @@
+"""One shard: a Parquet file of id, text, embedding, truncated and the text's hash.
+
+It is made in memory (8,192 rows of 576 numbers: 19 MB) so that its sha256 is that of the bytes
+that were meant, not of what a disk gave back. Vectors are not compressed, as they would not
+shrink, and lie in groups of 1,024 rows, so that a few can be fetched without the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.corpus.formats import Chunk, Contents
+from echovec.corpus.known import Hashes
+from echovec.errors import StorageError
+
+GROUP_ROWS = 1024
+SHARDS = f"rows-{12 * '[0-9]'}-{12 * '[0-9a-f]'}.parquet"  # a glob, and an exact one
+
+Vectors = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+def shard_name(start: int, slice_hash: str) -> str:
+    """The name is the key: where the slice starts, and the hash of what is in it."""
+    return f"rows-{start:012d}-{slice_hash[:12]}.parquet"
+
+
+def shard_bytes(chunk: Chunk, hashes: Hashes, contents: Contents) -> memoryview:
+    """The file for `chunk`; equal input gives equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors_ND = np.ascontiguousarray(chunk.vectors_ND, dtype=np.float32)
+    dimension = vectors_ND.shape[1]
+    columns: dict[str, Any] = {"id": pa.array([row.id for row in chunk.rows], pa.string())}
+    if contents.keep_text:
+        columns["text"] = pa.array([row.text for row in chunk.rows], pa.string())
+    flat = pa.array(vectors_ND.ravel())
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, dimension)
+    columns["truncated"] = pa.array(chunk.truncated_N)
+    raw = hashes.view(np.uint8)
+    columns["text_hash"] = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(hashes), [None, pa.py_buffer(raw.tobytes())]
+    )
+    table = pa.table(columns).replace_schema_metadata(
+        {
+            "echovec.recipe": contents.recipe_json,
+            "echovec.fingerprint": contents.fingerprint,
+            "echovec.run": json.dumps(contents.run, ensure_ascii=False),
+        }
+    )
+    stream = pa.BufferOutputStream()
+    compression: dict[str, str] = {}
+    compression |= {name: "zstd" for name in ("id", "text") if name in columns}
+    compression |= {"embedding.list.element": "none", "truncated": "zstd", "text_hash": "none"}
+    pq.write_table(
+        table, stream, row_group_size=GROUP_ROWS, use_dictionary=False, compression=compression
+    )
+    return memoryview(stream.getvalue())
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file as it is on the disk now."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_hashes(path: Path) -> Hashes:
+    """The hashes of a shard's texts, in its order."""
+    with _opened(path) as file:
+        column = file.read(["text_hash"]).column("text_hash").combine_chunks()
+        raw = column.buffers()[1]
+        if raw is None:
+            return np.zeros(0, "S16")
+        return np.frombuffer(raw, dtype="S16", count=len(column), offset=16 * column.offset)
+
+
+def read_vectors(path: Path, rows: NDArray[np.int64]) -> tuple[Vectors, Flags]:
+    """The vectors of `rows` of a shard, in that order, and whether each text was cut."""
+    vectors, flags = [], []
+    groups = rows // GROUP_ROWS
+    wanted = np.unique(groups)
+    with _opened(path) as file:
+        for group in wanted.tolist():
+            table = file.read_row_group(group, columns=["embedding", "truncated"])
+            within = rows[groups == group] - group * GROUP_ROWS
+            vectors.append(to_numpy(table.column("embedding"))[within])
+            flags.append(table.column("truncated").to_numpy()[within])
+    order = np.argsort(np.concatenate([np.flatnonzero(groups == group) for group in wanted]))
+    return np.concatenate(vectors)[order], np.concatenate(flags)[order].astype(np.bool_)
+
+
+def read_batches(path: Path, columns: list[str]) -> Iterator[Any]:
+    """Arrow batches of at most 1,024 rows."""
+    with _opened(path) as file:
+        yield from file.iter_batches(GROUP_ROWS, columns=columns)
+
+
+def to_numpy(column: Any) -> Vectors:
+    """A column of fixed-size lists as float32 [n, d]; a view where it can be."""
+    if hasattr(column, "combine_chunks"):
+        column = column.combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, dtype=np.float32).reshape(-1, column.type.list_size)
+
+
+class _Opened:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            self._file = pq.ParquetFile(self._path)
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(self._path, str(error).splitlines()[0]) from error
+        return self._file
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        import pyarrow as pa
+
+        self._file.close()
+        if isinstance(error, pa.ArrowException | OSError) and not isinstance(error, StorageError):
+            raise damaged(self._path, str(error).splitlines()[0]) from error
+
+
+def _opened(path: Path) -> _Opened:
+    return _Opened(path)
+
+
+def damaged(path: Path, reason: str) -> StorageError:
+    """The error for a shard that is not what its manifest says."""
+    return StorageError(
+        f"{path} is damaged ({reason}); run the same command with --repair: it does what is "
+        "damaged again and keeps the rest"
+    )

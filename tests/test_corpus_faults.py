@@ -1,0 +1,233 @@
+"""The corpus job against kills, failing disks and other jobs; the table of docs/reliability.md."""
+
+import errno
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from corpus_stub import Stub, job, shards, table
+from echovec.corpus import disk, manifest
+from echovec.errors import InputError, StorageError
+
+SCRIPT = Path(__file__).with_name("corpus_stub.py")
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals and limits")
+
+
+def write(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def same_as_unbroken(path, out, tmp_path):
+    """Resume `out` and compare it with a run that nothing disturbed."""
+    job([path], out)
+    job([path], tmp_path / "unbroken")
+    assert shards(out) == shards(tmp_path / "unbroken")
+    assert table(out) == table(tmp_path / "unbroken")
+    rejected = [folder / "rejected.jsonl" for folder in (out, tmp_path / "unbroken")]
+    lines = [sorted(f.read_text().splitlines()) if f.exists() else [] for f in rejected]
+    assert lines[0] == lines[1]
+    assert not list(out.glob(".echovec-*")), "nothing temporary stays"
+
+
+class Failing:
+    """The os module with one call, counted over all its kinds, that fails."""
+
+    def __init__(self, nth, code, *, torn=False):
+        self.left, self.code, self.torn, self.calls = nth, code, torn, 0
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        if name not in ("write", "fsync", "replace"):
+            return real
+
+        def call(*arguments):
+            self.calls += 1
+            self.left -= 1
+            if self.left == 0:
+                if name == "write" and self.torn:  # half of it reaches the disk
+                    real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                raise OSError(self.code, os.strerror(self.code))
+            return real(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn"])
+def test_every_write_flush_and_rename_may_fail_once(tmp_path, monkeypatch, torn):
+    """For every N: the Nth call fails, the job says so with exit code 4, and goes on whole."""
+    path = write(tmp_path / "in.txt", ["a", "b", "!", "c", "d", "a", "e", "f", "g"])
+    counter = Failing(0, errno.EIO)
+    monkeypatch.setattr(disk, "os", counter)
+    job([path], tmp_path / "unbroken")
+    assert counter.calls > 25
+    for nth in range(1, counter.calls + 1):
+        out = tmp_path / f"out{nth}"
+        monkeypatch.setattr(disk, "os", Failing(nth, errno.ENOSPC, torn=torn))
+        with pytest.raises(StorageError, match=r"No space left on device; free some space") as info:
+            job([path], out)
+        assert info.value.exit_code == 4
+        monkeypatch.setattr(disk, "os", os)
+        same_as_unbroken(path, out, tmp_path)
+
+
+class Killed(BaseException):
+    """What no handler expects."""
+
+
+def test_a_stop_between_any_two_calls_leaves_a_folder_that_goes_on(tmp_path, monkeypatch):
+    """As if the power went: nothing after the Nth call happens, not even cleaning up."""
+    path = write(tmp_path / "in.txt", ["a", "b", "!", "c", "d", "a", "e"])
+
+    class Stopping(Failing):
+        def __getattr__(self, name):
+            real = getattr(os, name)
+            if name not in ("write", "fsync", "replace", "ftruncate"):
+                return real
+
+            def call(*arguments):
+                self.calls += 1
+                if self.left and self.calls >= self.left:
+                    if name == "write" and self.calls == self.left:
+                        real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                    raise Killed
+                return real(*arguments)
+
+            return call
+
+    counter = Stopping(0, 0)
+    monkeypatch.setattr(disk, "os", counter)
+    job([path], tmp_path / "unbroken")
+    for nth in range(1, counter.calls + 1):
+        out = tmp_path / f"out{nth}"
+        monkeypatch.setattr(disk, "os", Stopping(nth, 0))
+        with pytest.raises(Killed):
+            job([path], out)
+        monkeypatch.setattr(disk, "os", os)
+        same_as_unbroken(path, out, tmp_path)
+
+
+def kill_at_random(tmp_path, kills, seed=0):
+    """Kill a process of 200 rows that takes a second, again and again; what it had to redo."""
+    moments = random.Random(seed)
+    path = write(tmp_path / "in.txt", [f"text {n}" for n in range(200)])
+    reworked = []
+    out, count = tmp_path / "out0", 0
+    for kill in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(path), str(out), "0.004"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        done = sum(e.stop - e.start for e in manifest.read(out / "manifest.jsonl")[0])
+        named = {e.file for e in manifest.read(out / "manifest.jsonl")[0]}
+        reworked.append(len(set(shards(out)) - named) if out.exists() else 0)
+        if done == 200 or kill == kills - 1:
+            stub = Stub()
+            job([path], out, stub)
+            assert len(stub.seen) == 200 - done, "what the manifest has is not embedded again"
+            assert [text for _, text, _ in table(out)] == [f"text {n}" for n in range(200)]
+            job([path], tmp_path / "unbroken")
+            assert shards(out) == shards(tmp_path / "unbroken")
+            count += 1
+            out = tmp_path / f"out{count}"
+    assert max(reworked) <= 1, "at most one shard is done twice"
+
+
+@LINUX
+def test_kill_9_at_a_few_random_moments_loses_and_repeats_nothing(tmp_path):
+    """After each kill the manifest is whole; in the end the files equal an unbroken run's."""
+    kill_at_random(tmp_path, 3)
+
+
+@LINUX
+@pytest.mark.slow
+def test_kill_9_at_fifty_random_moments_loses_and_repeats_nothing(tmp_path):
+    """The same fifty times, over several jobs."""
+    kill_at_random(tmp_path, 50, seed=1)
+
+
+@LINUX
+def test_a_full_disk_is_exit_4_and_goes_on_when_there_is_space(tmp_path):
+    """A limit on file sizes stands for the disk: the real system call fails, part is written."""
+    path = write(tmp_path / "in.txt", ["x" * 5_000 + str(n) for n in range(12)])
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path; from corpus_stub import job\n"
+        "from echovec.errors import StorageError\n"
+        "import pyarrow.parquet\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))\n"
+        f"try: job([{str(path)!r}], Path({str(tmp_path / 'out')!r}))\n"
+        "except StorageError as error: print(error.exit_code, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("4 cannot write"), done.stderr
+    assert "ulimit -f" in done.stdout
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    same_as_unbroken(path, tmp_path / "out", tmp_path)
+
+
+def test_a_second_job_on_a_folder_is_refused_while_the_first_is_at_work(tmp_path):
+    """Two writers never share a folder; a lock whose owner is gone does not stay."""
+    path, out = write(tmp_path / "in.txt", ["a"]), tmp_path / "out"
+    out.mkdir()
+    with (
+        FileLock(out / ".lock"),
+        pytest.raises(StorageError, match=r"another job is writing to .*; wait for it"),
+    ):
+        job([path], out)
+    assert job([path], out).rows == 1
+
+
+def test_no_row_one_row_and_a_row_of_a_megabyte(tmp_path):
+    """The smallest and the longest input: refused with a reason, or done."""
+    with pytest.raises(InputError, match="is empty"):
+        job([write(tmp_path / "none.txt", [])], tmp_path / "none")
+    assert job([write(tmp_path / "one.txt", ["one"])], tmp_path / "one").rows == 1
+    long = "word " * 200_000 + "end"
+    done = job([write(tmp_path / "long.txt", ["a", long, "b"])], tmp_path / "long")
+    assert (done.rows, done.truncated) == (3, 1)
+    assert table(tmp_path / "long")[1][1] == long
+
+
+def test_one_broken_row_among_many_is_named_and_costs_only_itself(tmp_path):
+    """20,000 rows, one of them not JSON: it is counted with its line, the others are there."""
+    lines = [json.dumps({"text": f"text {n}"}) for n in range(20_000)]
+    lines[12_345] = '{"text": '
+    done = job([write(tmp_path / "in.jsonl", lines)], tmp_path / "out", shard_rows=4096)
+    assert (done.rows, done.rejected, done.shards) == (19_999, 1, 5)
+    said = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
+    assert said["where"].endswith("in.jsonl:12346")
+    assert len({key for key, _, _ in table(tmp_path / "out")}) == 19_999
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_overwrite_may_stop_anywhere_and_goes_on(tmp_path, monkeypatch, nth):
+    """A job that begins anew, stopped at any write, still ends as the changed input says."""
+    out = tmp_path / "out"
+    job([write(tmp_path / "in.txt", ["a", "b", "c", "d", "e"])], out)
+    path = write(tmp_path / "in.txt", ["a", "b", "x", "d", "e"])
+    monkeypatch.setattr(disk, "os", Failing(nth, errno.EIO))
+    try:
+        job([path], out, overwrite=True)
+    except StorageError:
+        monkeypatch.setattr(disk, "os", os)
+        job([path], out, overwrite=True)
+    monkeypatch.setattr(disk, "os", os)
+    job([path], tmp_path / "unbroken")
+    assert table(out) == table(tmp_path / "unbroken")
+    assert set(shards(out)) == set(shards(tmp_path / "unbroken"))
