@@ -67,6 +67,12 @@ class Layout:
     hulls: tuple[Group, ...]
     """Attention of the last layer: each sequence's rows from its first to its last pooled one."""
 
+    rows_S2: Int
+    """Each sequence's flat rows, half open."""
+
+    hulls_S2: Int
+    """Each sequence's hull, half open, counted from its first flat row."""
+
     hull_rows_Q: Int
     """The flat rows of the hulls, ascending: the only ones the last layer computes in full."""
 
@@ -110,6 +116,8 @@ def lay_out(batch: Batch) -> Layout:
         positions_N=prefix + place_N,
         groups=_groups(rest_S, flat_S1),
         hulls=_hulls(rest_S, flat_S1, hull_starts_S, hull_lengths_S),
+        rows_S2=np.stack([flat_S1[:-1], flat_S1[1:]], axis=1),
+        hulls_S2=np.stack([hull_starts_S, hull_stops_S], axis=1),
         hull_rows_Q=hull_rows_Q,
         pooled_in_hull_P=np.searchsorted(hull_rows_Q, pooled_rows_P),
         pooled_rows_P=pooled_rows_P,

@@ -47,6 +47,9 @@ class Linear(Protocol):
     def times(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product times another tensor: a gate."""
 
+    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
+        """The product through an activation, times another map's product: a gated MLP's inside."""
+
     def weight(self) -> Tensor:
         """The weights [O, I], bit by bit as they were given."""
 
@@ -78,6 +81,10 @@ class Stock:
         """The product times another tensor."""
         return self(x_NI) * other_NO
 
+    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
+        """The product through an activation, times another map's product."""
+        return up.times(x_NI, self.activated(x_NI, name))
+
     def weight(self) -> Tensor:
         """The weights."""
         return self._weight
@@ -106,6 +113,8 @@ class OneDNN:
     def times(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product times another tensor, fused."""
         return self._binary(x_NI, other_NO, "mul")
+
+    gated = Stock.gated
 
     def weight(self) -> Tensor:
         """The weights, laid out as they came."""

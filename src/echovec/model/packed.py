@@ -27,11 +27,13 @@ import torch
 from torch import Tensor
 
 from echovec.errors import ModelError
-from echovec.model.attend import attend
+from echovec.model import kernels
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
 from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.ragged import Ragged, can_attend, ragged
+from echovec.model.rectangles import Rectangles
 from echovec.model.weights import Modules, Unpacked, drop_linears, prepacked, widened
 from echovec.text.batch import Batch
 
@@ -46,6 +48,10 @@ class _Prefix:
     keys: list[Tensor]
     values: list[Tensor]
     states: list[Tensor]
+
+
+Attention = Rectangles | Ragged
+"""`(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v) -> o_ND`: who attends to whom in a batch."""
 
 
 class PackedBackbone:
@@ -93,6 +99,7 @@ class PackedBackbone:
         self._lock = Lock()
         self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self._read_plain = plain
+        self._ragged = can_attend(self.device, self._dtype, self._blocks)
 
     @property
     def dtype(self) -> str:
@@ -108,8 +115,10 @@ class PackedBackbone:
     @property
     def workers(self) -> int:
         """How many batches may run at once, from as many threads."""
-        alone = self.prepacked and self.device.type == "cpu"
-        return torch.get_num_threads() if alone else 1
+        if not self.prepacked:
+            return 1
+        # On a GPU one thread lays the next batch out while the other waits for its vectors.
+        return {"cpu": torch.get_num_threads(), "cuda": 2}.get(self.device.type, 1)
 
     @cached_property
     def plain(self) -> PlainBackbone | None:
@@ -165,6 +174,7 @@ class PackedBackbone:
         """States by layer: of the pooled rows in the batch's order, or of all flat rows."""
         device = self.device
         last = max(wanted)
+        all_rows, hull_rows = self._attention(layout, len(prefix.states[0]), wide=wide)
         rows_P = torch.from_numpy(layout.pooled_rows_P).to(device)
         h_ND = self._embed(torch.from_numpy(layout.ids_N).to(device), wide)
         turn = self._turn(layout.positions_N, wide)
@@ -177,13 +187,22 @@ class PackedBackbone:
             block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
             if depth + 1 == last and pooled_only:
                 hull_Q = torch.from_numpy(layout.hull_rows_Q).to(device)
-                h_QD = _run(block, h_ND, turn, keys, values, layout.hulls, hull_Q)
+                h_QD = _run(block, h_ND, turn, keys, values, hull_rows(), hull_Q)
                 kept[last] = h_QD[torch.from_numpy(layout.pooled_in_hull_P).to(device)]
             else:
-                h_ND = _run(block, h_ND, turn, keys, values, layout.groups, None)
+                h_ND = _run(block, h_ND, turn, keys, values, all_rows, None)
         if self.num_layers in kept:
             kept[self.num_layers] = self._norm(kept[self.num_layers])
         return kept
+
+    def _attention(
+        self, layout: Layout, prefix: int, *, wide: bool
+    ) -> tuple[Attention, Callable[[], Attention]]:
+        """How all rows attend, and how the last layer's rows do, made when it is needed."""
+        if not wide and self._ragged:
+            every = ragged(layout, prefix, self.device, hulls=False)
+            return every, lambda: ragged(layout, prefix, self.device, hulls=True)
+        return Rectangles(layout.groups), lambda: Rectangles(layout.hulls)
 
     def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> _Prefix:
         """Keys and values of the shared beginning, for the blocks up to layer `last`."""
@@ -202,7 +221,7 @@ class PackedBackbone:
             values.append(v_NGE)
             if len(h_ND):
                 empty = k_NGE[:0]
-                h_ND = _run(block, h_ND, turn, empty, empty, (group,), None)
+                h_ND = _run(block, h_ND, turn, empty, empty, Rectangles((group,)), None)
             states.append(h_ND)
         prefix = _Prefix(keys, values, states)
         if keep:
@@ -246,19 +265,17 @@ def _run(
     turn: tuple[Tensor, Tensor],
     prefix_k: Tensor,
     prefix_v: Tensor,
-    groups: Sequence[Group],
+    attention: Attention,
     hull_Q: Tensor | None,
 ) -> Tensor:
     """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
     q_NHE, k_NGE, v_NGE = _project(block, block.norm_attention(h_ND), turn)
-    outputs = [_attend_group(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v, g) for g in groups]
-    o_ND = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    o_ND = attention(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v)
     if hull_Q is not None:
         h_ND = h_ND[hull_Q]
     h_ND = block.out.plus(o_ND, h_ND)
     x_ND = block.norm_mlp(h_ND)
-    gate_NF = block.gate.activated(x_ND, block.activation)
-    return block.down.plus(block.up.times(x_ND, gate_NF), h_ND)
+    return block.down.plus(block.gate.gated(x_ND, block.up, block.activation), h_ND)
 
 
 def _project(
@@ -271,42 +288,6 @@ def _project(
     if block.norm_query is not None and block.norm_key is not None:
         qk_NXE = torch.cat([block.norm_query(qk_NXE[:, :H]), block.norm_key(qk_NXE[:, H:])], 1)
     if block.rotary:
-        cos, sin = turn
-        left, right = qk_NXE.chunk(2, dim=-1)
-        qk_NXE = torch.cat(
-            [
-                torch.addcmul(left * cos, right, sin, value=-1),
-                torch.addcmul(right * cos, left, sin),
-            ],
-            dim=-1,
-        )
+        fused = qk_NXE.is_cuda and kernels.AVAILABLE and not torch.is_grad_enabled()
+        qk_NXE = (kernels.turn if fused else kernels.turn_plain)(qk_NXE, *turn)
     return qk_NXE[:, :H], qk_NXE[:, H:], v_NGE
-
-
-def _attend_group(
-    block: Block,
-    q_NHE: Tensor,
-    k_NGE: Tensor,
-    v_NGE: Tensor,
-    prefix_k: Tensor,
-    prefix_v: Tensor,
-    group: Group,
-) -> Tensor:
-    """Attention of one rectangle; rows in order, [rows, H * E]."""
-    B = group.count
-    if group.pad is not None:
-        rows = torch.from_numpy(group.pad).to(q_NHE.device)
-        q, k, v = q_NHE[rows], k_NGE[rows], v_NGE[rows]
-    else:
-        run = slice(group.start, group.stop)
-        q, k, v = q_NHE[run], k_NGE[run], v_NGE[run]
-    q, k, v = (x.view(B, -1, *x.shape[1:]) for x in (q, k, v))
-    last = group.first + group.length
-    q, k, v = q[:, group.first : last], k[:, :last], v[:, :last]
-    if len(prefix_k):
-        k = torch.cat([prefix_k.expand(B, *prefix_k.shape), k], dim=1)
-        v = torch.cat([prefix_v.expand(B, *prefix_v.shape), v], dim=1)
-    o_RD = attend(q, k, v, scale=block.scale, window=block.window).flatten(0, 1)
-    if group.unpad is not None:
-        o_RD = o_RD[torch.from_numpy(group.unpad).to(o_RD.device)]
-    return o_RD

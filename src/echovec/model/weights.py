@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from echovec.model.blocks import Block
+from echovec.model.fused import Fused
 from echovec.model.linear import Linear, OneDNN, Stock, has_onednn
 
 
@@ -32,6 +33,7 @@ class Modules:
     activated = Stock.activated
     plus = Stock.plus
     times = Stock.times
+    gated = Stock.gated
 
     def weight(self) -> Tensor:
         """The modules' weights, one below the other; adapters not included."""
@@ -49,12 +51,16 @@ def prepacked(dtype: torch.dtype) -> Any:
     """How linear modules become one prepacked map."""
 
     def make(*modules: nn.Linear) -> Linear:
-        kind = OneDNN if modules[0].weight.device.type == "cpu" and has_onednn(dtype) else Stock
+        device = modules[0].weight.device.type
+        if device == "cuda":
+            kind: type[Linear] = Fused
+        else:
+            kind = OneDNN if device == "cpu" and has_onednn(dtype) else Stock
         with torch.inference_mode(False), torch.no_grad():
             weight = torch.cat([m.weight for m in modules])
             has_bias = modules[0].bias is not None
             bias = torch.cat([m.bias for m in modules]) if has_bias else None
-        return kind(weight, bias)
+        return kind(weight, bias)  # type: ignore[call-arg]
 
     return make
 

@@ -1,0 +1,28 @@
+"""Fused: linear maps on a GPU whose residual sum and gate cost no pass over memory of their own.
+
+For inference. Shapes: N rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from echovec.model import kernels
+from echovec.model.linear import Linear, Stock
+
+
+class Fused(Stock):
+    """A linear map in CUDA's libraries and, where it is there, Triton."""
+
+    def plus(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
+        """The product plus another tensor, summed where the product is written."""
+        if self.bias is not None:
+            return super().plus(x_NI, other_NO)
+        return torch.addmm(other_NO, x_NI, self._weight.t())
+
+    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
+        """The product through an activation, times another map's product, in one kernel."""
+        if name != "silu" or not kernels.AVAILABLE or not x_NI.is_cuda:
+            return super().gated(x_NI, up, name)
+        return kernels.gate(self(x_NI), up(x_NI))

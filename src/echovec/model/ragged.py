@@ -1,0 +1,164 @@
+"""Ragged: attention of sequences of unlike length in one call, on a GPU.
+
+`attend.py` cuts a batch into rectangles, which suits a CPU. A GPU has kernels that take sequences
+end to end with their offsets; torch offers one as `torch.nn.attention.varlen.varlen_attn`. Queries
+and keys have offsets of their own, so the shared prefix stands in front of every sequence's keys,
+and the last layer asks for its pooled rows only: a query sees what stands before it, counted from
+the end (the last query sits on the last key).
+
+Shapes: N flat rows, Q query rows, K key rows, S sequences, A prefix rows, H heads, G key-value
+heads, E head width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echovec.model.blocks import Block
+from echovec.model.layout import Int, Layout
+
+Kernel = Callable[..., Tensor]
+"""`(q_QHE, k_KGE, v_KGE, ragged, scale, window) -> o_QHE`."""
+
+_DTYPES = (torch.bfloat16, torch.float16)
+_WIDEST = 256
+"""Head width that flash attention takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Attention of all sequences of a batch, called like `Rectangles`."""
+
+    query_rows_Q: Tensor | None
+    """Flat rows that ask, or None: all of them."""
+
+    key_rows_K: Tensor
+    """Rows of the prefix and the flat rows, laid after one another, that are looked at."""
+
+    query_edges_S1: Tensor
+    key_edges_S1: Tensor
+    """Where each sequence begins among query and key rows: int32."""
+
+    most_queries: int
+    most_keys: int
+    kernel: Kernel
+
+    def __call__(
+        self,
+        block: Block,
+        q_NHE: Tensor,
+        k_NGE: Tensor,
+        v_NGE: Tensor,
+        prefix_k: Tensor,
+        prefix_v: Tensor,
+    ) -> Tensor:
+        """Outputs [Q, H * E], in the order of the query rows."""
+        q_QHE = q_NHE if self.query_rows_Q is None else q_NHE[self.query_rows_Q]
+        k_KGE = torch.cat([prefix_k, k_NGE])[self.key_rows_K]
+        v_KGE = torch.cat([prefix_v, v_NGE])[self.key_rows_K]
+        o_QHE = self.kernel(q_QHE, k_KGE, v_KGE, self, block.scale, block.window)
+        return o_QHE.flatten(1)
+
+
+def can_attend(device: torch.device, dtype: torch.dtype, blocks: list[Block]) -> bool:
+    """Whether this device, dtype and model have a kernel for ragged attention."""
+    return (
+        device.type == "cuda"
+        and dtype in _DTYPES
+        and all(b.head_dim <= _WIDEST and b.head_dim % 8 == 0 for b in blocks)
+        and torch.cuda.get_device_capability(device)[0] >= 8
+        and _options(any(b.window is not None for b in blocks)) is not None
+    )
+
+
+def ragged(layout: Layout, prefix: int, device: torch.device, *, hulls: bool) -> Ragged:
+    """The ragged attention of a layout.
+
+    Args:
+        layout: of the batch.
+        prefix: rows of the shared prefix.
+        device: where.
+        hulls: whether only the rows from each first to last pooled token ask.
+    """
+    begins_S, ends_S = layout.rows_S2[:, 0], layout.rows_S2[:, 1]
+    if hulls:
+        ends_S = begins_S + layout.hulls_S2[:, 1]
+        queries_S = layout.hulls_S2[:, 1] - layout.hulls_S2[:, 0]
+    else:
+        queries_S = ends_S - begins_S
+    keys_S = prefix + ends_S - begins_S
+    edges_S1 = _edges(keys_S)
+    place_K = np.arange(edges_S1[-1]) - np.repeat(edges_S1[:-1], keys_S)
+    own_K = np.repeat(begins_S, keys_S) + place_K
+    return Ragged(
+        query_rows_Q=_sent(layout.hull_rows_Q, device) if hulls else None,
+        key_rows_K=_sent(np.where(place_K < prefix, place_K, own_K), device),
+        query_edges_S1=_sent(_edges(queries_S).astype(np.int32), device),
+        key_edges_S1=_sent(edges_S1.astype(np.int32), device),
+        most_queries=int(queries_S.max()),
+        most_keys=int(keys_S.max()),
+        kernel=varlen,
+    )
+
+
+def varlen(
+    q_QHE: Tensor, k_KGE: Tensor, v_KGE: Tensor, how: Ragged, scale: float, window: int | None
+) -> Tensor:
+    """Torch's kernel for sequences of unlike length; bfloat16 or float16, on CUDA."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    options = _options(window is not None)
+    assert options is not None, "can_attend was asked before"
+    told: dict[str, Any] = {}
+    for name, value in (
+        ("scale", scale),
+        ("enable_gqa", q_QHE.shape[1] != k_KGE.shape[1]),
+        ("is_causal", True),
+        ("window_size", (-1 if window is None else window - 1, 0)),
+    ):
+        if name in options and not (name == "is_causal" and "window_size" in options):
+            told[name] = value
+    if "scale" not in options:  # its own is 1 / sqrt(E)
+        q_QHE = q_QHE * (scale * q_QHE.shape[-1] ** 0.5)
+    output = varlen_attn(
+        q_QHE,
+        k_KGE,
+        v_KGE,
+        how.query_edges_S1,
+        how.key_edges_S1,
+        how.most_queries,
+        how.most_keys,
+        **told,
+    )
+    assert isinstance(output, Tensor), "nothing but the output was asked for"
+    return output
+
+
+@lru_cache
+def _options(needs_window: bool) -> frozenset[str] | None:
+    """What this torch's kernel may be told, which differs between releases; None: it cannot."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    names = frozenset(inspect.signature(varlen_attn).parameters)
+    causal = "window_size" in names or ("is_causal" in names and not needs_window)
+    return names if causal else None
+
+
+def _edges(lengths_S: Int) -> Int:
+    return np.concatenate([[0], np.cumsum(lengths_S)])
+
+
+def _sent(array: Any, device: torch.device) -> Tensor:
+    """An array on the device; from pinned memory the copy does not wait for the device."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,0 +1,67 @@
+"""Rectangles: attention of a batch as runs of sequences of like length; see layout.py, attend.py.
+
+Shapes: N flat rows, H heads, G key-value heads, E head width, R rows of one run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from echovec.model.attend import attend
+from echovec.model.blocks import Block
+from echovec.model.layout import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Rectangles:
+    """Attention of all groups, one after the other; any device, differentiable."""
+
+    groups: tuple[Group, ...]
+
+    def __call__(
+        self,
+        block: Block,
+        q_NHE: Tensor,
+        k_NGE: Tensor,
+        v_NGE: Tensor,
+        prefix_k: Tensor,
+        prefix_v: Tensor,
+    ) -> Tensor:
+        """Outputs [rows, H * E], in the order of the groups' rows."""
+        outputs = [
+            _attend_group(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v, group)
+            for group in self.groups
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_group(
+    block: Block,
+    q_NHE: Tensor,
+    k_NGE: Tensor,
+    v_NGE: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    group: Group,
+) -> Tensor:
+    """Attention of one rectangle; rows in order, [rows, H * E]."""
+    B = group.count
+    if group.pad is not None:
+        rows = torch.from_numpy(group.pad).to(q_NHE.device)
+        q, k, v = q_NHE[rows], k_NGE[rows], v_NGE[rows]
+    else:
+        run = slice(group.start, group.stop)
+        q, k, v = q_NHE[run], k_NGE[run], v_NGE[run]
+    q, k, v = (x.view(B, -1, *x.shape[1:]) for x in (q, k, v))
+    last = group.first + group.length
+    q, k, v = q[:, group.first : last], k[:, :last], v[:, :last]
+    if len(prefix_k):
+        k = torch.cat([prefix_k.expand(B, *prefix_k.shape), k], dim=1)
+        v = torch.cat([prefix_v.expand(B, *prefix_v.shape), v], dim=1)
+    o_RD = attend(q, k, v, scale=block.scale, window=block.window).flatten(0, 1)
+    if group.unpad is not None:
+        o_RD = o_RD[torch.from_numpy(group.unpad).to(o_RD.device)]
+    return o_RD

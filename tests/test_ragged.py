@@ -1,0 +1,156 @@
+"""Ragged attention and fused kernels: on a CPU with a naive kernel, on a GPU with the real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import families
+from echovec.model import kernels
+from echovec.model import packed as packed_module
+from echovec.model import ragged as ragged_module
+from echovec.model.layout import lay_out
+from echovec.model.packed import PackedBackbone
+from echovec.model.ragged import Ragged
+from test_packed import LENGTHS, PACKED_FAMILIES, furthest, made_batch, one_by_one, packed
+
+CUDA = torch.device("cuda")
+
+
+def naive(
+    q_QHE: Tensor, k_KGE: Tensor, v_KGE: Tensor, how: Ragged, scale: float, window: int | None
+) -> Tensor:
+    """The kernel's twin: one sequence, one head, one query at a time."""
+    output = torch.empty_like(q_QHE)
+    repeats = q_QHE.shape[1] // k_KGE.shape[1]
+    edges = zip(
+        how.query_edges_S1.tolist(),
+        how.query_edges_S1.tolist()[1:],
+        how.key_edges_S1.tolist(),
+        how.key_edges_S1.tolist()[1:],
+        strict=False,
+    )
+    for first, last, key, stop in edges:
+        for row in range(first, last):
+            end = stop - (last - row) + 1
+            begin = key if window is None else max(key, end - window)
+            for head in range(q_QHE.shape[1]):
+                k, v = k_KGE[begin:end, head // repeats], v_KGE[begin:end, head // repeats]
+                output[row, head] = torch.softmax(k @ q_QHE[row, head] * scale, dim=0) @ v
+    return output
+
+
+def shifted(*args: Any) -> Tensor:
+    """A wrong kernel: queries are counted from the front, so the prefix hides the last keys."""
+    q, k, v, how, scale, _ = args
+    return naive(q, k, v, how, scale, 2)
+
+
+def ragged_states(family: str, monkeypatch: pytest.MonkeyPatch, kernel: Any) -> list[float]:
+    """How far states with this kernel are from each sequence alone, at worst."""
+    monkeypatch.setattr(packed_module, "can_attend", lambda *_: True)
+    monkeypatch.setattr(ragged_module, "varlen", kernel)
+    model = families.causal_model(family).base_model
+    backbone = packed(family, prepack=True)
+    assert backbone._ragged
+    found = []
+    for lengths in LENGTHS[1::2]:
+        batch = made_batch(lengths)
+        with torch.inference_mode():
+            every = backbone.forward(batch, [1, -1])
+            pooled = backbone.forward(batch, [1, -1], pooled_only=True)
+        for layer, all_rows, some_rows in zip([1, -1], every, pooled, strict=True):
+            want = one_by_one(model, batch, layer)
+            found.append(furthest(all_rows, want))
+            found.append(furthest(some_rows, want[batch.pooled[0]]))
+    return found
+
+
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_ragged_attention_equals_each_sequence_alone(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offsets, shared prefix, pooled rows of the last layer: as if computed one by one."""
+    assert max(ragged_states(family, monkeypatch, naive)) < 3e-5
+
+
+def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: a kernel that hides keys is far off."""
+    assert max(ragged_states("llama", monkeypatch, shifted)) > 1e-2
+
+
+def test_a_cpu_has_rectangles() -> None:
+    """Ragged attention is for CUDA in 16 bits; elsewhere nothing changes."""
+    blocks = packed("llama", prepack=True)._blocks
+    assert not ragged_module.can_attend(torch.device("cpu"), torch.bfloat16, blocks)
+    layout = lay_out(made_batch([3, 2]))
+    built = ragged_module.ragged(layout, 6, torch.device("cpu"), hulls=True)
+    assert built.query_rows_Q is not None
+    assert built.query_edges_S1.tolist()[-1] == len(layout.hull_rows_Q)
+    assert built.most_keys == 6 + 3 + 4 + 3 + 3  # as far as the last pooled token of the longest
+
+
+def test_what_the_kernel_may_be_told() -> None:
+    """This torch's kernel takes a causal mask, by whichever name."""
+    options = ragged_module._options(False)
+    assert options is None or options & {"window_size", "is_causal"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(5, 8), (300, 1536)])
+def test_gate_equals_its_twin(shape: tuple[int, int]) -> None:
+    """silu(gate) * up, within bfloat16's rounding."""
+    gate, up = (torch.randn(shape, device=CUDA, dtype=torch.bfloat16) for _ in range(2))
+    want = kernels.gate_plain(gate.float(), up.float(), "silu")
+    assert furthest(kernels.gate(gate.clone(), up).float(), want) < 8e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [64, 128, 80])
+def test_turn_equals_its_twin(width: int) -> None:
+    """Rotary positions in place, on rows that are parts of longer ones; the rest is untouched."""
+    whole = torch.randn(37, 15, width, device=CUDA, dtype=torch.bfloat16)
+    before = whole.clone()
+    angle = torch.rand(37, 1, width // 2, device=CUDA) * 6
+    cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
+    want = kernels.turn_plain(before[:, :12].float(), cos.float(), sin.float())
+    kernels.turn(whole[:, :12], cos, sin)
+    assert furthest(whole[:, :12].float(), want) < 8e-3
+    assert torch.equal(whole[:, 12:], before[:, 12:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_cuda_states_equal_float32(family: str) -> None:
+    """bfloat16 on CUDA, ragged and fused, against float32 one by one: rounding apart the same."""
+    model = families.causal_model(family).base_model
+    other = families.causal_model(family).to(torch.bfloat16)
+    backbone = PackedBackbone(__import__("copy").deepcopy(other).to(CUDA), prepack=True)
+    for lengths in LENGTHS:
+        batch = made_batch(lengths)
+        with torch.inference_mode():
+            (got,) = backbone.forward(batch, pooled_only=True)
+        want = one_by_one(model, batch, -1)[batch.pooled[0]]
+        cosines = torch.nn.functional.cosine_similarity(got.float().cpu(), want)
+        assert cosines.min() > 0.995
+
+
+@pytest.mark.gpu
+def test_gradients_flow_on_cuda() -> None:
+    """The packed path trains on CUDA: gradients equal those of the plain path."""
+    batch = made_batch([9, 4, 30])
+    grads = []
+    for engine in ("packed", "plain"):
+        model = __import__("copy").deepcopy(families.causal_model("llama")).to(CUDA).bfloat16()
+        from echovec.model.plain import PlainBackbone
+
+        backbone: Any = (
+            PackedBackbone(model, prepack=False) if engine == "packed" else PlainBackbone(model)
+        )
+        (states,) = backbone.forward(batch, pooled_only=True)
+        states.float().square().sum().backward()
+        grads.append(model.base_model.layers[0].self_attn.q_proj.weight.grad.float())
+    assert furthest(grads[0], grads[1]) < 0.05
