@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import echovec
 from echovec.cli import app
 from echovec.errors import InputError
-from echovec.presets import preset_names
+from echovec.presets import fitted_names, preset_names
 
 
 class FakeEmbedder:
@@ -119,7 +119,7 @@ def test_recipes_lists_every_preset_with_prompt_and_pooling():
         for line in result.stdout.splitlines()
         if line.count("│") == 5
     ]
-    assert [row[0] for row in rows if row[0]] == list(preset_names())
+    assert [row[0] for row in rows if row[0]] == [*fitted_names(), *preset_names()]
     assert ["classical", "all", "Write a paragraph: {text}", "mean"] in rows
     start = [row[0] for row in rows].index("echo-instruct")
     assert [row[1] for row in rows[start : start + 3]] == ["symmetric", "query", "document"]

@@ -363,7 +363,7 @@ class Embedder:
             texts: one text, or a list of them. Any valid Unicode that is not empty.
             role: "query", "document", or None for both sides alike (similarity, clustering).
             instruction: what the vectors are for; only for recipes that take one.
-            batch_tokens: tokens per batch, padding included; by default 2,048 on CPU and 16,384
+            batch_tokens: tokens per batch, padding included; by default 2,048 on CPU and 65,536
                 on CUDA. A batch that does not fit into memory is halved until it does.
             batch_size: texts per batch at most; by default as many as `batch_tokens` allows.
             normalize_embeddings: unit length (on by default; sentence-transformers has it off).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,22 @@ def preset_names() -> tuple[str, ...]:
     return tuple(PRESETS)
 
 
+def fitted_names() -> tuple[str, ...]:
+    """Names of the recipes that ship fitted to the default model; others refuse them."""
+    return FITTED
+
+
 def preset(name: str) -> Recipe:
-    """The recipe of this name, without a model.
+    """The recipe of this name: without a model, or fitted to the default one.
 
     Raises:
         RecipeError: unknown; the message offers the nearest names.
     """
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=3)
+    if name in FITTED:
+        return _fitted(name)
+    near = difflib.get_close_matches(name, (*FITTED, *PRESETS), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "it is none of those that ship"
     raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them)")
 
@@ -45,7 +53,7 @@ def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     if isinstance(recipe, Template):
         return one_view("custom", recipe)
     path = Path(recipe)
-    if str(recipe) not in PRESETS and (path.suffix == ".json" or path.is_dir()):
+    if str(recipe) not in (*PRESETS, *FITTED) and (path.suffix == ".json" or path.is_dir()):
         return Recipe.load(path)
     return preset(str(recipe))
 
@@ -111,6 +119,15 @@ def _composed() -> dict[str, Recipe]:
 PRESETS: Mapping[str, Recipe] = (
     _recipes_of(presets.TEMPLATES) | _composed() | _recipes_of(presets.SAMPLED)
 )
+
+
+FITTED = ("best", "one-pass", "fast")
+"""Recipes chosen on development data and calibrated for the default model (docs/recipes.md)."""
+
+
+@cache
+def _fitted(name: str) -> Recipe:
+    return Recipe.load(Path(__file__).parent / "recipes" / name)
 
 
 def with_limits(recipe: Recipe, max_tokens: int | None) -> Recipe:

@@ -26,7 +26,7 @@ from echovec.vector.passes import Pass, passes_of
 from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNKS, POOLINGS
 from echovec.vector.view import View
 
-_BATCH_TOKENS = {"cuda": 16_384, "mps": 4_096, "cpu": 2_048}
+_BATCH_TOKENS = {"cuda": 65_536, "mps": 4_096, "cpu": 2_048}
 
 
 class Reader:

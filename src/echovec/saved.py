@@ -91,6 +91,7 @@ def check_same_model(bound: Recipe, found: ModelIdentity, dtype: str) -> None:
         if want != have:
             raise RecipeError(
                 f"recipe {bound.name!r} was made for {wanted.name} with {what} {want[:19]}..., "
-                f"but here they are {have[:19]}...; load that model, or use the recipe unbound: "
+                f"but here they are {have[:19]}...; load that model, fit a recipe to this one with "
+                "`echovec calibrate` or `echovec tune`, or use the recipe unbound: "
                 "Embedder.load(model, recipe=dataclasses.replace(recipe, model=None, dtype=None))"
             )

@@ -9,7 +9,7 @@ def recipes() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from echovec.presets import preset, preset_names
+    from echovec.presets import fitted_names, preset, preset_names
     from echovec.recipe import ROLES
 
     table = Table()
@@ -17,7 +17,7 @@ def recipes() -> None:
     table.add_column("role", no_wrap=True)
     table.add_column("prompt", overflow="fold")
     table.add_column("pooling", no_wrap=True)
-    for name in preset_names():
+    for name in (*fitted_names(), *preset_names()):
         views = preset(name).views
         alike = all(view == views[ROLES[0]] for view in views.values())
         for number, role in enumerate(ROLES[:1] if alike else ROLES):

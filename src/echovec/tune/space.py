@@ -56,6 +56,9 @@ PROMPTS: Mapping[str, Prompt] = {
         _echo_with_word("echo-sentence-eol", _ECHO_SENTENCE_EOL),
         _one_copy_with_word("pretended-cot", TEMPLATES["pretended-cot"]),
         _one_copy_with_word("knowledge", TEMPLATES["knowledge"]),
+        _one_copy_with_word(
+            "topic-eol", Template('The text "{text}" is about the topic of "', pooled="end")
+        ),
     )
 }
 """Rows to choose from, the most useful first: where the budget is short, the last go first."""

@@ -1,0 +1,79 @@
+"""Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes`.
+
+Which views, layers, weights and calibrations was chosen by `echovec tune` on development data
+(docs/LOG.md, 2026-11-26); the numbers are fitted here, in float32, on 1,024 texts that the model
+writes itself. Writes src/echovec/recipes/NAME/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from echovec import Embedder
+from echovec.calibrate.fitting import calibrated_view, recorded
+from echovec.calibrate.kept import self_texts, texts_hash
+from echovec.presets import recipe_of
+from echovec.text.presets import TEMPLATES
+from echovec.text.template import Template
+from echovec.vector.view import View
+
+OUT = Path("src/echovec/recipes")
+WHITEN = ("whiten", {"shrinkage": 0.1, "strength": 0.75})
+SCALE: tuple[str, dict[str, float]] = ("center-scale", {})
+
+_ECHO = Template(
+    TEMPLATES["echo-sentence"].prompt + '\nThis sentence means in one word:"',
+)
+_TOPIC = Template('The text "{text}" is about the topic of "', pooled="end")
+ECHO_COPY = View(_ECHO)
+ECHO_WORD = View(replace(_ECHO, pooled="end"), "lasttoken")
+TOPIC_COPY = View(replace(_TOPIC, pooled=0), "weightedmean", layer=(24, 30))
+TOPIC_WORD = View(_TOPIC, "lasttoken")
+
+CHOSEN: Mapping[str, tuple[tuple[View, float, tuple[str, dict[str, float]]], ...]] = {
+    "best": (
+        (TOPIC_WORD, 1.0, SCALE),
+        (TOPIC_COPY, 1.0, SCALE),
+        (ECHO_COPY, 1.5, WHITEN),
+        (ECHO_WORD, 1.5, SCALE),
+    ),
+    "one-pass": (
+        (ECHO_COPY, 1.0, SCALE),
+        (ECHO_WORD, 1.0, SCALE),
+        (ECHO_COPY, 0.5, WHITEN),
+    ),
+    "fast": ((TOPIC_WORD, 1.0, SCALE), (TOPIC_COPY, 1.0, SCALE)),
+}
+
+
+def main() -> None:
+    """Fit and write all of them."""
+    embedder = Embedder.load(precision="exact")
+    texts = list(self_texts(embedder).texts)
+    for name, parts in CHOSEN.items():
+        bare = embedder.with_recipe(recipe_of(name, *(view for view, _, _ in parts)))
+        views = [
+            replace(calibrated_view(view, z_LND, method, options), weight=weight)
+            for (view, weight, (method, options)), z_LND in zip(
+                parts, bare.states(texts), strict=True
+            )
+        ]
+        record = (
+            f"fitted on {len(texts):,} texts written by the model itself, "
+            f"sha256:{texts_hash(texts)}; chosen by echovec tune on development data"
+        )
+        recipe = recorded(embedder, recipe_of(name, *views), record).recipe
+        assert recipe.model is not None
+        # Where the model lies on this machine is nobody's business, and the name says no version.
+        shipped = replace(
+            recipe, model=replace(recipe.model, name="SmolLM2-135M-Instruct", path=None)
+        )
+        folder = shipped.save(OUT / name)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        print(f"{name}: {shipped.fingerprint}, {size:,} bytes -> {folder}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

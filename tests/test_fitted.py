@@ -1,0 +1,53 @@
+"""The recipes that ship fitted to the default model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import families
+from echovec import Embedder, InputError
+from echovec.presets import FITTED, as_recipe, fitted_names, preset
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_fitted_recipe_is_whole(name: str) -> None:
+    """It loads by name, names its model by hash and no place, and says what it was fitted on."""
+    recipe = preset(name)
+    assert as_recipe(name) is recipe
+    assert recipe.name == name
+    assert recipe.model is not None
+    assert recipe.model.path is None
+    assert recipe.dtype == "float32"
+    assert "development data" in recipe.versions["calibration"]
+
+
+def test_what_each_may_cost() -> None:
+    """One run of the model for two of them, two runs for `best`."""
+    prompts = {
+        name: {v.template.prompt for v in preset(name).views["symmetric"]} for name in FITTED
+    }
+    assert {name: len(found) for name, found in prompts.items()} == {
+        "best": 2,
+        "one-pass": 1,
+        "fast": 1,
+    }
+    assert fitted_names() == FITTED
+
+
+def test_another_model_is_refused() -> None:
+    """A recipe fitted to one model says so on another, and how to fit one."""
+    model, tokenizer = families.causal_model("llama"), families.family_tokenizer("llama")
+    with pytest.raises(InputError, match="echovec calibrate"):
+        Embedder.from_model(model, tokenizer, "best")
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_vector_does_not_depend_on_its_batch(name: str, default_model) -> None:
+    """On the default model, in float32: alone and among others the same to 1e-5."""
+    embedder = Embedder.load(default_model, name, precision="exact")
+    texts = list(families.sentences()[::25])
+    together = embedder.encode(texts)
+    alone = np.stack([embedder.encode(text) for text in texts])
+    assert np.abs(together - alone).max() <= 1e-5
+    assert np.abs(together - together[::-1]).max() > 1e-2  # other texts, other vectors
