@@ -49,7 +49,10 @@ def peak() -> float:
     best = 0.0
     for size in (4096, 8192):
         a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, stop = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
         for _ in range(5):
             a @ b
         start.record()
@@ -242,11 +245,13 @@ def main() -> None:
         "torch": torch.__version__,
         "best product, TFLOP/s": peak(),
     }
-    for stage in (
+    turns = options.repetitions
+    stages: list[Callable[[dict[str, Any]], None]] = [
         lambda out: accuracy(out, options.model),
-        lambda out: small(out, options.model, options.repetitions),
-        lambda out: large(out, options.model, min(3, options.repetitions)),
-    ):
+        lambda out: small(out, options.model, turns),
+        lambda out: large(out, options.model, min(3, turns)),
+    ]
+    for stage in stages:
         own: dict[str, Any] = {}
         start = time.perf_counter()
         try:

@@ -199,6 +199,6 @@ def _check_width(transform: object, mean_D: Array, dim_in: int) -> int:
         raise InputError(
             f"{type(transform).__name__} was fitted on vectors of {len(mean_D)} numbers, these "
             f"have {dim_in}; fit it again on this model and this recipe "
-                "(`echovec calibrate`)"
+            "(`echovec calibrate`)"
         )
     return dim_in
