@@ -15,22 +15,16 @@ from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
 from echovec.presets import recipe_of
-from echovec.text.presets import TEMPLATES
-from echovec.text.template import Template
+from echovec.tune.space import PROMPTS
 from echovec.vector.view import View
 
 OUT = Path("src/echovec/recipes")
 WHITEN = ("whiten", {"shrinkage": 0.1, "strength": 0.75})
 SCALE: tuple[str, dict[str, float]] = ("center-scale", {})
 
-_ECHO = Template(
-    TEMPLATES["echo-sentence"].prompt + '\nThis sentence means in one word:"',
-)
-_TOPIC = Template('The text "{text}" is about the topic of "', pooled="end")
-ECHO_COPY = View(_ECHO)
-ECHO_WORD = View(replace(_ECHO, pooled="end"), "lasttoken")
-TOPIC_COPY = View(replace(_TOPIC, pooled=0), "weightedmean", layer=(24, 30))
-TOPIC_WORD = View(_TOPIC, "lasttoken")
+_ECHO, _TOPIC = PROMPTS["echo-sentence-eol"].views, PROMPTS["topic-eol"].views
+ECHO_COPY, ECHO_WORD = _ECHO["copy"], _ECHO["word"]
+TOPIC_COPY, TOPIC_WORD = replace(_TOPIC["copy"], layer=(24, 30)), _TOPIC["word"]
 
 CHOSEN: Mapping[str, tuple[tuple[View, float, tuple[str, dict[str, float]]], ...]] = {
     "best": (

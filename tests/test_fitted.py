@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.fit_recipes import CHOSEN
 
 import families
 from echovec import Embedder, InputError
@@ -22,8 +23,8 @@ def test_a_fitted_recipe_is_whole(name: str) -> None:
     assert "development data" in recipe.versions["calibration"]
 
 
-def test_what_each_may_cost() -> None:
-    """One run of the model for two of them, two runs for `best`."""
+def test_how_often_the_model_runs() -> None:
+    """Once for two of them, twice for `best`."""
     prompts = {
         name: {v.template.prompt for v in preset(name).views["symmetric"]} for name in FITTED
     }
@@ -33,6 +34,14 @@ def test_what_each_may_cost() -> None:
         "fast": 1,
     }
     assert fitted_names() == FITTED
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_what_ships_is_what_is_fitted(name: str) -> None:
+    """The views of the shipped file are those of the script that fits it, in their order."""
+    told = [(v.template, v.pooling, v.layer, weight) for v, weight, _ in CHOSEN[name]]
+    views = preset(name).views["symmetric"]
+    assert [(v.template, v.pooling, v.layer, v.weight) for v in views] == told
 
 
 def test_another_model_is_refused() -> None:

@@ -23,6 +23,6 @@ class Fused(Stock):
 
     def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
         """The product through an activation, times another map's product, in one kernel."""
-        if name != "silu" or not kernels.AVAILABLE or not x_NI.is_cuda:
+        if name != "silu" or not kernels.usable(x_NI):
             return super().gated(x_NI, up, name)
         return kernels.gate(self(x_NI), up(x_NI))

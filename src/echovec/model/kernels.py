@@ -1,8 +1,7 @@
 """Kernels: elementwise steps of a block in one pass over memory each, in Triton, for a GPU.
 
-A small model's elementwise steps move as many bytes as its products need time for (docs/
-performance.md), so each is one kernel. For inference only: nothing here has a gradient. Without
-Triton or a GPU the plain torch steps beside them run; tests compare the two.
+For inference: nothing here has a gradient, so callers ask `usable` first and else take the stock
+torch steps, which tests compare these with.
 
 Shapes: N rows, F inner width, X query and key heads, E head width.
 """
@@ -15,18 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echovec.model.linear import ACTIVATIONS
-
-AVAILABLE = importlib.util.find_spec("triton") is not None
-"""Whether Triton is installed; it comes with torch's CUDA builds."""
-
+_INSTALLED = importlib.util.find_spec("triton") is not None  # it comes with torch's CUDA builds
 _BLOCK = 1024
 _kernels: dict[str, Any] = {}
 
 
-def gate_plain(gate_NF: Tensor, up_NF: Tensor, activation: str) -> Tensor:
-    """activation(gate) * up, in torch: the twin of `gate`."""
-    return ACTIVATIONS[activation](gate_NF) * up_NF
+def usable(x: Tensor) -> bool:
+    """Whether a kernel may run on this tensor: on CUDA, with Triton, where no gradient is kept."""
+    return x.is_cuda and _INSTALLED and not torch.is_grad_enabled()
 
 
 def gate(gate_NF: Tensor, up_NF: Tensor) -> Tensor:

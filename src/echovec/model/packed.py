@@ -288,6 +288,6 @@ def _project(
     if block.norm_query is not None and block.norm_key is not None:
         qk_NXE = torch.cat([block.norm_query(qk_NXE[:, :H]), block.norm_key(qk_NXE[:, H:])], 1)
     if block.rotary:
-        fused = qk_NXE.is_cuda and kernels.AVAILABLE and not torch.is_grad_enabled()
-        qk_NXE = (kernels.turn if fused else kernels.turn_plain)(qk_NXE, *turn)
+        turned = kernels.turn if kernels.usable(qk_NXE) else kernels.turn_plain
+        qk_NXE = turned(qk_NXE, *turn)
     return qk_NXE[:, :H], qk_NXE[:, H:], v_NGE

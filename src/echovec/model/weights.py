@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,15 +52,16 @@ def prepacked(dtype: torch.dtype) -> Any:
 
     def make(*modules: nn.Linear) -> Linear:
         device = modules[0].weight.device.type
+        kind: Callable[[Tensor, Tensor | None], Linear] = Stock
         if device == "cuda":
-            kind: type[Linear] = Fused
-        else:
-            kind = OneDNN if device == "cpu" and has_onednn(dtype) else Stock
+            kind = Fused
+        elif device == "cpu" and has_onednn(dtype):
+            kind = OneDNN
         with torch.inference_mode(False), torch.no_grad():
             weight = torch.cat([m.weight for m in modules])
             has_bias = modules[0].bias is not None
             bias = torch.cat([m.bias for m in modules]) if has_bias else None
-        return kind(weight, bias)  # type: ignore[call-arg]
+        return kind(weight, bias)
 
     return make
 
