@@ -18,7 +18,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval,train,serve]'
 	@touch $@
 
 setup: $(BIN)/.ready-dev  ## virtual environment with everything, in .venv
