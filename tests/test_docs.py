@@ -6,7 +6,9 @@ block above it prints. Blocks marked otherwise (```text, ```bash) are not run.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -44,21 +46,44 @@ def without_model(found: list[Block]) -> list[Block]:
     return found
 
 
+def missing(block: Block) -> list[str]:
+    """The packages that a block imports and that are not installed here."""
+    if block.language != "python":
+        return []
+    roots = set()
+    for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add(str(node.module).partition(".")[0])
+    return sorted(root for root in roots if importlib.util.find_spec(root) is None)
+
+
 def run(page: Path, found: list[Block]) -> None:
-    """Execute the blocks as one program and compare what each prints, where the page says it."""
+    """Execute the blocks as one program and compare what each prints, where the page says it.
+
+    A block that imports an extra which is not installed is left out, and the page is then a skip
+    that names it; everything else of the page has to be right all the same.
+    """
     namespace: dict[str, object] = {"__name__": "page"}
-    printed = ""
+    printed: str | None = ""
+    lacking: set[str] = set()
     for block in found:
         where = f"{page.name}:{block.line}"
-        if block.language == "python":
+        if absent := missing(block):
+            lacking.update(absent)
+            printed = None
+        elif block.language == "python":
             out = io.StringIO()
             # The blank lines make a traceback name the line of the page.
             code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
             with contextlib.redirect_stdout(out):
                 exec(code, namespace)
             printed = out.getvalue()
-        elif block.language == "output":
+        elif block.language == "output" and printed is not None:
             assert printed == block.code, f"{where} prints something else"
+    if lacking:
+        pytest.skip(f"the rest of the page is right; not installed: {', '.join(sorted(lacking))}")
 
 
 def has_python(found: list[Block]) -> bool:
@@ -93,6 +118,18 @@ def test_a_wrong_output_is_noticed(tmp_path):
     page = tmp_path / "wrong.md"
     page.write_text("```python\nprint(1)\n```\n\n```output\n2\n```\n", "utf-8")
     with pytest.raises(AssertionError, match=r"wrong\.md:6"):
+        run(page, blocks(page))
+
+
+def test_only_what_is_not_installed_is_left_out(tmp_path):
+    """A block that needs a missing extra makes a skip that names it; an error elsewhere counts."""
+    page = tmp_path / "extra.md"
+    extra = "```python\nimport no_such_extra\n```\n\n```output\nx\n```\n"
+    page.write_text(extra + "```python\nprint(1)\n```\n\n```output\n1\n```\n", "utf-8")
+    with pytest.raises(pytest.skip.Exception, match="no_such_extra"):
+        run(page, blocks(page))
+    page.write_text(extra + "```python\nraise ValueError\n```\n", "utf-8")
+    with pytest.raises(ValueError):
         run(page, blocks(page))
 
 

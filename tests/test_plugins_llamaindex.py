@@ -1,0 +1,82 @@
+"""LlamaIndex: as its embedding model in an index and a pipeline, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llama_index.core")
+
+from llama_index.core import VectorStoreIndex
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import Document, TextNode
+
+from echovec.errors import InputError
+from echovec.plugins.llamaindex import EchovecEmbedding
+from plugins_stub import TEXTS, embedder, saved
+
+
+def test_vectors_are_those_of_the_roles():
+    """Texts are documents, questions are queries, alone and in batches, sync and async."""
+    model = embedder("echo-instruct")
+    plugin = EchovecEmbedding(model, instruction="Find it", embed_batch_size=2)
+    asked = model.encode_query(TEXTS[0], instruction="Find it")
+    documents = model.encode_document(TEXTS)
+
+    async def asynchronous():
+        return (
+            await plugin.aget_query_embedding(TEXTS[0]),
+            await plugin.aget_text_embedding_batch(TEXTS),
+            await plugin.aget_text_embedding(TEXTS[1]),
+        )
+
+    for query, batch, single in (
+        (
+            plugin.get_query_embedding(TEXTS[0]),
+            plugin.get_text_embedding_batch(TEXTS),
+            plugin.get_text_embedding(TEXTS[1]),
+        ),
+        asyncio.run(asynchronous()),
+    ):
+        np.testing.assert_allclose(query, asked, atol=1e-5)
+        np.testing.assert_allclose(batch, documents, atol=1e-5)
+        np.testing.assert_allclose(single, documents[1], atol=1e-5)
+
+
+def test_an_index_finds_the_same_text():
+    """LlamaIndex's own index, with no language model: a node is nearest to itself."""
+    index = VectorStoreIndex(
+        [TextNode(text=text) for text in TEXTS], embed_model=EchovecEmbedding(embedder())
+    )
+    finder = index.as_retriever(similarity_top_k=1)
+    assert [finder.retrieve(text)[0].text for text in TEXTS] == TEXTS
+
+
+def test_a_pipeline_embeds_its_nodes():
+    """As a transformation of an ingestion pipeline, which hashes its parts."""
+    pipeline = IngestionPipeline(transformations=[EchovecEmbedding(embedder())])
+    nodes = pipeline.run(documents=[Document(text=text) for text in TEXTS])
+    assert [len(node.embedding) for node in nodes] == [32, 32, 32]
+
+
+def test_written_and_read_it_gives_the_same_vectors(tmp_path):
+    """`to_dict` names the model and holds no weights; `from_dict` loads it."""
+    plugin = EchovecEmbedding(saved(tmp_path), max_tokens=64)
+    written = plugin.to_dict()
+    assert written["class_name"] == "EchovecEmbedding"
+    again = EchovecEmbedding.from_dict(written)
+    assert again.max_tokens == 64
+    np.testing.assert_array_equal(
+        again.get_text_embedding(TEXTS[0]), plugin.get_text_embedding(TEXTS[0])
+    )
+
+
+def test_an_embedder_in_memory_is_written_as_such():
+    """It stands by its fingerprint, so kept vectors are told apart, and cannot be read back."""
+    written = EchovecEmbedding(embedder()).to_dict()
+    assert written["model"] != EchovecEmbedding(embedder("classical")).to_dict()["model"]
+    assert written["model"].endswith(embedder().recipe.fingerprint)
+    with pytest.raises(InputError, match=r"save it with embedder.save\(folder\)"):
+        EchovecEmbedding.from_dict(written)
