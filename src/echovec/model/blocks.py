@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from echovec.model import gradients
 from echovec.model.linear import ACTIVATIONS, Linear
 
 FAMILIES: Mapping[str, float] = {
@@ -46,7 +47,10 @@ class Norm:
         """Normalise."""
         gain = self.module.weight
         assert isinstance(gain, Tensor)
+        frozen = not gain.requires_grad
         gain = (gain + self.offset if self.offset else gain).to(x.dtype)
+        if frozen and torch.is_grad_enabled() and x.requires_grad:
+            return gradients.norm(x, gain, self.eps)
         return functional.rms_norm(x, gain.shape, gain, self.eps)
 
 

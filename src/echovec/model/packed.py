@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from echovec.errors import ModelError
-from echovec.model import kernels
+from echovec.model import gradients, kernels
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
 from echovec.model.layout import Group, Int, Layout, lay_out
@@ -284,10 +284,18 @@ def _project(
     """Queries [N, H, E], keys and values [N, G, E], normed and turned."""
     H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
     x_NXE = block.qkv(x_ND).view(len(x_ND), H + 2 * G, E)
-    qk_NXE, v_NGE = x_NXE[:, : H + G], x_NXE[:, H + G :]
+    # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
+    qk_NXE, v_NGE = x_NXE.split([H + G, G], dim=1)
     if block.norm_query is not None and block.norm_key is not None:
-        qk_NXE = torch.cat([block.norm_query(qk_NXE[:, :H]), block.norm_key(qk_NXE[:, H:])], 1)
+        q_NHE, k_NGE = qk_NXE.split([H, G], dim=1)
+        qk_NXE = torch.cat([block.norm_query(q_NHE), block.norm_key(k_NGE)], 1)
     if block.rotary:
-        turned = kernels.turn if kernels.usable(qk_NXE) else kernels.turn_plain
-        qk_NXE = turned(qk_NXE, *turn)
-    return qk_NXE[:, :H], qk_NXE[:, H:], v_NGE
+        qk_NXE = _turned(qk_NXE)(qk_NXE, *turn)
+    q_NHE, k_NGE = qk_NXE.split([H, G], dim=1)
+    return q_NHE, k_NGE, v_NGE
+
+
+def _turned(qk_NXE: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    if kernels.usable(qk_NXE):
+        return kernels.turn
+    return gradients.turn if qk_NXE.requires_grad else kernels.turn_plain

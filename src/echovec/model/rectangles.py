@@ -31,9 +31,12 @@ class Rectangles:
         prefix_v: Tensor,
     ) -> Tensor:
         """Outputs [rows, H * E], in the order of the groups' rows."""
+        # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
+        rows = [group.stop - group.start for group in self.groups]
+        runs = zip(q_NHE.split(rows), k_NGE.split(rows), v_NGE.split(rows), strict=True)
         outputs = [
-            _attend_group(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v, group)
-            for group in self.groups
+            _attend_group(block, *run, prefix_k, prefix_v, group)
+            for run, group in zip(runs, self.groups, strict=True)
         ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -47,14 +50,12 @@ def _attend_group(
     prefix_v: Tensor,
     group: Group,
 ) -> Tensor:
-    """Attention of one rectangle; rows in order, [rows, H * E]."""
+    """Attention of one rectangle, given its own rows; rows in order, [rows, H * E]."""
     B = group.count
+    q, k, v = q_NHE, k_NGE, v_NGE
     if group.pad is not None:
-        rows = torch.from_numpy(group.pad).to(q_NHE.device)
-        q, k, v = q_NHE[rows], k_NGE[rows], v_NGE[rows]
-    else:
-        run = slice(group.start, group.stop)
-        q, k, v = q_NHE[run], k_NGE[run], v_NGE[run]
+        rows = torch.from_numpy(group.pad - group.start).to(q_NHE.device)
+        q, k, v = q[rows], k[rows], v[rows]
     q, k, v = (x.view(B, -1, *x.shape[1:]) for x in (q, k, v))
     last = group.first + group.length
     q, k, v = q[:, group.first : last], k[:, :last], v[:, :last]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from echovec.model import adapted, gradients
 from echovec.model.blocks import Block
 from echovec.model.fused import Fused
 from echovec.model.linear import Linear, OneDNN, Stock, has_onednn
@@ -27,13 +28,20 @@ class Modules:
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         """The modules' outputs, side by side."""
+        if (fused := adapted.product(self._modules, x_NI)) is not None:
+            return fused
         outputs = [module(x_NI) for module in self._modules]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
     activated = Stock.activated
     plus = Stock.plus
     times = Stock.times
-    gated = Stock.gated
+
+    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
+        """The product through an activation, times another map's product."""
+        if name == "silu" and isinstance(up, Modules) and torch.is_grad_enabled():
+            return gradients.gate(Modules(*self._modules, *up._modules)(x_NI))
+        return Stock.gated(self, x_NI, up, name)  # type: ignore[arg-type]
 
     def weight(self) -> Tensor:
         """The modules' weights, one below the other; adapters not included."""
