@@ -30,10 +30,11 @@ from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import (
+    saved_adapter,
+    saved_folder,
     check_same_model,
     library_versions,
     saved_model,
-    saved_recipe,
     write_saved,
 )
 from echovec.text.batch import Chunk
@@ -125,7 +126,8 @@ class Embedder:
 
         Args:
             model: None for the default model (SmolLM2-135M-Instruct), a hub name, a local model
-                folder, a .gguf file, or a folder written by `save`.
+                folder, a .gguf file, a folder written by `save` or `echovec train`, or the name of
+                a trained embedder that ships ("smollm2-135m-echo").
             recipe: how texts are embedded; by default "echo", or the saved folder's own.
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
@@ -142,10 +144,11 @@ class Embedder:
             RecipeError: the recipe is unknown, or belongs to a model with another hash.
             InputError: an option is not usable.
         """
-        saved = saved_recipe(model)
-        if saved is not None:
+        adapter = None
+        if (folder := saved_folder(model)) is not None:
+            saved = Recipe.load(folder)
             recipe = saved if recipe is None else recipe
-            model = saved_model(Path(str(model)), saved)
+            model, adapter = saved_model(folder, saved), saved_adapter(folder)
         bound = as_recipe("echo" if recipe is None else recipe)
         chosen_device = pick_device(device)
         if dtype is None and precision is None and bound.dtype is not None:
@@ -158,6 +161,7 @@ class Embedder:
             engine=engine,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            adapter=adapter,
         )
         name = source.name if isinstance(source, Path) else source
         return cls(
@@ -235,10 +239,15 @@ class Embedder:
 
         Hashing the weights takes about a second per GB and core, once, when first asked for.
         """
+        return replace(self.identity_without_weights, hash=self._weights_hash)
+
+    @property
+    def identity_without_weights(self) -> ModelIdentity:
+        """The same with an empty hash: for a model whose weights are hashed elsewhere."""
         renderers = [r for role in ROLES for r in self._readers[role].renderers]
         return ModelIdentity(
             name=self._model_name,
-            hash=self._weights_hash,
+            hash="",
             tokenizer_hash=self.tokenizer.fingerprint,
             bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
             eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
@@ -254,6 +263,11 @@ class Embedder:
             dtype=self.backbone.dtype,
             versions=library_versions(),
         )
+
+    @property
+    def definition(self) -> Recipe:
+        """The recipe as it was given, not bound to this model: no hash is computed."""
+        return self._definition
 
     def __repr__(self) -> str:
         shown = f"{self._definition.name!r} on {self._model_name}"

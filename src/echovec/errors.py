@@ -8,6 +8,7 @@
     |   |-- ModelError              3   the model cannot be found, fetched, verified or read
     |   `-- DependencyError         3   an extra is not installed; names the command
     |-- StorageError (OSError)      4   the disk is full, read-only or broken
+    |-- TrainingError               1   a training run cannot go on; says where its state is
     `-- NonFiniteError              1   NaN or infinity, in float32 too; names the row
 
 A message says what is wrong, the value received, and the next step.
@@ -61,6 +62,10 @@ class StorageError(EchovecError, OSError):
     """A disk that is full, read-only or broken."""
 
     exit_code = 4
+
+
+class TrainingError(EchovecError):
+    """A training run cannot go on: its loss is no number, its views are alike, its files differ."""
 
 
 class NonFiniteError(EchovecError):

@@ -1,4 +1,8 @@
-"""Saved: an embedder's folder on disk: the recipe's files and, where it has to be, `model/`."""
+"""Saved: an embedder's folder on disk: the recipe's files and, where it has to be, `model/`.
+
+A trained one has `adapter/`, which is merged into the model that the recipe names. Some ship with
+the package and are loaded by their name.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,32 @@ from echovec.recipe import RECIPE_FILE, ModelIdentity, Recipe
 from echovec.version import __version__
 
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
+_SHIPPED = Path(__file__).parent / "adapters"
 
 
-def saved_recipe(model: str | Path | None) -> Recipe | None:
-    """The recipe of a saved folder; None if `model` names something else."""
-    file = Path(model) / RECIPE_FILE if model is not None else None
-    if file is None or not file.is_file():
+def shipped_names() -> tuple[str, ...]:
+    """Names of the trained embedders that ship with the package."""
+    return tuple(sorted(file.parent.name for file in _SHIPPED.glob(f"*/{RECIPE_FILE}")))
+
+
+def saved_folder(model: str | Path | None) -> Path | None:
+    """The folder of a saved or shipped embedder; None if `model` names something else."""
+    if model is None:
         return None
-    return Recipe.load(file)
+    if str(model) in shipped_names():
+        return _SHIPPED / str(model)
+    folder = Path(model)
+    return folder if (folder / RECIPE_FILE).is_file() else None
 
 
-def saved_model(folder: Path, recipe: Recipe) -> str | Path:
+def saved_adapter(folder: Path) -> Path | None:
+    """The adapter of a saved folder, if it has one."""
+    adapter = folder / ADAPTER_FOLDER
+    return adapter if adapter.is_dir() else None
+
+
+def saved_model(folder: Path, recipe: Recipe) -> str | Path | None:
     """What to load the model of a saved folder from.
 
     Raises:
@@ -30,6 +49,8 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path:
     """
     if (folder / MODEL_FOLDER).is_dir():
         return folder / MODEL_FOLDER
+    if recipe.model is not None and recipe.model.path is None and (folder / ADAPTER_FOLDER).is_dir():
+        return None  # a shipped adapter is for the default model
     if recipe.model is None or recipe.model.path is None:
         raise RecipeError(
             f"{folder} names no model to load; give one: "

@@ -22,6 +22,7 @@ from echovec.cli import (
     recipes,
     report,
     reproduce,
+    train,
     tune,
 )
 from echovec.errors import EchovecError
@@ -43,6 +44,7 @@ app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
+app.command("train")(train.train)
 app.command("tune")(tune.tune)
 
 

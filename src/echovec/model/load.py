@@ -18,10 +18,12 @@ import torch
 
 from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
+from echovec.model.adapter import adapted_hash, adapter_hash, merge
+from echovec.model.backbone import hash_weights
 from echovec.model.blocks import why_not
 from echovec.model.heap import limit_heaps
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone
+from echovec.model.plain import PlainBackbone, config_text
 
 Precision = Literal["exact", "fast"]
 Engine = Literal["auto", "plain", "packed"]
@@ -37,6 +39,7 @@ def load_model(
     engine: Engine = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    adapter: Path | None = None,
 ) -> tuple[PlainBackbone | PackedBackbone, Any, Path | str]:
     """Load a backbone and its tokenizer.
 
@@ -48,6 +51,7 @@ def load_model(
             family allows it, else plain, which is said once.
         revision: a branch, tag or commit of a hub name.
         trust_remote_code: whether Python code that comes with the model may be run.
+        adapter: the folder of an adapter to merge into the model.
 
     Returns:
         The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
@@ -68,10 +72,17 @@ def load_model(
     if not isinstance(source, Path):
         common |= {"revision": revision, "local_files_only": store.is_offline()}
 
+    known_hash: str | None = None
+
     def read() -> Any:
+        nonlocal known_hash
         loaded = AutoModel.from_pretrained(
             str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
         )
+        if adapter is not None:
+            base = hash_weights(config_text(loaded.config), loaded.state_dict())
+            known_hash = adapted_hash(base, adapter_hash(adapter))
+            merge(loaded, adapter)
         return loaded.to(device).eval()
 
     try:
@@ -81,13 +92,37 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(error, source) from error
     if not _packs(loaded, engine):
-        return PlainBackbone(loaded), tokenizer, source
+        return PlainBackbone(loaded, known_hash=known_hash), tokenizer, source
 
     def read_again() -> PlainBackbone:
         with quiet_transformers():
-            return PlainBackbone(read())
+            return PlainBackbone(read(), known_hash=known_hash)
 
-    return PackedBackbone(loaded, prepack=True, plain=read_again), tokenizer, source
+    packed = PackedBackbone(loaded, prepack=True, plain=read_again, known_hash=known_hash)
+    return packed, tokenizer, source
+
+
+def read_model(
+    model: str | Path | None, *, device: str, dtype: torch.dtype
+) -> tuple[Any, Any, Path | str]:
+    """A model without its head, its tokenizer and where they are from; for training.
+
+    Raises:
+        ModelError: not found, not to be fetched, or not in safetensors or GGUF.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    source = resolve(model)
+    common = {} if isinstance(source, Path) else {"local_files_only": store.is_offline()}
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
+            loaded = AutoModel.from_pretrained(
+                str(source), dtype=dtype, use_safetensors=True, **common
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explain(error, source) from error
+    return loaded.to(device), tokenizer, source
 
 
 def _packs(model: Any, engine: Engine) -> bool:

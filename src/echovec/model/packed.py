@@ -63,6 +63,7 @@ class PackedBackbone:
             afterwards. Without it the model's own modules are called and stay as they are.
         plain: reads the same model again as a plain backbone, for recipes with parts that only
             that one can do; not needed without `prepack`.
+        known_hash: what `weights_hash` says, where an adapter was merged.
 
     Raises:
         ModelError: the family is not supported; `supports` says so beforehand.
@@ -74,7 +75,9 @@ class PackedBackbone:
         *,
         prepack: bool,
         plain: Callable[[], PlainBackbone] | None = None,
+        known_hash: str | None = None,
     ) -> None:
+        self._known_hash = known_hash
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         model = model.base_model
@@ -154,6 +157,8 @@ class PackedBackbone:
 
     def weights_hash(self) -> str:
         """Hash of the backbone without its head: the same as the plain backbone's."""
+        if self._known_hash is not None:
+            return self._known_hash
         state: Mapping[str, Tensor] = self.model.state_dict()
         if self.prepacked:
             state = Unpacked(self._names, state, self._blocks)

@@ -58,9 +58,17 @@ class PlainBackbone:
     Args:
         model: a causal language model with or without its head, or a PEFT model around one.
         padding_side: where padding goes; the vectors are the same.
+        known_hash: what `weights_hash` says, where an adapter was merged.
     """
 
-    def __init__(self, model: Any, *, padding_side: Literal["right", "left"] = "right") -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        padding_side: Literal["right", "left"] = "right",
+        known_hash: str | None = None,
+    ) -> None:
+        self._known_hash = known_hash
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         self.model = model.base_model
@@ -134,6 +142,8 @@ class PlainBackbone:
 
     def weights_hash(self) -> str:
         """Hash of the backbone without its head: the same from a file or from memory."""
+        if self._known_hash is not None:
+            return self._known_hash
         return hash_weights(config_text(self.model.config), self.model.state_dict())
 
     def _states(

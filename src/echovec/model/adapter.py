@@ -1,0 +1,120 @@
+"""Adapter: a trained low-rank adapter in PEFT's file layout, read and merged without PEFT.
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. Merged means added to the
+weights once, W + scale * B A, so the adapted model runs as fast as the bare one. The sum is taken
+in float32 and rounded once to the model's dtype.
+
+Read here: plain LoRA (arXiv 2106.09685) on linear modules, and trained rows of the input embedding
+(the paper's end token, section 4). Anything else is refused by name: merge it with PEFT first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echovec.errors import ModelError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_ROOT = "base_model.model."
+_EMBEDDING = "embed_tokens.token_adapter.trainable_tokens_delta"
+_UNKNOWN = ("use_dora", "fan_in_fan_out", "alpha_pattern", "rank_pattern", "modules_to_save")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def adapter_hash(folder: Path) -> str:
+    """"sha256:..." over the adapter's numbers and what decides how they apply."""
+    config, tensors = _read(folder)
+    told = {name: config.get(name) for name in ("lora_alpha", "r", "use_rslora")}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].float().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def adapted_hash(base: str, adapter: str) -> str:
+    """The hash that stands for a model with an adapter merged into it.
+
+    Of both parts, not of the sum: how a sum is rounded may differ between machines.
+    """
+    return f"sha256:{hashlib.sha256(f'{base} {adapter}'.encode()).hexdigest()}"
+
+
+def merge(model: Any, folder: Path) -> None:
+    """Add an adapter to a model's weights, in place.
+
+    Args:
+        model: a transformers model without its head, as it was trained on.
+        folder: the adapter's.
+
+    Raises:
+        ModelError: the adapter is of a kind that is not read here, or does not fit the model.
+    """
+    config, tensors = _read(folder)
+    scale = float(config["lora_alpha"]) / float(config["r"])
+    if config.get("use_rslora"):
+        scale = float(config["lora_alpha"]) / float(config["r"]) ** 0.5
+    weights = dict(model.named_parameters())
+    places = {_place(name, folder) for name in tensors}
+    with torch.no_grad():
+        for place in sorted(places):
+            weight = weights.get(_in_model(place, weights))
+            if weight is None:
+                raise ModelError(f"{folder}: the model has no {place!r}; give the model it was made for")
+            if place.endswith("embed_tokens"):
+                rows = config["trainable_token_indices"]
+                rows = rows["embed_tokens"] if isinstance(rows, dict) else rows
+                weight[rows] = tensors[f"{_ROOT}{place}.token_adapter.trainable_tokens_delta"].to(weight)
+                continue
+            down = tensors[f"{_ROOT}{place}.lora_A.weight"].to(weight.device, torch.float32)
+            up = tensors[f"{_ROOT}{place}.lora_B.weight"].to(weight.device, torch.float32)
+            if (len(up), down.shape[1]) != tuple(weight.shape):
+                raise ModelError(
+                    f"{folder}: {place!r} is {(len(up), down.shape[1])} in the adapter and "
+                    f"{tuple(weight.shape)} in the model; give the model it was made for"
+                )
+            weight.copy_(weight.float() + scale * (up @ down))
+
+
+def _in_model(place: str, weights: dict[str, Any]) -> str:
+    """The weight's name, whether the model has its head around it or not."""
+    bare = place.removeprefix("model.")
+    names = (f"{place}.weight", f"{bare}.weight", f"model.{bare}.weight")
+    return next((name for name in names if name in weights), "")
+
+
+def _place(name: str, folder: Path) -> str:
+    for ending in (".lora_A.weight", ".lora_B.weight", ".token_adapter.trainable_tokens_delta"):
+        if name.startswith(_ROOT) and name.endswith(ending):
+            return name.removeprefix(_ROOT).removesuffix(ending)
+    raise ModelError(f"{folder}: {name!r} is no plain LoRA; merge it with PEFT's merge_and_unload")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"cannot read the adapter in {folder}: {error}") from error
+    kind = config.get("peft_type")
+    odd = [name for name in _UNKNOWN if config.get(name)]
+    if kind != "LORA" or odd or config.get("bias", "none") != "none":
+        raise ModelError(
+            f"{folder}: an adapter of kind {kind} with {', '.join(odd) or 'biases'} is not read; "
+            "merge it with PEFT's merge_and_unload and save the model"
+        )
+    return config, tensors

@@ -1,0 +1,225 @@
+"""Data: training sets in the layouts that people have, as rows of anchor, positive, negatives.
+
+| layout | columns |
+|---|---|
+| sentence-transformers | `anchor`, `positive`, `negative`, `negative_1`, ... |
+| the authors' released sets (LLM2Vec's "echo-data") | `query`, `positive`, `negative` |
+| FlagEmbedding, GritLM | `query`, `pos` (list), `neg` (list), `prompt` |
+| tevatron | `query`, `positive_passages`, `negative_passages` (lists of {title, text}) |
+| SimCSE | `sent0`, `sent1`, `hard_neg` (CSV) |
+| unlabelled | `text`, or a .txt file of one text a line |
+
+Files are .jsonl, .csv, .tsv, .parquet or .txt, plain or .gz, or a folder written by
+`datasets.save_to_disk`. A row that has no positive or is empty is counted and named, never dropped
+in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from echovec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a text, one that means the same or answers it, and any number that do not."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One training set and how it takes part in a run.
+
+    Attributes:
+        path: a file or a folder.
+        name: what reports call it; by default the file's.
+        ratio: which part of its rows an epoch shows (the paper, section 5.2: ELI5 0.1).
+        instructions: for the anchor; several take turns, row by row (NLI and Quora in the paper).
+        symmetric: both sides are alike (sentence pairs), so the positive gets the instruction too.
+        limit: at most so many rows, the first ones.
+        licence: of the texts, for the model card.
+    """
+
+    path: str
+    name: str = ""
+    ratio: float = 1.0
+    instructions: tuple[str, ...] = ()
+    symmetric: bool = False
+    limit: int | None = None
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The rows of a source, read."""
+
+    source: Source
+    name: str
+    examples: tuple[Example, ...]
+    skipped: tuple[str, ...] = field(default=(), repr=False)
+    """Rows that could not be used, each with its place and the reason."""
+
+    held: tuple[Example, ...] = field(default=(), repr=False)
+    """Rows kept out of training, to watch the run by."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
+    """The set without its last rows, which are kept to watch the run by; at most a tenth.
+
+    Rows that share a text with a kept one are taken out too.
+    """
+    rows = min(rows, len(one) // 10)
+    if rows == 0:
+        return one
+    held = one.examples[-rows:]
+    seen = {text for example in held for text in (example.anchor, example.positive)}
+    rest = tuple(e for e in one.examples[:-rows] if e.anchor not in seen and e.positive not in seen)
+    return replace(one, examples=rest, held=held)
+
+
+def read(source: Source, folder: Path | None = None) -> TrainingSet:
+    """Read a source.
+
+    Args:
+        source: what to read.
+        folder: what a relative path is relative to; by default the current one.
+
+    Raises:
+        InputError: no such file, an unknown layout, or no usable row.
+    """
+    path = (folder or Path()) / Path(source.path).expanduser()
+    if not path.exists():
+        raise InputError(f"no training data at {path}; give a file or folder that is there")
+    examples: list[Example] = []
+    skipped: list[str] = []
+    for place, row in enumerate(rows_of(path), start=1):
+        if source.limit is not None and len(examples) >= source.limit:
+            break
+        try:
+            examples.append(example_of(row))
+        except InputError as error:
+            skipped.append(f"{path.name}:{place}: {error}")
+    if not examples:
+        first = f"; the first: {skipped[0]}" if skipped else ""
+        raise InputError(f"{path} has no usable row{first}")
+    name = source.name or path.name.split(".")[0]
+    return TrainingSet(source, name, tuple(examples), tuple(skipped))
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """One row of any of the layouts.
+
+    Raises:
+        InputError: the columns are of none of them, or a text is missing or empty.
+    """
+    if "text" in row and "positive" not in row:
+        text = _text(row["text"], "text")
+        return Example(text, text)
+    anchor = _first(row, ("anchor", "query", "sent0", "query_text"))
+    positive = _first(row, ("positive", "pos", "sent1", "positive_passages"))
+    if anchor is None or positive is None:
+        raise InputError(
+            f"columns {', '.join(map(str, row))}: there is no anchor (query) or no positive (pos)"
+        )
+    texts = _texts(positive)
+    if not texts:
+        raise InputError("no positive")
+    negatives: list[str] = []
+    for name, value in row.items():
+        known = name in ("neg", "hard_neg", "negative_passages") or name == "negative"
+        if known or (name.startswith("negative_") and name[9:].isdigit()):
+            negatives += _texts(value)
+    return Example(_text(anchor, "anchor"), _text(texts[0], "positive"), tuple(negatives))
+
+
+def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file or folder, one after the other."""
+    if path.is_dir():
+        if (path / "dataset_info.json").is_file():
+            import datasets
+
+            yield from datasets.load_from_disk(str(path))
+            return
+        files = sorted(p for p in path.iterdir() if p.name.startswith("train."))
+        if not files:
+            raise InputError(f"{path} holds no train.* file and no saved data set")
+        for file in files:
+            yield from rows_of(file)
+        return
+    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+        return
+    readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _csv, "tsv": _tsv, "txt": _lines}
+    if kind not in readers:
+        raise InputError(f"{path.name}: there are readers for {', '.join((*readers, 'parquet'))}")
+    with _open(path) as file:
+        yield from readers[kind](file)
+
+
+def _open(path: Path) -> io.TextIOWrapper:
+    raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    return io.TextIOWrapper(raw, encoding="utf-8", newline="")  # type: ignore[arg-type]
+
+
+def _json_lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for line in file:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            row = {"broken": str(error)}
+        yield row if isinstance(row, dict) else {"broken": "not an object"}
+
+
+def _csv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    yield from csv.DictReader(file)
+
+
+def _tsv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    yield from csv.DictReader(file, delimiter="\t")
+
+
+def _lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for line in file:
+        if line.strip():
+            yield {"text": line.strip()}
+
+
+def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = []
+    for one in values:
+        if isinstance(one, Mapping):  # tevatron: a title belongs to its text
+            one = " ".join(part for part in (one.get("title"), one.get("text")) if part)
+        if isinstance(one, str) and one.strip():
+            texts.append(one)
+    return texts
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} is {value!r}; a text is needed")
+    return value

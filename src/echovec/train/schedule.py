@@ -1,0 +1,100 @@
+"""Schedule: which rows each step sees, decided before the first one.
+
+Every batch comes from one set (the paper, section 5.1), sets are drawn by the rows they have left,
+and inside a batch no text is another row's answer: the same anchor or positive twice, or a positive
+that stands as somebody's negative, would be pushed apart and pulled together at once. Decided
+beforehand from the seed, a resumed run or another number of processes sees the same batches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echovec.errors import TrainingError
+from echovec.train.data import Example, TrainingSet
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rows of one batch: places in one set."""
+
+    of: int
+    """Which set."""
+
+    rows: tuple[int, ...]
+
+    def part(self, rank: int, world: int) -> Step:
+        """What one of several processes takes of it."""
+        size = len(self.rows) // world
+        return Step(self.of, self.rows[rank * size : (rank + 1) * size])
+
+
+def schedule(
+    sets: Sequence[TrainingSet], *, batch_size: int, steps: int | None, seed: int
+) -> list[Step]:
+    """The batches of a run.
+
+    Args:
+        sets: what is trained on.
+        batch_size: rows of each batch.
+        steps: how many batches; None for one epoch. Sets begin anew, in another order, as often
+            as it takes.
+        seed: of the order.
+
+    Raises:
+        TrainingError: no set has a whole batch of rows that fit together.
+    """
+    drawn = random.Random(seed)
+    plan: list[Step] = []
+    while steps is None or len(plan) < steps:
+        epoch: list[Step] = []
+        for place, one in enumerate(sets):
+            epoch += _epoch(one, place, batch_size, drawn)
+        if not epoch:
+            most = max((f"{len(one):,} in {one.name}" for one in sets), default="none")
+            raise TrainingError(
+                f"batch_size={batch_size} is more than any set has rows that fit together "
+                f"({most}); make it smaller"
+            )
+        drawn.shuffle(epoch)
+        plan += epoch
+        if steps is None:
+            break
+    return plan[:steps]
+
+
+def _epoch(one: TrainingSet, place: int, batch_size: int, drawn: random.Random) -> list[Step]:
+    rows = list(range(len(one)))
+    drawn.shuffle(rows)
+    waiting = deque(rows[: max(1, round(len(rows) * one.source.ratio))])
+    batches = []
+    while len(waiting) >= batch_size:
+        chosen, waiting = _batch(one.examples, waiting, batch_size)
+        if len(chosen) < batch_size:
+            break  # what is left repeats itself too much for a whole batch
+        batches.append(Step(place, tuple(chosen)))
+    return batches
+
+
+def _batch(
+    examples: Sequence[Example], waiting: deque[int], batch_size: int
+) -> tuple[list[int], deque[int]]:
+    """The first rows that fit together, and those that still wait, in order."""
+    chosen: list[int] = []
+    passed: list[int] = []
+    wanted: set[str] = set()  # anchors and positives of the batch
+    unwanted: set[str] = set()  # its negatives
+    while waiting and len(chosen) < batch_size:
+        row = waiting.popleft()
+        example = examples[row]
+        own, against = {example.anchor, example.positive}, set(example.negatives)
+        if own & wanted or own & unwanted or against & wanted:
+            passed.append(row)
+            continue
+        chosen.append(row)
+        wanted |= own
+        unwanted |= against
+    return chosen, deque(passed + list(waiting))

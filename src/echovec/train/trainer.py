@@ -1,0 +1,254 @@
+"""Trainer: sentence-transformers' own, fed our batches, watched, and saved as adapters."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset as Table
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer import losses
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import TrainerCallback
+
+from echovec.errors import TrainingError
+from echovec.train import lora
+from echovec.train.data import Source, TrainingSet
+from echovec.train.job import CHECKPOINTS, Parts, last_checkpoint, log_to
+from echovec.train.run import Run
+from echovec.train.schedule import Step
+from echovec.train.watch import Watch
+
+_LAST_GOOD = "last-good"
+
+
+class Batches(Dataset[Step]):
+    """The planned steps, each cut into one part for each process."""
+
+    def __init__(self, plan: Sequence[Step], world: int) -> None:
+        self._parts = [step.part(rank, world) for step in plan for rank in range(world)]
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, index: int) -> Step:
+        return self._parts[index]
+
+
+class Collator:
+    """One part of a step to the trainer's flat features: `anchor_input_ids` and so on."""
+
+    def __init__(self, module: Any, sets: Sequence[TrainingSet], *, with_instructions: bool) -> None:
+        self._module, self._sets = module, sets
+        self._with_instructions = with_instructions
+
+    def __call__(self, parts: Sequence[Step]) -> dict[str, Any]:
+        """`parts` is one part: a batch is never mixed of several."""
+        (part,) = parts
+        one = self._sets[part.of]
+        examples = [one.examples[row] for row in part.rows]
+        columns = {
+            "anchor": [example.anchor for example in examples],
+            "positive": [example.positive for example in examples],
+        }
+        # As many negatives as every row has: a column is whole or it is not there.
+        for place in range(min(len(example.negatives) for example in examples)):
+            columns[f"negative_{place}"] = [example.negatives[place] for example in examples]
+        batch: dict[str, Any] = {}
+        for name, texts in columns.items():
+            task, prompt = self._side(one.source, name, part)
+            for key, value in self._module.preprocess(texts, prompt=prompt, task=task).items():
+                batch[f"{name}_{key}"] = value
+        return batch
+
+    def _side(self, source: Source, column: str, part: Step) -> tuple[str | None, str | None]:
+        """The role of a column, and its instruction where the prompt takes one."""
+        if source.symmetric:
+            role = None
+        else:
+            role = "query" if column == "anchor" else "document"
+        if not self._with_instructions or role == "document" or not source.instructions:
+            return role, None
+        return role, source.instructions[part.rows[0] % len(source.instructions)]
+
+
+class EchoTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+    """sentence-transformers' trainer on planned batches; checkpoints hold the adapter only."""
+
+    def __init__(self, *, parts: Parts, batches: Batches, collator: Collator, **options: Any) -> None:
+        self._parts = parts
+        self._batches = batches
+        super().__init__(data_collator=collator, train_dataset=_placeholder(), **options)
+
+    def get_train_dataloader(self) -> Any:
+        """The planned batches in order; the accelerator deals one part to each process."""
+        loader = DataLoader(
+            self._batches, batch_size=1, shuffle=False, collate_fn=self.data_collator
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
+        """One step; a loss that is no number stops the run before the optimizer sees it."""
+        loss: Tensor = super().training_step(model, inputs, *args, **options)
+        if not math.isfinite(float(loss)):
+            folder = Path(self.args.output_dir).parent / _LAST_GOOD
+            lora.save(self._parts.peft_model, folder)
+            raise TrainingError(
+                f"the loss of step {self.state.global_step + 1} is {float(loss)}; the adapter as "
+                f"it was before is in {folder}. Lower learning_rate, or use precision='exact'"
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        lora.save(self._parts.peft_model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        lora.restore(self._parts.peft_model, Path(checkpoint_path))
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """Ours is written at the end of the run."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: it reads the training data, which is planned here."""
+
+
+def fit(
+    parts: Parts,
+    sets: Sequence[TrainingSet],
+    plan: Sequence[Step],
+    out: Path,
+    *,
+    data: str | Path | None = None,
+) -> tuple[int, int, list[dict[str, Any]]]:
+    """Run the plan, from the newest checkpoint where there is one."""
+    from echovec.train.job import history_of
+
+    run = parts.run
+    arguments = _arguments(run, out, len(plan))
+    world = max(1, arguments.world_size)
+    if run.batch_size % world:
+        raise TrainingError(f"batch_size={run.batch_size} is not a multiple of {world} processes")
+    collator = Collator(
+        parts.transformer[0], sets, with_instructions=run.prompt == "instruct"
+    )
+    loss = make_loss(run, parts.transformer)
+    watch = Watch(parts, sets, out, data=data)
+    checkpoint = last_checkpoint(out)
+    with warnings.catch_warnings():
+        # pin_memory without an accelerator, and such, are none of the user's doing
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+        trainer = EchoTrainer(
+            parts=parts,
+            batches=Batches(plan, world),
+            collator=collator,
+            model=parts.transformer,
+            args=arguments,
+            loss=loss,
+            callbacks=[watch, _Log(out)],
+        )
+        if run.objective == "simcse":
+            _refuse_identical_views(parts, collator, plan[0])
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    resumed_at = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    return trainer.state.global_step, resumed_at, history_of(out)
+
+
+def make_loss(run: Run, transformer: SentenceTransformer) -> nn.Module:
+    """InfoNCE over the batch, cached or not, Matryoshka around it where asked for."""
+    options: dict[str, Any] = {
+        "scale": 1 / run.temperature,
+        "gather_across_devices": run.across_devices and torch.distributed.is_initialized(),
+    }
+    if run.symmetric_loss:
+        options |= {
+            "directions": ("query_to_doc", "doc_to_query"),
+            "partition_mode": "per_direction",
+        }
+    loss: nn.Module
+    if run.mini_batch_tokens is None:
+        loss = losses.MultipleNegativesRankingLoss(transformer, **options)
+    else:
+        loss = losses.CachedMultipleNegativesRankingLoss(
+            transformer,
+            mini_batch_size=run.batch_size,  # of the score matrix, which is small
+            mini_batch_num_tokens=run.mini_batch_tokens,
+            **options,
+        )
+    if run.matryoshka:
+        loss = losses.MatryoshkaLoss(transformer, loss, list(run.matryoshka))
+    return loss
+
+
+class _Log(TrainerCallback):  # type: ignore[misc]
+    """What the trainer logs, one line a step, in the run's folder."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if state.is_world_process_zero and logs:
+            log_to(self._out, {"step": state.global_step, **logs})
+
+
+def _arguments(run: Run, out: Path, steps: int) -> Any:
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one planned part; run.batch_size rows
+        learning_rate=run.learning_rate,
+        warmup_steps=run.warmup_steps,
+        lr_scheduler_type=run.scheduler,
+        weight_decay=run.weight_decay,
+        max_grad_norm=run.max_grad_norm,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=run.save_every,
+        save_total_limit=2,
+        seed=run.seed,
+        data_seed=run.seed,
+        report_to=_reporters(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=None,
+    )
+
+
+def _reporters() -> list[str]:
+    """Trackers that are installed and asked for by their own environment variables."""
+    import os
+
+    named = os.environ.get("ECHOVEC_REPORT_TO", "")
+    return [name for name in named.split(",") if name]
+
+
+def _placeholder() -> Table:
+    """The trainer wants a data set to be named; the loader above is what it reads."""
+    return Table.from_dict({"anchor": [""], "positive": [""]})
+
+
+def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> None:
+    transformer = parts.transformer
+    features, _ = _split(collator([Step(step.of, step.rows[:2])]))
+    transformer.train()
+    with torch.no_grad():
+        first, second = (transformer(dict(features))["sentence_embedding"] for _ in range(2))
+    if torch.equal(first, second):
+        raise TrainingError(
+            "both views of a text are the same vector, so SimCSE has nothing to learn from; set "
+            "input_dropout=0.1"
+        )
+
+
+def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    anchor = {key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")}
+    return anchor, batch
