@@ -83,6 +83,10 @@ class PlainBackbone:
         self.num_layers = int(config.num_hidden_layers)
         limit = getattr(config, "max_position_embeddings", None)
         self.max_positions: int | None = int(limit) if limit else None
+        self.evaluates = True
+        """Whether the model runs in evaluation mode, for each call, whatever mode it is in. A
+        trainer turns this off: its dropout and its gradient checkpointing live in training mode."""
+
         self._sees_both_ways: bool | None = None
 
     @property
@@ -159,7 +163,8 @@ class PlainBackbone:
         inner = any(layer != self.num_layers for layer in layers)
         inputs = inputs | {"use_cache": False, "output_hidden_states": inner, "return_dict": True}
         was_training = self.model.training
-        self.model.eval()
+        if self.evaluates:
+            self.model.eval()
         try:
             output = self._run_float32(inputs) if float32 else self.model(**inputs)
         finally:
@@ -182,6 +187,7 @@ class PlainBackbone:
             b = a.clone()
             b[0, 2] = 1
             zero = torch.zeros(1, dtype=torch.int64, device=self.model.device)
+            evaluates, self.evaluates = self.evaluates, True  # dropout would be a change as well
             try:
                 with torch.no_grad():
                     (from_a,), (from_b,) = (
@@ -197,6 +203,8 @@ class PlainBackbone:
                 self._sees_both_ways = not torch.equal(from_a, from_b)
             except (TypeError, ValueError, RuntimeError, IndexError):
                 self._sees_both_ways = False
+            finally:
+                self.evaluates = evaluates
         if not self._sees_both_ways:
             raise ModelError(
                 f"the mask of {type(self.model).__name__} cannot be switched; use mask='causal'"

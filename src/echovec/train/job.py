@@ -22,7 +22,7 @@ from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import hash_weights
 from echovec.model.blocks import why_not
 from echovec.model.load import pick_device, pick_dtype, read_model
-from echovec.model.plain import config_text
+from echovec.model.plain import PlainBackbone, config_text
 from echovec.saved import ADAPTER_FOLDER, library_versions
 from echovec.train import lora
 from echovec.train.data import TrainingSet, hold_out, read
@@ -149,6 +149,8 @@ def build(run: Run) -> Parts:
     embedder = Embedder.from_model(
         inner, tokenizer, run.recipe, engine="packed" if packs else "plain"
     )
+    if isinstance(embedder.backbone, PlainBackbone):
+        embedder.backbone.evaluates = False
     module: nn.Module = EchoModule(embedder, wrapped)
     transformer = SentenceTransformer(modules=[module], device=device)
     return Parts(run, embedder, wrapped, transformer, base_hash, source)

@@ -58,9 +58,10 @@ class Run:
     batch_size: int = 64
     """Rows a step, all processes together."""
 
-    mini_batch_tokens: int | None = 4096
+    mini_batch_tokens: int = 4096
     """GradCache (arXiv 2101.06983): the batch goes through the model twice, at most so many tokens
-    at a time, so memory does not grow with the batch. None: once, all at a time."""
+    at a time, so memory does not grow with the batch. 0: once, all at a time, which is a third
+    faster where memory allows it."""
 
     learning_rate: float = 8e-4
     warmup_steps: int = 10

@@ -174,7 +174,7 @@ def make_loss(run: Run, transformer: SentenceTransformer) -> nn.Module:
             "partition_mode": "per_direction",
         }
     loss: nn.Module
-    if run.mini_batch_tokens is None:
+    if not run.mini_batch_tokens:
         loss = losses.MultipleNegativesRankingLoss(transformer, **options)
     else:
         loss = losses.CachedMultipleNegativesRankingLoss(
