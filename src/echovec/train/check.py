@@ -84,7 +84,7 @@ def gradients(
     torch.manual_seed(run.seed)
     loss = make_loss(run, parts.transformer)(features, None)
     loss.backward()
-    return float(loss), _collected(parts)
+    return float(loss.detach()), _collected(parts)
 
 
 def _features(

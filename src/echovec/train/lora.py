@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def adapted(
         target_modules="all-linear",
         trainable_token_indices={"embed_tokens": list(token_ids)} if token_ids else None,
     )
-    wrapped = get_peft_model(model, config)
+    with warnings.catch_warnings():  # PEFT asks transformers by a name that will go
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -49,7 +52,9 @@ def save(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write the adapter alone, in PEFT's layout; `dtype` rounds its numbers."""
     from safetensors.torch import load_file, save_file
 
-    model.save_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's is an empty form
     if dtype is not None:
         file = folder / WEIGHTS_FILE

@@ -97,14 +97,15 @@ class EchoTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
         return self.accelerator.prepare(loader)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
-        """One step; a loss that is no number stops the run before the optimizer sees it."""
+        """One step; a loss or gradient that is no number stops it before the optimizer sees it."""
         loss: Tensor = super().training_step(model, inputs, *args, **options)
-        if not math.isfinite(float(loss)):
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not (math.isfinite(float(loss)) and all(bool(g.isfinite().all()) for g in gradients)):
             folder = Path(self.args.output_dir).parent / _LAST_GOOD
             lora.save(self._parts.peft_model, folder)
             raise TrainingError(
-                f"the loss of step {self.state.global_step + 1} is {float(loss)}; the adapter as "
-                f"it was before is in {folder}. Lower learning_rate, or use precision='exact'"
+                f"step {self.state.global_step + 1}: the loss is {float(loss)}, or a gradient is "
+                f"not finite; the adapter as it was before is in {folder}. Lower learning_rate, or use precision='exact'"
             )
         return loss
 

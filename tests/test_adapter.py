@@ -1,0 +1,82 @@
+"""Adapters read and merged without PEFT."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from echovec.errors import ModelError
+from echovec.model.adapter import adapter_hash, merge
+from echovec.train.tiny import tiny_model
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's, about transformers
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A folder with an adapter of random numbers, and the model that PEFT merges it into."""
+
+    def make(**options):
+        torch.manual_seed(3)
+        model = peft.get_peft_model(
+            tiny_model()[0], peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", **options)
+        )
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn_like(parameter))
+        model.save_pretrained(tmp_path)
+        return tmp_path, model.merge_and_unload()
+
+    return make
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"trainable_token_indices": {"embed_tokens": [1, 5]}}])
+def test_merging_equals_peft(adapter, options):
+    """Every weight of the merged model."""
+    folder, expected = adapter(**options)
+    model, _ = tiny_model()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    merge(model, folder)
+    for name, parameter in expected.named_parameters():
+        ours = model.get_parameter(name.replace(".token_adapter", "").replace(".base_layer", ""))
+        assert torch.allclose(ours, parameter, atol=1e-6), name
+    assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters()), "the control"
+
+
+def test_another_model_is_refused(adapter):
+    """A width that does not fit is named."""
+    folder, _ = adapter()
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2,
+    )
+    with pytest.raises(ModelError, match="was made for"):
+        merge(LlamaModel(config), folder)
+
+
+def test_other_kinds_are_refused(adapter):
+    """Not merged wrongly."""
+    folder, _ = adapter(use_dora=True)
+    with pytest.raises(ModelError, match="use_dora"):
+        merge(tiny_model()[0], folder)
+
+
+def test_the_hash_is_of_the_numbers(adapter):
+    """Another number or another scale is another adapter."""
+    folder, _ = adapter()
+    first = adapter_hash(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 7}))
+    assert adapter_hash(folder) != first
+
+
+def test_no_adapter_is_an_error(tmp_path):
+    """The folder is named."""
+    with pytest.raises(ModelError, match="cannot read"):
+        merge(tiny_model()[0], tmp_path)

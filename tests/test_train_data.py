@@ -1,0 +1,167 @@
+"""Training data: every layout that people have, and what a batch may hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from echovec.errors import InputError, TrainingError
+from echovec.train.data import Example, Source, TrainingSet, example_of, hold_out, read
+from echovec.train.schedule import Step, schedule
+
+LAYOUTS = {
+    "sentence-transformers": {"anchor": "a", "positive": "p", "negative_1": "n", "negative_2": "m"},
+    "echo-data": {"query": "a", "positive": "p", "negative": "n"},
+    "FlagEmbedding": {"query": "a", "pos": ["p", "q"], "neg": ["n", "m"], "prompt": "x"},
+    "tevatron": {
+        "query": "a",
+        "positive_passages": [{"title": "t", "text": "p"}],
+        "negative_passages": [{"text": "n"}],
+    },
+    "SimCSE": {"sent0": "a", "sent1": "p", "hard_neg": "n"},
+    "text": {"text": "a"},
+}
+EXPECTED = {
+    "sentence-transformers": Example("a", "p", ("n", "m")),
+    "echo-data": Example("a", "p", ("n",)),
+    "FlagEmbedding": Example("a", "p", ("n", "m")),
+    "tevatron": Example("a", "t p", ("n",)),
+    "SimCSE": Example("a", "p", ("n",)),
+    "text": Example("a", "a"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_row_of_every_layout_is_read(layout):
+    """Columns by name, in any order."""
+    assert example_of(LAYOUTS[layout]) == EXPECTED[layout]
+
+
+@pytest.mark.parametrize("row", [{"anchor": "a"}, {"anchor": "", "positive": "p"}, {"x": 1}, {}])
+def test_a_row_that_cannot_be_used_is_an_error(row):
+    """It names what is missing."""
+    with pytest.raises(InputError):
+        example_of(row)
+
+
+def written(folder: Path, name: str) -> Path:
+    """Two rows, in the file's format."""
+    rows = [{"anchor": "a1", "positive": "p1"}, {"anchor": "a2", "positive": "p2"}]
+    path = folder / name
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines.encode()))
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name.endswith(".csv"):
+        path.write_text("anchor,positive\na1,p1\na2,p2\n")
+    elif name.endswith(".tsv"):
+        path.write_text("anchor\tpositive\na1\tp1\na2\tp2\n")
+    else:
+        path.write_text(lines)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.parquet", "x.csv", "x.tsv"])
+def test_every_format_is_read(tmp_path, name):
+    """The same rows come out of each."""
+    one = read(Source(path=name), written(tmp_path, name).parent)
+    assert one.examples == (Example("a1", "p1"), Example("a2", "p2"))
+
+
+def test_a_saved_data_set_is_read(tmp_path):
+    """What `datasets` writes with save_to_disk."""
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"anchor": ["a"], "positive": ["p"]}).save_to_disk(tmp_path / "d")
+    assert read(Source(path=str(tmp_path / "d"))).examples == (Example("a", "p"),)
+
+
+def test_broken_rows_are_named(tmp_path):
+    """Counted with their place, and the rest is used."""
+    (tmp_path / "x.jsonl").write_text('{"anchor": "a", "positive": "p"}\n{broken\n{"anchor": "a"}\n')
+    one = read(Source(path="x.jsonl"), tmp_path)
+    assert len(one) == 1
+    assert [line.split(": ")[0] for line in one.skipped] == ["x.jsonl:2", "x.jsonl:3"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.jsonl", "{}\n"), ("x.doc", "a"), ("gone", None)])
+def test_nothing_usable_is_an_error(tmp_path, name, text):
+    """An empty set would train on nothing in silence."""
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError):
+        read(Source(path=name), tmp_path)
+
+
+def made_set(name: str, examples: list[Example], **options: Any) -> TrainingSet:
+    """A set in memory."""
+    return TrainingSet(Source(path="", **options), name, tuple(examples))
+
+
+def pairs(name: str, count: int) -> TrainingSet:
+    """Distinct pairs."""
+    return made_set(name, [Example(f"{name}a{i}", f"{name}p{i}") for i in range(count)])
+
+
+def test_held_rows_are_never_trained_on():
+    """Nor are rows that share a text with them."""
+    examples = [Example(f"a{i}", f"p{i}") for i in range(20)]
+    examples[0] = Example("a0", "p19")
+    one = hold_out(made_set("x", examples), 5)
+    assert len(one.held) == 2
+    seen = {t for e in one.examples for t in (e.anchor, e.positive)}
+    assert not seen & {t for e in one.held for t in (e.anchor, e.positive)}
+    assert examples[0] not in one.examples
+
+
+def test_a_batch_is_of_one_set_and_the_seed_decides():
+    """The same seed gives the same batches, another one others."""
+    sets = [pairs("x", 40), pairs("y", 24)]
+    plan = schedule(sets, batch_size=8, steps=None, seed=1)
+    assert len(plan) == 8
+    assert sorted(step.of for step in plan) == [0] * 5 + [1] * 3
+    assert plan == schedule(sets, batch_size=8, steps=None, seed=1)
+    assert plan != schedule(sets, batch_size=8, steps=None, seed=2)
+
+
+def test_an_epoch_shows_each_row_once_and_steps_go_round():
+    """Without duplicates every row is in one batch; more steps begin again in another order."""
+    one = pairs("x", 32)
+    plan = schedule([one], batch_size=8, steps=8, seed=0)
+    assert sorted(row for step in plan[:4] for row in step.rows) == list(range(32))
+    assert plan[:4] != plan[4:]
+
+
+def test_the_ratio_is_the_part_of_an_epoch():
+    """The paper shows a tenth of ELI5."""
+    one = made_set("x", list(pairs("x", 80).examples), ratio=0.25)
+    assert len(schedule([one], batch_size=4, steps=None, seed=0)) == 5
+
+
+def test_no_false_negative_is_in_a_batch():
+    """Same anchor, same positive, a positive that is another's negative: never together."""
+    examples = [Example(f"a{i % 20}", f"p{i % 25}", (f"p{(i + 1) % 25}",)) for i in range(200)]
+    plan = schedule([made_set("x", examples)], batch_size=8, steps=40, seed=3)
+    for step in plan:
+        rows = [examples[row] for row in step.rows]
+        assert len({e.anchor for e in rows}) == len({e.positive for e in rows}) == 8
+        wanted = {t for e in rows for t in (e.anchor, e.positive)}
+        assert not wanted & {t for e in rows for t in e.negatives}
+
+
+def test_a_batch_larger_than_the_data_is_an_error():
+    """The message says how many rows there are."""
+    with pytest.raises(TrainingError, match="5 in x"):
+        schedule([pairs("x", 5)], batch_size=8, steps=1, seed=0)
+
+
+def test_parts_cover_a_step():
+    """Processes share a batch; together they see what one would."""
+    step = Step(0, tuple(range(12)))
+    assert sum((step.part(rank, 3).rows for rank in range(3)), ()) == step.rows

@@ -1,0 +1,251 @@
+"""Runs from their table to a folder that loads; killed, resumed, and stopped by a bad loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from echovec import Embedder
+from echovec.cli import app
+from echovec.errors import InputError, TrainingError
+from echovec.train import check as check_module
+from echovec.train.run import Run, read_run
+from echovec.train.tiny import tiny_model
+
+pytest.importorskip("peft")
+pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+TINY = read_run("tiny")
+
+
+@pytest.fixture(autouse=True)
+def no_other_data(monkeypatch, tmp_path):
+    """Development data is optional; a random model learns nothing from it."""
+    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
+
+
+@pytest.fixture(scope="module")
+def local_model(tmp_path_factory) -> str:
+    """The tiny model as a folder."""
+    folder = tmp_path_factory.mktemp("model")
+    model, tokenizer = tiny_model()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def a_data_file(folder: Path) -> Path:
+    """Pairs of words."""
+    file = folder / "pairs.jsonl"
+    words = ["red", "blue", "green", "old", "new", "cold", "warm", "wide"]
+    rows = [{"anchor": f"{a} {b}", "positive": f"{b} and {a}"} for a in words for b in words if a < b]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def local_run(local_model: str, folder: Path, *settings: str) -> Run:
+    """A run on the folder's model and data."""
+    run = dataclasses.replace(TINY, name="local", model=local_model)
+    text = run.to_toml() + f'[[sources]]\npath = "{a_data_file(folder)}"\nsymmetric = true\n'
+    from echovec.train.run import run_of
+
+    return run_of(text, name="local").changed(settings)
+
+
+def losses(history: list[dict]) -> list[float]:
+    """The loss of each step."""
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def train(run: Run, out: Path):
+    """Imported late: it loads the trainer."""
+    from echovec.train.job import train
+
+    return train(run, out)
+
+
+def test_a_run_learns_and_its_folder_loads(local_model, tmp_path):
+    """The loss falls, and the loaded embedder is the trained one, not the base."""
+    done = train(local_run(local_model, tmp_path, "steps=12", "learning_rate=5e-3"), tmp_path / "r")
+    assert np.mean(losses(done.history)[-3:]) < np.mean(losses(done.history)[:3])
+    embedder = Embedder.load(tmp_path / "r")
+    base = Embedder.load(local_model, recipe=dataclasses.replace(embedder.recipe, model=None, dtype=None))
+    a, b = embedder.encode(["old and warm"]), base.encode(["old and warm"])
+    assert float((a * b).sum()) < 0.999
+    assert embedder.recipe.fingerprint != base.recipe.fingerprint
+    assert "local" in repr(embedder)
+    card = (tmp_path / "r" / "README.md").read_text()
+    assert "pairs" in card
+    assert "<svg" in (tmp_path / "r" / "index.html").read_text()
+    with pytest.raises(InputError, match="has ended"):
+        train(local_run(local_model, tmp_path, "steps=12", "learning_rate=5e-3"), tmp_path / "r")
+
+
+def test_the_saved_vectors_are_the_trained_ones(local_model, tmp_path):
+    """To the rounding of the saved adapter, in both engines."""
+    from echovec.train.job import build, finish, training_sets
+
+    run = local_run(local_model, tmp_path)
+    parts = build(run)
+    check_module.wake(parts)
+    texts = ["old and warm", "new and cold"]
+    trained = parts.embedder.encode(texts)
+    finish(parts, training_sets(run), tmp_path)
+    for engine in ("packed", "plain"):
+        loaded = Embedder.load(tmp_path, engine=engine)
+        assert np.abs(loaded.encode(texts) - trained).max() < 1e-3
+    assert loaded.recipe.fingerprint == Embedder.load(tmp_path).recipe.fingerprint
+
+
+def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
+    """The same losses, step by step, and the same adapter."""
+    from echovec.train import trainer
+
+    unbroken = train(TINY, tmp_path / "a")
+    real = trainer.EchoTrainer.training_step
+
+    def dies(self, *args, **options):
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(trainer.EchoTrainer, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path / "b")
+    monkeypatch.undo()
+    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
+    resumed = train(TINY, tmp_path / "b")
+    assert resumed.resumed_at == 4
+    assert losses(resumed.history) == pytest.approx(losses(unbroken.history), abs=1e-6)
+    ours, theirs = (
+        (tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in "ab"
+    )
+    assert ours == theirs
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    """Nobody's run is continued with other settings."""
+    (tmp_path / "run.toml").write_text(TINY.to_toml())
+    with pytest.raises(InputError, match="another run"):
+        train(TINY.changed(["steps=9"]), tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    """Before the optimizer sees it; the adapter as it was is kept, and is finite."""
+    from safetensors.torch import load_file
+
+    from echovec.train import module
+
+    real = module.EchoModule.forward
+    calls = []
+
+    def breaks(self, features, **options):
+        calls.append(1)
+        found = real(self, features, **options)
+        if len(calls) > 12:
+            found["sentence_embedding"] = found["sentence_embedding"] * float("nan")
+        return found
+
+    monkeypatch.setattr(module.EchoModule, "forward", breaks)
+    with pytest.raises(TrainingError, match="last-good"):
+        train(TINY, tmp_path / "r")
+    kept = load_file(tmp_path / "r" / "last-good" / "adapter_model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
+    """A run whose dropout does nothing learns nothing."""
+    from echovec.train import lora
+
+    run = TINY.changed(["objective=simcse", "input_dropout=0.2", "steps=1"])
+    assert train(run, tmp_path / "works").steps == 1
+    monkeypatch.setattr(lora, "inject_dropout", lambda *_: None)
+    with pytest.raises(TrainingError, match="same vector"):
+        train(run, tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["arm=bidirectional"], ["prompt=instruct", "symmetric_loss=true"], ["matryoshka=[8,32]"],
+     ["mini_batch_tokens=0", "text_share=0.5"]],
+    ids=lambda s: s[0],
+)
+def test_every_kind_of_run_ends(tmp_path, settings):
+    """Two steps, finite losses."""
+    done = train(TINY.changed([*settings, "steps=2"]), tmp_path / "r")
+    assert np.isfinite(losses(done.history)).all()
+
+
+def test_the_checks_hold_on_a_run():
+    """Cached, dropout, temperature, adapters, packed, checkpointing."""
+    for finding in check_module.check_run(TINY):
+        assert finding.holds, finding
+
+
+def test_the_checks_can_fail(monkeypatch):
+    """Negative control: a wrong backward pass of the packed engine, and a temperature ignored."""
+    from echovec.model import gradients
+    from echovec.train import trainer
+
+    monkeypatch.setattr(gradients._Gate, "backward", lambda ctx, dy: (dy.repeat(1, 2),))
+    real = trainer.make_loss
+
+    def deaf(run, transformer):
+        return real(dataclasses.replace(run, temperature=0.02), transformer)
+
+    monkeypatch.setattr(trainer, "make_loss", deaf)
+    failed = {f.what for f in check_module.check_run(TINY) if not f.holds}
+    assert {"packed equals padded", "temperature is applied"} <= failed
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path):
+    """The same batch on two ranks over gloo: the same loss and the same adapter after a step."""
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys, dataclasses\n"
+        "from pathlib import Path\n"
+        "from echovec.train.job import train\n"
+        "from echovec.train.run import read_run\n"
+        "run = read_run('tiny').changed(['steps=1', 'warmup_steps=0', 'mini_batch_tokens=0'])\n"
+        "train(run, Path(sys.argv[1]))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    port = ["--master-port", str(29500 + os.getpid() % 400)]
+    for command, out in (
+        ([*torchrun, *port, str(script)], "two"),
+        ([sys.executable, "-W", "ignore", str(script)], "one"),
+    ):
+        ran = subprocess.run(
+            [*command, str(tmp_path / out)], env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+    from safetensors.torch import load_file
+
+    one, two = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("one", "two"))
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=2e-3), name
+
+
+def test_the_command_line_trains_checks_and_shows(tmp_path):
+    """`echovec train tiny`, `--check` and `--show`."""
+    runner = CliRunner()
+    shown = runner.invoke(app, ["train", "smollm2-echo", "--show", "--set", "steps=3"])
+    assert shown.exit_code == 0
+    assert "steps = 3" in shown.stdout
+    ran = runner.invoke(
+        app, ["train", "tiny", "-o", str(tmp_path / "t"), "--set", "steps=2"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "2 steps" in ran.stdout

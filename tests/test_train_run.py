@@ -1,0 +1,67 @@
+"""Runs as tables: TOML in and out, settings, and what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from echovec.errors import InputError
+from echovec.train.run import Run, read_run, run_of
+from echovec.train.runs import PAPER_SOURCES, RUNS
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_toml_and_back_is_the_same_run(name):
+    """Every run that ships."""
+    run = RUNS[name]
+    assert run_of(run.to_toml(), name="other") == run
+
+
+def test_the_papers_runs_are_as_stated():
+    """Section 4: 720 steps of 2,048, 8e-4, 1/50, r = alpha = 16, 14 sets."""
+    for name in ("paper-mistral-7b", "paper-s-llama-1.3b"):
+        run = read_run(name)
+        assert (run.steps, run.batch_size, run.learning_rate) == (720, 2048, 8e-4)
+        assert (run.temperature, run.rank, run.alpha) == (1 / 50, 16, 16)
+        assert len(run.sources) == len(PAPER_SOURCES) == 14
+        assert run.recipe.views["query"][0].pooling == "lasttoken"
+
+
+def test_settings_change_fields():
+    """Values are TOML; a bare word is a string."""
+    run = Run().changed(["steps=3", "arm=classical", "matryoshka=[8, 16]", "alpha=8"])
+    assert (run.steps, run.arm, run.matryoshka, run.alpha) == (3, "classical", (8, 16), 8.0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["nonsense=1", "steps", "arm=sideways", "batch_size=0", "learning_rate=-1", "rank=x"],
+)
+def test_a_bad_setting_is_an_error(setting):
+    """It names the field."""
+    with pytest.raises(InputError, match=setting.split("=")[0]):
+        Run().changed([setting])
+
+
+def test_an_unknown_run_lists_those_that_ship():
+    """And a file that is not there is no run."""
+    with pytest.raises(InputError, match="smollm2-echo"):
+        read_run("nonsense")
+    with pytest.raises(InputError, match="not TOML"):
+        run_of("= 1", name="x")
+
+
+def test_simcse_needs_dropout():
+    """Two views of a text would be the same vector."""
+    with pytest.raises(InputError, match="input_dropout"):
+        Run(objective="simcse")
+
+
+@pytest.mark.parametrize(
+    ("settings", "copies", "mask"),
+    [([], 2, "causal"), (["arm=classical"], 1, "causal"), (["arm=bidirectional"], 1, "bidirectional")],
+)
+def test_arms_are_one_switch(settings, copies, mask):
+    """The recipe follows."""
+    (view,) = Run().changed(settings).recipe.views["symmetric"]
+    assert view.template.prompt.count("{text}") == copies
+    assert view.mask == mask
