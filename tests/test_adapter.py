@@ -22,10 +22,11 @@ def adapter(tmp_path):
     def make(**options):
         torch.manual_seed(3)
         model = peft.get_peft_model(
-            tiny_model()[0], peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", **options)
+            tiny_model()[0],
+            peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", **options),
         )
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.copy_(torch.randn_like(parameter))
         model.save_pretrained(tmp_path)
@@ -34,7 +35,9 @@ def adapter(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"trainable_token_indices": {"embed_tokens": [1, 5]}}])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True}, {"trainable_token_indices": {"embed_tokens": [1, 5]}}]
+)
 def test_merging_equals_peft(adapter, options):
     """Every weight of the merged model."""
     folder, expected = adapter(**options)
@@ -53,8 +56,12 @@ def test_another_model_is_refused(adapter):
     from transformers import LlamaConfig, LlamaModel
 
     config = LlamaConfig(
-        vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2,
+        vocab_size=9,
+        hidden_size=16,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
     )
     with pytest.raises(ModelError, match="was made for"):
         merge(LlamaModel(config), folder)

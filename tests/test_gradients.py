@@ -45,7 +45,9 @@ def test_gate_has_the_gradient_of_its_twin():
 def lora_modules(*, bias: bool, dropout: float = 0.0, **options: object) -> list[nn.Module]:
     """Three linear modules of different width; all but the last one adapted by PEFT."""
     torch.manual_seed(1)
-    model = nn.ModuleDict({n: nn.Linear(6, w, bias=bias) for n, w in (("a", 8), ("b", 4), ("c", 4))})
+    model = nn.ModuleDict(
+        {n: nn.Linear(6, w, bias=bias) for n, w in (("a", 8), ("b", 4), ("c", 4))}
+    )
     config = peft.LoraConfig(
         r=2, lora_alpha=6, target_modules=["a", "b"], lora_dropout=dropout, **options
     )

@@ -84,7 +84,9 @@ def test_a_saved_data_set_is_read(tmp_path):
 
 def test_broken_rows_are_named(tmp_path):
     """Counted with their place, and the rest is used."""
-    (tmp_path / "x.jsonl").write_text('{"anchor": "a", "positive": "p"}\n{broken\n{"anchor": "a"}\n')
+    (tmp_path / "x.jsonl").write_text(
+        '{"anchor": "a", "positive": "p"}\n{broken\n{"anchor": "a"}\n'
+    )
     one = read(Source(path="x.jsonl"), tmp_path)
     assert len(one) == 1
     assert [line.split(": ")[0] for line in one.skipped] == ["x.jsonl:2", "x.jsonl:3"]

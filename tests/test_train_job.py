@@ -48,7 +48,9 @@ def a_data_file(folder: Path) -> Path:
     """Pairs of words."""
     file = folder / "pairs.jsonl"
     words = ["red", "blue", "green", "old", "new", "cold", "warm", "wide"]
-    rows = [{"anchor": f"{a} {b}", "positive": f"{b} and {a}"} for a in words for b in words if a < b]
+    rows = [
+        {"anchor": f"{a} {b}", "positive": f"{b} and {a}"} for a in words for b in words if a < b
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
@@ -79,7 +81,9 @@ def test_a_run_learns_and_its_folder_loads(local_model, tmp_path):
     done = train(local_run(local_model, tmp_path, "steps=12", "learning_rate=5e-3"), tmp_path / "r")
     assert np.mean(losses(done.history)[-3:]) < np.mean(losses(done.history)[:3])
     embedder = Embedder.load(tmp_path / "r")
-    base = Embedder.load(local_model, recipe=dataclasses.replace(embedder.recipe, model=None, dtype=None))
+    base = Embedder.load(
+        local_model, recipe=dataclasses.replace(embedder.recipe, model=None, dtype=None)
+    )
     a, b = embedder.encode(["old and warm"]), base.encode(["old and warm"])
     assert float((a * b).sum()) < 0.999
     assert embedder.recipe.fingerprint != base.recipe.fingerprint
@@ -176,9 +180,13 @@ def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "settings",
-    [["arm=bidirectional"], ["prompt=instruct", "symmetric_loss=true"], ["matryoshka=[8,32]"],
-     ["mini_batch_tokens=0", "text_share=0.5"]],
-    ids=lambda s: s[0],
+    [
+        ["arm=bidirectional"],
+        ["prompt=instruct", "symmetric_loss=true"],
+        ["matryoshka=[8,32]"],
+        ["mini_batch_tokens=0", "text_share=0.5"],
+    ],
+    ids=" ".join,
 )
 def test_every_kind_of_run_ends(tmp_path, settings):
     """Two steps, finite losses."""
@@ -233,7 +241,9 @@ def test_two_processes_agree_with_one(tmp_path):
         assert ran.returncode == 0, ran.stderr[-2000:]
     from safetensors.torch import load_file
 
-    one, two = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("one", "two"))
+    one, two = (
+        load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("one", "two")
+    )
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], atol=2e-3), name
 
@@ -244,8 +254,6 @@ def test_the_command_line_trains_checks_and_shows(tmp_path):
     shown = runner.invoke(app, ["train", "smollm2-echo", "--show", "--set", "steps=3"])
     assert shown.exit_code == 0
     assert "steps = 3" in shown.stdout
-    ran = runner.invoke(
-        app, ["train", "tiny", "-o", str(tmp_path / "t"), "--set", "steps=2"]
-    )
+    ran = runner.invoke(app, ["train", "tiny", "-o", str(tmp_path / "t"), "--set", "steps=2"])
     assert ran.exit_code == 0, ran.output
     assert "2 steps" in ran.stdout

@@ -58,7 +58,11 @@ def test_simcse_needs_dropout():
 
 @pytest.mark.parametrize(
     ("settings", "copies", "mask"),
-    [([], 2, "causal"), (["arm=classical"], 1, "causal"), (["arm=bidirectional"], 1, "bidirectional")],
+    [
+        ([], 2, "causal"),
+        (["arm=classical"], 1, "causal"),
+        (["arm=bidirectional"], 1, "bidirectional"),
+    ],
 )
 def test_arms_are_one_switch(settings, copies, mask):
     """The recipe follows."""

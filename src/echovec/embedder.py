@@ -30,10 +30,10 @@ from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import (
-    saved_adapter,
-    saved_folder,
     check_same_model,
     library_versions,
+    saved_adapter,
+    saved_folder,
     saved_model,
     write_saved,
 )

@@ -49,7 +49,11 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path | None:
     """
     if (folder / MODEL_FOLDER).is_dir():
         return folder / MODEL_FOLDER
-    if recipe.model is not None and recipe.model.path is None and (folder / ADAPTER_FOLDER).is_dir():
+    if (
+        recipe.model is not None
+        and recipe.model.path is None
+        and (folder / ADAPTER_FOLDER).is_dir()
+    ):
         return None  # a shipped adapter is for the default model
     if recipe.model is None or recipe.model.path is None:
         raise RecipeError(

@@ -22,7 +22,9 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Check the gradients on the first rows, train nothing.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the run as TOML, train nothing.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the run as TOML, train nothing.")
+    ] = False,
 ) -> None:
     """Train an embedder: a contrastive run on pairs, with LoRA; resumed where it was left."""
     from echovec.train.run import read_run
@@ -44,4 +46,6 @@ def train(
 
     folder = output or Path(chosen.name)
     done = run_it(chosen, folder, data=data)
-    typer.echo(f"{done.steps} steps; the adapter is in {done.folder}: Embedder.load({str(folder)!r})")
+    typer.echo(
+        f"{done.steps} steps; the adapter is in {done.folder}: Embedder.load({str(folder)!r})"
+    )

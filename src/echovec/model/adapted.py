@@ -46,7 +46,7 @@ def product(modules: Sequence[nn.Module], x_NI: Tensor) -> Tensor | None:
     tensors: list[Tensor | None] = []
     for part in known:
         tensors += [part.weight, part.bias, part.down_RI, part.up_OR]
-    result: Tensor = _Product.apply(x_NI, [part.scale for part in known], *tensors)
+    result: Tensor = _Product.apply(x_NI, [part.scale for part in known], *tensors)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -33,7 +33,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def adapter_hash(folder: Path) -> str:
-    """"sha256:..." over the adapter's numbers and what decides how they apply."""
+    """A hash ("sha256:...") of the adapter's numbers and of what decides how they apply."""
     config, tensors = _read(folder)
     told = {name: config.get(name) for name in ("lora_alpha", "r", "use_rslora")}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -72,11 +72,15 @@ def merge(model: Any, folder: Path) -> None:
         for place in sorted(places):
             weight = weights.get(_in_model(place, weights))
             if weight is None:
-                raise ModelError(f"{folder}: the model has no {place!r}; give the model it was made for")
+                raise ModelError(
+                    f"{folder}: the model has no {place!r}; give the model it was made for"
+                )
             if place.endswith("embed_tokens"):
                 rows = config["trainable_token_indices"]
                 rows = rows["embed_tokens"] if isinstance(rows, dict) else rows
-                weight[rows] = tensors[f"{_ROOT}{place}.token_adapter.trainable_tokens_delta"].to(weight)
+                weight[rows] = tensors[f"{_ROOT}{place}.token_adapter.trainable_tokens_delta"].to(
+                    weight
+                )
                 continue
             down = tensors[f"{_ROOT}{place}.lora_A.weight"].to(weight.device, torch.float32)
             up = tensors[f"{_ROOT}{place}.lora_B.weight"].to(weight.device, torch.float32)

@@ -19,19 +19,19 @@ from torch.nn import functional
 
 def norm(x_ND: Tensor, gain_D: Tensor, eps: float) -> Tensor:
     """`x / rms(x) * gain` over the last dimension; differentiable in `x`."""
-    result: Tensor = _Norm.apply(x_ND, gain_D, eps)
+    result: Tensor = _Norm.apply(x_ND, gain_D, eps)  # type: ignore[no-untyped-call]
     return result
 
 
 def turn(qk_NXE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions; `cos` and `sin` are [N, 1, E / 2]."""
-    result: Tensor = _Turn.apply(qk_NXE, cos, sin)
+    result: Tensor = _Turn.apply(qk_NXE, cos, sin)  # type: ignore[no-untyped-call]
     return result
 
 
 def gate(both_NF2: Tensor) -> Tensor:
     """`silu(left half) * right half` of [N, 2 F]."""
-    result: Tensor = _Gate.apply(both_NF2)
+    result: Tensor = _Gate.apply(both_NF2)  # type: ignore[no-untyped-call]
     return result
 
 

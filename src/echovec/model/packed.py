@@ -290,13 +290,13 @@ def _project(
     H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
     x_NXE = block.qkv(x_ND).view(len(x_ND), H + 2 * G, E)
     # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
-    qk_NXE, v_NGE = x_NXE.split([H + G, G], dim=1)
+    qk_NXE, v_NGE = torch.split(x_NXE, [H + G, G], dim=1)
     if block.norm_query is not None and block.norm_key is not None:
-        q_NHE, k_NGE = qk_NXE.split([H, G], dim=1)
+        q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
         qk_NXE = torch.cat([block.norm_query(q_NHE), block.norm_key(k_NGE)], 1)
     if block.rotary:
         qk_NXE = _turned(qk_NXE)(qk_NXE, *turn)
-    q_NHE, k_NGE = qk_NXE.split([H, G], dim=1)
+    q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
     return q_NHE, k_NGE, v_NGE
 
 

@@ -33,7 +33,12 @@ class Rectangles:
         """Outputs [rows, H * E], in the order of the groups' rows."""
         # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
         rows = [group.stop - group.start for group in self.groups]
-        runs = zip(q_NHE.split(rows), k_NGE.split(rows), v_NGE.split(rows), strict=True)
+        runs = zip(
+            torch.split(q_NHE, rows),
+            torch.split(k_NGE, rows),
+            torch.split(v_NGE, rows),
+            strict=True,
+        )
         outputs = [
             _attend_group(block, *run, prefix_k, prefix_v, group)
             for run, group in zip(runs, self.groups, strict=True)

@@ -27,10 +27,12 @@ def write_card(run: Run, sets: Sequence[TrainingSet], out: Path, *, last: dict[s
     lines = [
         f"# {run.name}",
         "",
-        f"A LoRA adapter (r = {run.rank}, alpha = {run.alpha:g}) that makes "
-        f"{run.model or 'SmolLM2-135M-Instruct'} a text embedder: {_arm(run)}. Trained with echovec "
-        "on the method of Springer et al., \"Repetition Improves Language Model Embeddings\" "
-        "(arXiv 2402.15449, section 4).",
+        (
+            f"A LoRA adapter (r = {run.rank}, alpha = {run.alpha:g}) that makes "
+            f"{run.model or 'SmolLM2-135M-Instruct'} a text embedder: {_arm(run)}. Trained with "
+            "echovec by the method of Springer et al., Repetition Improves Language Model "
+            "Embeddings (arXiv 2402.15449, section 4)."
+        ),
         "",
         "```python",
         "from echovec import Embedder",
@@ -47,8 +49,10 @@ def write_card(run: Run, sets: Sequence[TrainingSet], out: Path, *, last: dict[s
         "",
         "## Development scores at the end",
         "",
-        "Rows held out of training; `sts_dev` is Spearman x 100 on a third of STSBenchmark's "
-        "development split, which was never trained on.",
+        (
+            "Of rows held out of training; `sts_dev` is Spearman x 100 on a fifth of "
+            "STSBenchmark's development split, which was never trained on."
+        ),
         "",
         "| score | value |",
         "|---|---|",

@@ -56,7 +56,9 @@ def check_run(run: Run, *, data: str | Path | None = None) -> list[Finding]:
     findings.append(_temperature(parts, sets, step, plain, loss))
     zero = [name for name, gradient in expected.items() if not gradient.any()]
     findings.append(
-        Finding("every adapter has a gradient", not zero, f"{len(zero)} of {len(expected)} are zero")
+        Finding(
+            "every adapter has a gradient", not zero, f"{len(zero)} of {len(expected)} are zero"
+        )
     )
     dropped = replace(small, lora_dropout=0.1)
     findings.append(_with_dropout(dropped, sets, step))
@@ -68,7 +70,9 @@ def check_run(run: Run, *, data: str | Path | None = None) -> list[Finding]:
         checkpointed = build(replace(small, engine="plain", gradient_checkpointing=True))
         wake(checkpointed)
         _, other = gradients(checkpointed, sets, step, small)
-        findings.append(_compared("cached with gradient checkpointing equals uncached without", expected, other))
+        findings.append(
+            _compared("cached with gradient checkpointing equals uncached without", expected, other)
+        )
     return findings
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -170,13 +169,9 @@ def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
     readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _csv, "tsv": _tsv, "txt": _lines}
     if kind not in readers:
         raise InputError(f"{path.name}: there are readers for {', '.join((*readers, 'parquet'))}")
-    with _open(path) as file:
-        yield from readers[kind](file)
-
-
-def _open(path: Path) -> io.TextIOWrapper:
-    raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8", newline="")  # type: ignore[arg-type]
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="") as lines:
+        yield from readers[kind](lines)
 
 
 def _json_lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:

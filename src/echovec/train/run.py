@@ -112,9 +112,7 @@ class Run:
             allowed = get_args(kind)
             literal = allowed and all(isinstance(value, str) for value in allowed)
             if literal and getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r}; there are {', '.join(allowed)}"
-                )
+                raise InputError(f"{name}={getattr(self, name)!r}; there are {', '.join(allowed)}")
         for name in ("batch_size", "rank", "max_tokens", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}; give at least 1")

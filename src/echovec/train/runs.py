@@ -18,7 +18,9 @@ _CHINESE = "Given a Chinese search query, retrieve web passages that answer the 
 _RETRIEVE = "Retrieve Wikipedia passages that answer the question"
 
 
-def _echo_data(name: str, *instructions: str, ratio: float = 1.0, symmetric: bool = False) -> Source:
+def _echo_data(
+    name: str, *instructions: str, ratio: float = 1.0, symmetric: bool = False
+) -> Source:
     return Source(
         path=f"echo-data/{name}.jsonl",
         name=name,
@@ -151,4 +153,4 @@ RUNS: Mapping[str, Run] = {
         save_every=4,
     ),
 }
-"""Every run that ships. "tiny" brings its own model and texts; it is for tests and for a first look."""
+"""Every run that ships. "tiny" brings its own model and texts, for tests and a first look."""

@@ -47,7 +47,9 @@ class Batches(Dataset[Step]):
 class Collator:
     """One part of a step to the trainer's flat features: `anchor_input_ids` and so on."""
 
-    def __init__(self, module: Any, sets: Sequence[TrainingSet], *, with_instructions: bool) -> None:
+    def __init__(
+        self, module: Any, sets: Sequence[TrainingSet], *, with_instructions: bool
+    ) -> None:
         self._module, self._sets = module, sets
         self._with_instructions = with_instructions
 
@@ -72,19 +74,48 @@ class Collator:
 
     def _side(self, source: Source, column: str, part: Step) -> tuple[str | None, str | None]:
         """The role of a column, and its instruction where the prompt takes one."""
-        if source.symmetric:
-            role = None
-        else:
-            role = "query" if column == "anchor" else "document"
+        role = None if source.symmetric else "query" if column == "anchor" else "document"
         if not self._with_instructions or role == "document" or not source.instructions:
             return role, None
         return role, source.instructions[part.rows[0] % len(source.instructions)]
 
 
-class EchoTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+class AdapterSaves:
+    """What our trainers share: a guard on every step, and checkpoints of the adapter only."""
+
+    _parts: Parts
+    args: Any
+    state: Any
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
+        """One step; a loss or gradient that is no number stops it before the optimizer sees it."""
+        loss: Tensor = super().training_step(  # type: ignore[misc]
+            model, inputs, *args, **options
+        )
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not (math.isfinite(float(loss)) and all(bool(g.isfinite().all()) for g in gradients)):
+            folder = Path(self.args.output_dir).parent / _LAST_GOOD
+            lora.save(self._parts.peft_model, folder)
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the loss is {float(loss)}, or a gradient is "
+                f"not finite; the adapter as it was before is in {folder}. "
+                "Lower learning_rate, or use precision='exact'"
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        lora.save(self._parts.peft_model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        lora.restore(self._parts.peft_model, Path(checkpoint_path))
+
+
+class EchoTrainer(AdapterSaves, SentenceTransformerTrainer):  # type: ignore[misc]
     """sentence-transformers' trainer on planned batches; checkpoints hold the adapter only."""
 
-    def __init__(self, *, parts: Parts, batches: Batches, collator: Collator, **options: Any) -> None:
+    def __init__(
+        self, *, parts: Parts, batches: Batches, collator: Collator, **options: Any
+    ) -> None:
         self._parts = parts
         self._batches = batches
         super().__init__(data_collator=collator, train_dataset=_placeholder(), **options)
@@ -95,25 +126,6 @@ class EchoTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
             self._batches, batch_size=1, shuffle=False, collate_fn=self.data_collator
         )
         return self.accelerator.prepare(loader)
-
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Tensor:
-        """One step; a loss or gradient that is no number stops it before the optimizer sees it."""
-        loss: Tensor = super().training_step(model, inputs, *args, **options)
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not (math.isfinite(float(loss)) and all(bool(g.isfinite().all()) for g in gradients)):
-            folder = Path(self.args.output_dir).parent / _LAST_GOOD
-            lora.save(self._parts.peft_model, folder)
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: the loss is {float(loss)}, or a gradient is "
-                f"not finite; the adapter as it was before is in {folder}. Lower learning_rate, or use precision='exact'"
-            )
-        return loss
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        lora.save(self._parts.peft_model, Path(output_dir or self.args.output_dir))
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        lora.restore(self._parts.peft_model, Path(checkpoint_path))
 
     def create_model_card(self, *args: Any, **options: Any) -> None:
         """Ours is written at the end of the run."""
@@ -134,13 +146,11 @@ def fit(
     from echovec.train.job import history_of
 
     run = parts.run
-    arguments = _arguments(run, out, len(plan))
-    world = max(1, arguments.world_size)
+    asked = arguments(run, out, len(plan))
+    world = max(1, asked.world_size)
     if run.batch_size % world:
         raise TrainingError(f"batch_size={run.batch_size} is not a multiple of {world} processes")
-    collator = Collator(
-        parts.transformer[0], sets, with_instructions=run.prompt == "instruct"
-    )
+    collator = Collator(parts.transformer[0], sets, with_instructions=run.prompt == "instruct")
     loss = make_loss(run, parts.transformer)
     watch = Watch(parts, sets, out, data=data)
     checkpoint = last_checkpoint(out)
@@ -152,9 +162,9 @@ def fit(
             batches=Batches(plan, world),
             collator=collator,
             model=parts.transformer,
-            args=arguments,
+            args=asked,
             loss=loss,
-            callbacks=[watch, _Log(out)],
+            callbacks=[watch, RunLog(out)],
         )
         if run.objective == "simcse":
             _refuse_identical_views(parts, collator, plan[0])
@@ -189,18 +199,20 @@ def make_loss(run: Run, transformer: SentenceTransformer) -> nn.Module:
     return loss
 
 
-class _Log(TrainerCallback):  # type: ignore[misc]
+class RunLog(TrainerCallback):  # type: ignore[misc]
     """What the trainer logs, one line a step, in the run's folder."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """One line."""
         if state.is_world_process_zero and logs:
             log_to(self._out, {"step": state.global_step, **logs})
 
 
-def _arguments(run: Run, out: Path, steps: int) -> Any:
+def arguments(run: Run, out: Path, steps: int) -> Any:
+    """The run as the trainer's own arguments."""
     return SentenceTransformerTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         max_steps=steps,
@@ -251,5 +263,7 @@ def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> Non
 
 
 def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    anchor = {key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")}
+    anchor = {
+        key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")
+    }
     return anchor, batch

@@ -61,7 +61,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
         for name, pairs in self._pairs.items():
-            roles: tuple[Any, Any] = (None, None) if self._symmetric[name] else ("query", "document")
+            roles: tuple[Any, Any] = (
+                (None, None) if self._symmetric[name] else ("query", "document")
+            )
             anchors = self._encode([one.anchor for one in pairs], roles[0])
             positives = self._encode([one.positive for one in pairs], roles[1])
             scores |= {f"{name}_{key}": v for key, v in geometry(anchors, positives).items()}
@@ -87,7 +89,9 @@ def geometry(anchors: NDArray[np.float32], positives: NDArray[np.float32]) -> di
     """
     a, p = torch.from_numpy(anchors), torch.from_numpy(positives)
     alignment = (a - p).square().sum(dim=1).mean()
-    uniformity = functional.pdist(a).square().mul(-2).exp().mean().log() if len(a) > 1 else a.new_zeros(())
+    uniformity = (
+        functional.pdist(a).square().mul(-2).exp().mean().log() if len(a) > 1 else a.new_zeros(())
+    )
     right = (a @ p.T).argmax(dim=1) == torch.arange(len(a))
     return {
         "alignment": round(float(alignment), 4),
