@@ -18,6 +18,7 @@ from echovec.cli import (
     demo,
     embed,
     eval,
+    mine,
     models,
     recipes,
     report,
@@ -40,6 +41,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("eval")(eval.evaluate)
+app.command("mine")(mine.mine)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("report")(report.report)

@@ -26,6 +26,9 @@ from typing import Any
 
 from echovec.errors import InputError
 
+ANCHORS = ("anchor", "query", "sent0", "query_text")
+POSITIVES = ("positive", "pos", "sent1", "positive_passages")
+
 
 @dataclass(frozen=True)
 class Example:
@@ -120,29 +123,41 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
-    """One row of any of the layouts.
+    """One row of any of the layouts: its first positive, and all its negatives.
+
+    Raises:
+        InputError: the columns are of none of them, or a text is missing or empty.
+    """
+    anchor, positives, negatives = columns_of(row)
+    return Example(anchor, positives[0], tuple(negatives))
+
+
+def columns_of(row: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
+    """Anchor, positives (at least one) and negatives of a row of any of the layouts.
 
     Raises:
         InputError: the columns are of none of them, or a text is missing or empty.
     """
     if "text" in row and "positive" not in row:
         text = _text(row["text"], "text")
-        return Example(text, text)
-    anchor = _first(row, ("anchor", "query", "sent0", "query_text"))
-    positive = _first(row, ("positive", "pos", "sent1", "positive_passages"))
+        return text, [text], []
+    anchor = _first(row, ANCHORS)
+    positive = _first(row, POSITIVES)
     if anchor is None or positive is None:
         raise InputError(
             f"columns {', '.join(map(str, row))}: there is no anchor (query) or no positive (pos)"
         )
-    texts = _texts(positive)
-    if not texts:
+    positives = _texts(positive)
+    if not positives:
         raise InputError("no positive")
-    negatives: list[str] = []
-    for name, value in row.items():
-        known = name in ("neg", "hard_neg", "negative_passages") or name == "negative"
-        if known or (name.startswith("negative_") and name[9:].isdigit()):
-            negatives += _texts(value)
-    return Example(_text(anchor, "anchor"), _text(texts[0], "positive"), tuple(negatives))
+    negatives = [text for name, value in row.items() if is_negative(name) for text in _texts(value)]
+    return _text(anchor, "anchor"), positives, negatives
+
+
+def is_negative(column: str) -> bool:
+    """Whether a column of this name holds texts that do not match the anchor."""
+    numbered = column.startswith("negative_") and column[9:].isdigit()
+    return numbered or column in ("negative", "neg", "hard_neg", "negative_passages")
 
 
 def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:

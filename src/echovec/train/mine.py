@@ -1,0 +1,317 @@
+"""Mine: hard negatives for training rows, found among all texts by an embedder.
+
+    rows --anchors, pool--> Vectors (kept on disk) --nearest--> ranked candidates --guards--> rows
+
+A hard negative is near the anchor and yet no answer. What is nearest is often an answer that nobody
+marked, so candidates pass guards: ranks to leave out, a margin below the positive's similarity,
+texts that equal the anchor or one of its positives, texts that hold the answer string.
+
+The margin relative to the positive is NV-Retriever's (arXiv 2407.15831); leaving out first ranks is
+older (the authors' sets have negatives of such kind).
+
+Shapes: Q anchors, N texts of the pool, D width, K candidates.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from echovec.corpus.disk import write_file
+from echovec.errors import InputError
+from echovec.evaluate.vectors import Vectors
+from echovec.recipe import Role
+from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative, rows_of
+
+if TYPE_CHECKING:
+    from echovec.embedder import Embedder
+
+Sampling = Literal["top", "random"]
+
+_BLOCK = 1024
+"""Anchors at a time: their scores against a million texts are 4 GB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guards:
+    """Which of the nearest texts may be a negative; names as sentence-transformers has them.
+
+    Raises:
+        InputError: a value that cannot be.
+    """
+
+    num_negatives: int = 1
+    range_min: int = 0
+    """So many of the nearest are left out: they may be answers that nobody marked."""
+
+    range_max: int = 100
+    """Only the nearest so many are looked at."""
+
+    relative_margin: float | None = 0.05
+    """A negative's similarity is at most (1 - this) times the positive's."""
+
+    max_score: float | None = None
+    min_score: float | None = None
+    sampling: Sampling = "top"
+    """"top" takes the nearest that pass, "random" any that pass."""
+
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.num_negatives < 1:
+            raise InputError(f"num_negatives={self.num_negatives}; give at least 1")
+        if not 0 <= self.range_min < self.range_max:
+            raise InputError(
+                f"range_min={self.range_min}, range_max={self.range_max}; give 0 or more, and a "
+                "range_max above range_min"
+            )
+
+
+@dataclass
+class Mined:
+    """What mining came to."""
+
+    rows: int = 0
+    negatives: int = 0
+    short: int = 0
+    """Rows with fewer negatives than were asked for."""
+
+    skipped: list[str] = field(default_factory=list)
+    """Rows that could not be used, each with its place and the reason; not written."""
+
+    turned_away: Counter[str] = field(default_factory=Counter)
+    """Candidates that a guard kept out, by guard."""
+
+    positive_score: float = 0.0
+    """Mean cosine of anchors with their positives."""
+
+    negative_score: float = 0.0
+    """Mean cosine of anchors with their mined negatives."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    anchor: str
+    positives: list[str]
+    negatives: list[str]
+    answers: list[str]
+    rest: dict[str, Any]
+
+
+def mine(
+    data: str | Path,
+    out: str | Path,
+    embedder: Embedder,
+    guards: Guards | None = None,
+    *,
+    pool: Iterable[str] = (),
+    instruction: str | None = None,
+    symmetric: bool = False,
+    cache: Path | None = None,
+    expect: Callable[[int], object] = lambda weight: None,
+    advance: Callable[[int], object] = lambda weight: None,
+) -> Mined:
+    """Write the rows of `data` to `out` (.jsonl) with `negative_1`, `negative_2`, ... added.
+
+    Negatives that a row has already come first and stay. The candidates are all positives and
+    negatives of the file, and the texts of `pool`. Whoever is killed loses no vector: they are in
+    `cache`, under the embedder's fingerprint, role and instruction.
+
+    Args:
+        data: rows in any layout that `echovec train` reads.
+        out: where they go; replaced when all is done.
+        embedder: what finds candidates.
+        guards: which of them may be negatives.
+        pool: more texts to choose from.
+        instruction: for the anchors.
+        symmetric: anchors and candidates are alike (sentence pairs): one role, one instruction.
+        cache: folder of vectors; None keeps them in memory only.
+        expect: called once with the weight of the texts to embed.
+        advance: called with the weight of each part that has been embedded.
+
+    Raises:
+        InputError: no usable row, or `out` has another ending.
+        StorageError: the disk does not take it.
+    """
+    guards = guards or Guards()
+    out = Path(out)
+    if out.suffix != ".jsonl":
+        raise InputError(f"{out.name}: mined rows are written as .jsonl")
+    mined = Mined()
+    rows = _rows(Path(data), mined)
+    texts = list(dict.fromkeys([t for r in rows for t in (*r.positives, *r.negatives)] + [*pool]))
+    vectors = Vectors(embedder, cache, advance=advance)
+    anchor_role: Role = "symmetric" if symmetric else "query"
+    text_role: Role = "symmetric" if symmetric else "document"
+    text_instruction = instruction if symmetric else None
+    anchors = [row.anchor for row in rows]
+    expect(
+        _weight(vectors.missing(anchors, anchor_role, instruction))
+        + _weight(vectors.missing(texts, text_role, text_instruction))
+    )
+    anchors_QD = vectors.encode(anchors, anchor_role, instruction)
+    texts_ND = vectors.encode(texts, text_role, text_instruction)
+    # A few more than asked for: the positives themselves are among the nearest.
+    depth = min(len(texts), guards.range_max + max(len(row.positives) for row in rows))
+    scores_QK, places_QK = nearest(anchors_QD, texts_ND, depth)
+    place_of = {text: place for place, text in enumerate(texts)}
+    known = _known_positives(rows)
+    lines = []
+    for number, row in enumerate(rows):
+        first = texts_ND[place_of[row.positives[0]]]
+        positive_score = float(anchors_QD[number] @ first)
+        candidates = [
+            (texts[place], float(score))
+            for place, score in zip(places_QK[number], scores_QK[number], strict=True)
+        ]
+        chosen = _choose(row, candidates, positive_score, known, guards, number, mined)
+        mined.rows += 1
+        mined.positive_score += positive_score
+        lines.append(json.dumps(_written(row, chosen), ensure_ascii=False))
+    write_file(out, ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
+    mined.positive_score /= mined.rows
+    mined.negative_score /= max(1, mined.negatives)
+    return mined
+
+
+def nearest(
+    queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k texts of highest inner product for each query: scores and places, both [Q, k].
+
+    Highest first, equal ones by place. Exact; on the GPU where there is one.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    texts = torch.from_numpy(texts_ND).to(device)
+    scores, places = [], []
+    for start in range(0, len(queries_QD), _BLOCK):
+        block = torch.from_numpy(queries_QD[start : start + _BLOCK]).to(device)
+        best = torch.topk(block @ texts.T, k, dim=1)
+        scores.append(best.values.cpu().numpy())
+        places.append(best.indices.cpu().numpy())
+    scores_QK, places_QK = np.concatenate(scores), np.concatenate(places)
+    order_QK = np.lexsort((places_QK, -scores_QK), axis=1)
+    return np.take_along_axis(scores_QK, order_QK, 1), np.take_along_axis(places_QK, order_QK, 1)
+
+
+def _choose(
+    row: _Row,
+    candidates: Sequence[tuple[str, float]],
+    positive_score: float,
+    known: Mapping[str, set[str]],
+    guards: Guards,
+    number: int,
+    mined: Mined,
+) -> list[str]:
+    """The negatives of one row."""
+    own = {folded(row.anchor)} | known[folded(row.anchor)]
+    taken = {folded(text) for text in row.negatives}
+    passed: list[tuple[str, float]] = []
+    rank = 0  # among texts that are no answers
+    for text, score in candidates:
+        if folded(text) in own:
+            mined.turned_away["equals the anchor or a positive"] += 1
+            continue
+        rank += 1
+        if rank <= guards.range_min or rank > guards.range_max:
+            continue
+        reason = _refused(text, score, positive_score, row, taken, guards)
+        if reason:
+            mined.turned_away[reason] += 1
+            continue
+        taken.add(folded(text))
+        passed.append((text, score))
+        if guards.sampling == "top" and len(passed) == guards.num_negatives:
+            break
+    if guards.sampling == "random" and len(passed) > guards.num_negatives:
+        # A row's own generator: its negatives do not hang on the rows before it.
+        passed = random.Random(f"{guards.seed} {number}").sample(passed, guards.num_negatives)
+    mined.negatives += len(passed)
+    mined.negative_score += sum(score for _, score in passed)
+    mined.short += len(passed) < guards.num_negatives
+    return [text for text, _ in passed]
+
+
+def _refused(
+    text: str, score: float, positive_score: float, row: _Row, taken: set[str], guards: Guards
+) -> str:
+    if folded(text) in taken:
+        return "is a negative already"
+    # Of the size of the positive's score, so that a score below zero has a margin as well.
+    margin = (guards.relative_margin or 0.0) * abs(positive_score)
+    if guards.relative_margin is not None and score > positive_score - margin:
+        return "is as near as the positive"
+    if guards.max_score is not None and score > guards.max_score:
+        return "is above max_score"
+    if guards.min_score is not None and score < guards.min_score:
+        return "is below min_score"
+    if any(f" {answer} " in f" {folded(text)} " for answer in row.answers):
+        return "holds the answer"
+    return ""
+
+
+def folded(text: str) -> str:
+    """A text without case, punctuation and double blanks: what counts as the same text."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
+
+
+def _rows(path: Path, mined: Mined) -> list[_Row]:
+    if not path.exists():
+        raise InputError(f"no training data at {path}; give a file or folder that is there")
+    rows = []
+    for place, row in enumerate(rows_of(path), start=1):
+        try:
+            anchor, positives, negatives = columns_of(row)
+        except InputError as error:
+            mined.skipped.append(f"{path.name}:{place}: {error}")
+            continue
+        used = {"text", *ANCHORS, *POSITIVES}
+        rest = {k: v for k, v in row.items() if k not in used and not is_negative(k)}
+        rows.append(_Row(anchor, positives, negatives, _answers(row), rest))
+    if not rows:
+        first = f"; the first: {mined.skipped[0]}" if mined.skipped else ""
+        raise InputError(f"{path} has no usable row{first}")
+    return rows
+
+
+def _answers(row: Mapping[str, Any]) -> list[str]:
+    """The answer strings of a row: `answer`, `answers`, or SQuAD's `answers.text`; folded."""
+    found = row.get("answers", row.get("answer"))
+    if isinstance(found, Mapping):
+        found = found.get("text")
+    texts = [found] if isinstance(found, str) else found or []
+    return [folded(text) for text in texts if isinstance(text, str) and text.strip()]
+
+
+def _known_positives(rows: Sequence[_Row]) -> Mapping[str, set[str]]:
+    """All positives of an anchor, over all rows it stands in, folded."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        known[folded(row.anchor)] |= {folded(text) for text in row.positives}
+    return known
+
+
+def _written(row: _Row, chosen: Sequence[str]) -> dict[str, Any]:
+    negatives = [*row.negatives, *chosen]
+    return {
+        "anchor": row.anchor,
+        "positive": row.positives[0] if len(row.positives) == 1 else row.positives,
+        **{f"negative_{place}": text for place, text in enumerate(negatives, start=1)},
+        **row.rest,
+    }
+
+
+def _weight(texts: Sequence[str]) -> int:
+    from echovec.evaluate.vectors import weight_of
+
+    return sum(map(weight_of, texts))

@@ -1,0 +1,207 @@
+"""Mining: the nearest texts by a naive twin, and what each guard keeps out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from echovec.embedder import Embedder
+from echovec.errors import InputError
+from echovec.train.data import Source, read
+from echovec.train.mine import Guards, folded, mine, nearest
+from echovec.train.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    model, tokenizer = tiny_model()
+    return Embedder.from_model(model, tokenizer, "echo")
+
+
+ROWS = [
+    {"query": "who sings?", "positive": "the bird sings", "answers": ["bird"], "title": "Birds"},
+    {"query": "who swims?", "positive": "the fish swims", "negative": "the fish sinks"},
+    {"query": "Who sings", "pos": ["a man sings", "a girl sings"]},
+    {"query": "who flies?", "positive": "A bird, high up, flies"},
+]
+
+
+def written(folder: Path, rows=None) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows or ROWS), "utf-8")
+    return path
+
+
+def mined_rows(path: Path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def negatives(row):
+    return [value for key, value in row.items() if key.startswith("negative_")]
+
+
+OPEN = Guards(num_negatives=20, relative_margin=None)
+"""Takes whatever is no answer."""
+
+
+def test_the_nearest_are_those_of_a_full_sort():
+    """Blocks and top-k give what sorting all scores gives; a shuffled pool gives another order."""
+    random = np.random.default_rng(0)
+    queries = random.standard_normal((1500, 8), dtype=np.float32)
+    texts = random.standard_normal((70, 8), dtype=np.float32)
+    scores, places = nearest(queries, texts, 9)
+    expected = np.argsort(-(queries @ texts.T), axis=1, kind="stable")[:, :9]
+    assert np.array_equal(places, expected)
+    assert np.allclose(scores, np.take_along_axis(queries @ texts.T, expected, 1), atol=1e-5)
+    _, control = nearest(queries, texts[::-1].copy(), 9)
+    assert not np.array_equal(control, expected)
+
+
+def test_equal_texts_come_in_order():
+    """Of candidates with the same score the first one is first."""
+    texts = np.ones((5, 4), dtype=np.float32)
+    _, places = nearest(np.ones((2, 4), dtype=np.float32), texts, 5)
+    assert places.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_no_answer_is_mined(embedder, tmp_path):
+    """Neither the anchor, nor a positive of an anchor that reads the same, nor an answer string."""
+    out = tmp_path / "out.jsonl"
+    done = mine(written(tmp_path), out, embedder, OPEN)
+    first, second, third, _ = mined_rows(out)
+    assert set(negatives(first)) == {"the fish swims", "the fish sinks"}
+    assert set(negatives(third)) == {
+        "the fish swims",
+        "the fish sinks",
+        "A bird, high up, flies",
+    }
+    assert negatives(second)[0] == "the fish sinks"  # its own comes first
+    assert done.turned_away["holds the answer"] == 1
+    assert done.rows == 4
+    assert done.short == 4
+
+
+def test_without_the_answer_guard_it_is_mined(embedder, tmp_path):
+    """Control: the same rows without answers let the text with the answer in."""
+    rows = [{k: v for k, v in row.items() if k != "answers"} for row in ROWS]
+    out = tmp_path / "out.jsonl"
+    mine(written(tmp_path, rows), out, embedder, OPEN)
+    assert "A bird, high up, flies" in negatives(mined_rows(out)[0])
+
+
+def test_what_a_row_holds_stays(embedder, tmp_path):
+    """Other columns and all positives are written as they were, and `echovec train` reads them."""
+    out = tmp_path / "out.jsonl"
+    mine(written(tmp_path), out, embedder, Guards(num_negatives=2, relative_margin=None))
+    rows = mined_rows(out)
+    assert rows[0]["title"] == "Birds"
+    assert rows[0]["answers"] == ["bird"]
+    assert rows[2]["positive"] == ["a man sings", "a girl sings"]
+    examples = read(Source(path=str(out))).examples
+    assert [len(e.negatives) for e in examples] == [2, 3, 2, 2]
+
+
+def test_ranks_and_margins_are_kept(embedder, tmp_path):
+    """Each bound holds for what is chosen, measured with the embedder itself."""
+    path, out = written(tmp_path), tmp_path / "out.jsonl"
+    everything = mine(path, out, embedder, OPEN)
+    order = [negatives(row) for row in mined_rows(out)]
+    mine(path, out, embedder, Guards(num_negatives=9, range_min=1, relative_margin=None))
+    without_first = [negatives(row) for row in mined_rows(out)]
+    for place in (0, 2, 3):  # row 1 has a negative of its own
+        assert without_first[place] == order[place][1:]
+    bound = Guards(num_negatives=9, relative_margin=0.1)
+    tight = mine(path, out, embedder, bound)
+    for row in mined_rows(out):
+        anchor = embedder.encode_query(row["anchor"])
+        positive = row["positive"] if isinstance(row["positive"], str) else row["positive"][0]
+        score = float(anchor @ embedder.encode_document(positive))
+        for text in negatives(row):
+            if text != "the fish sinks":
+                assert float(anchor @ embedder.encode_document(text)) <= 0.9 * score + 1e-5
+    assert tight.negatives < everything.negatives
+    capped = mine(path, out, embedder, Guards(num_negatives=9, relative_margin=None, max_score=-2))
+    assert capped.negatives == 0
+    floored = mine(path, out, embedder, Guards(num_negatives=9, relative_margin=None, min_score=2))
+    assert floored.turned_away["is below min_score"] > 0
+    assert floored.negatives == 0
+
+
+def test_random_negatives_hang_on_the_seed_and_the_row_alone(embedder, tmp_path):
+    """The same seed gives the same; other rows before a row do not change its draw."""
+    pool = [f"text number {i}" for i in range(30)]
+    chosen = []
+    for seed in (1, 1, 2):
+        out = tmp_path / "out.jsonl"
+        guards = Guards(num_negatives=3, sampling="random", relative_margin=None, seed=seed)
+        mine(written(tmp_path), out, embedder, guards, pool=pool)
+        chosen.append(mined_rows(out))
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_vectors_are_kept(embedder, tmp_path):
+    """A second run embeds nothing: what a killed run has done is there."""
+    expected: list[int] = []
+    for _ in range(2):
+        mine(
+            written(tmp_path),
+            tmp_path / "out.jsonl",
+            embedder,
+            cache=tmp_path / "kept",
+            expect=expected.append,
+        )
+    assert expected[0] > 0
+    assert expected[1] == 0
+
+
+def test_bad_rows_are_named(embedder, tmp_path):
+    """A row without a positive is left out and named; a file of such rows is an error."""
+    rows = [*ROWS, {"query": "alone"}]
+    done = mine(written(tmp_path, rows), tmp_path / "out.jsonl", embedder)
+    assert len(done.skipped) == 1
+    assert "rows.jsonl:5" in done.skipped[0]
+    with pytest.raises(InputError, match="no usable row"):
+        mine(written(tmp_path, [{"query": "x"}]), tmp_path / "out.jsonl", embedder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"num_negatives": 0}, {"range_min": 5, "range_max": 5}, {"range_min": -1}],
+)
+def test_guards_that_cannot_be_are_refused(fields):
+    """With the value in the message."""
+    with pytest.raises(InputError, match=str(next(iter(fields.values())))):
+        Guards(**fields)
+
+
+def test_folding_keeps_texts_apart_that_differ():
+    """Case, blanks and punctuation do not count; signs alone stay what they are."""
+    assert folded("Who  sings?") == folded("who sings")
+    assert folded("?!") != folded("...")
+
+
+def test_the_command_says_what_it_did(tmp_path, embedder, monkeypatch):
+    """`echovec mine` writes the file and tells counts and similarities."""
+    from echovec.cli import app
+
+    monkeypatch.setattr(Embedder, "load", lambda *args, **options: embedder)
+    pool = tmp_path / "pool.txt"
+    pool.write_text("a stone rolls\na stone lies\n", "utf-8")
+    out = tmp_path / "out.jsonl"
+    told = CliRunner().invoke(
+        app,
+        [
+            *("mine", str(written(tmp_path)), "-o", str(out), "--corpus", str(pool)),
+            *("--relative-margin", "-1", "--num-negatives", "9"),
+        ],
+    )
+    assert told.exit_code == 0, told.output
+    assert "4 rows ->" in told.stdout
+    assert "mean similarity" in told.stdout
+    assert "rows have fewer than 9" in told.stdout
+    assert (tmp_path / "out.jsonl.vectors").is_dir()
+    assert "a stone lies" in negatives(mined_rows(out)[3])
