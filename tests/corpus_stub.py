@@ -14,11 +14,11 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow.parquet as pq
 
-from echovec.corpus import manifest
 from echovec.corpus.formats import Contents
 from echovec.corpus.run import embed_corpus
 from echovec.corpus.source import read_rows
 from echovec.errors import InputError
+from echovec.files import manifest
 
 
 class StubRecipe:

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus_stub import Stub, job, shards, table, vector_of
-from echovec.corpus import manifest, slices
+from echovec.corpus import slices
 from echovec.corpus.count import count_rows
-from echovec.corpus.known import Known, hash_texts
 from echovec.corpus.slices import cut
 from echovec.corpus.source import Problem, Row, read_rows
 from echovec.errors import InputError, StorageError
+from echovec.files import manifest
+from echovec.files.known import Known, hash_texts
 
 
 @pytest.fixture

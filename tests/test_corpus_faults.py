@@ -15,8 +15,8 @@ import pytest
 from filelock import FileLock
 
 from corpus_stub import Stub, job, shards, table
-from echovec.corpus import disk, manifest
 from echovec.errors import InputError, StorageError
+from echovec.files import disk, manifest
 
 SCRIPT = Path(__file__).with_name("corpus_stub.py")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals and limits")

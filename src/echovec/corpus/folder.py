@@ -21,12 +21,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echovec.corpus import manifest
-from echovec.corpus.disk import TEMPORARY, append, storage_errors, sync_folder, write_file
 from echovec.corpus.formats import Contents
-from echovec.corpus.manifest import MANIFEST, Entry
-from echovec.corpus.shard import SHARDS, damaged, file_sha256
+from echovec.corpus.shard import SHARDS
 from echovec.errors import InputError, StorageError
+from echovec.files import manifest
+from echovec.files.disk import (
+    TEMPORARY,
+    append,
+    file_sha256,
+    storage_errors,
+    sync_folder,
+    write_file,
+)
+from echovec.files.manifest import MANIFEST, Entry
+from echovec.files.parquet import damaged
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -21,12 +21,13 @@ import numpy as np
 from echovec.corpus.folder import Folder
 from echovec.corpus.formats import Chunk, Contents
 from echovec.corpus.job import Encode, OnError, bind_encode, encode_rows, stop_at, take_chunks
-from echovec.corpus.known import Hashes, Known, Places, hash_texts
-from echovec.corpus.manifest import Entry
-from echovec.corpus.shard import Flags, Vectors, read_hashes, read_vectors, shard_bytes, shard_name
+from echovec.corpus.shard import Flags, read_hashes, read_vectors, shard_bytes, shard_name
 from echovec.corpus.slices import Slice, cut
 from echovec.corpus.source import Problem, Row
 from echovec.errors import InputError
+from echovec.files.known import Hashes, Known, Places, hash_texts
+from echovec.files.manifest import Entry
+from echovec.files.parquet import Vectors
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder

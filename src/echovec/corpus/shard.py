@@ -8,8 +8,6 @@ shrink, and lie in groups of 1,024 rows, so that a few can be fetched without th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.corpus.formats import Chunk, Contents
-from echovec.corpus.known import Hashes
-from echovec.errors import StorageError
+from echovec.files.known import Hashes
+from echovec.files.parquet import Vectors, opened, to_numpy
 
 GROUP_ROWS = 1024
 SHARDS = f"rows-{12 * '[0-9]'}-{12 * '[0-9a-f]'}.parquet"  # a glob, and an exact one
 
-Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 
@@ -66,18 +63,9 @@ def shard_bytes(chunk: Chunk, hashes: Hashes, contents: Contents) -> memoryview:
     return memoryview(stream.getvalue())
 
 
-def file_sha256(path: Path) -> str:
-    """Of the file as it is on the disk now."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_hashes(path: Path) -> Hashes:
     """The hashes of a shard's texts, in its order."""
-    with _opened(path) as file:
+    with opened(path) as file:
         column = file.read(["text_hash"]).column("text_hash").combine_chunks()
         raw = column.buffers()[1]
         if raw is None:
@@ -90,7 +78,7 @@ def read_vectors(path: Path, rows: NDArray[np.int64]) -> tuple[Vectors, Flags]:
     vectors, flags = [], []
     groups = rows // GROUP_ROWS
     wanted = np.unique(groups)
-    with _opened(path) as file:
+    with opened(path) as file:
         for group in wanted.tolist():
             table = file.read_row_group(group, columns=["embedding", "truncated"])
             within = rows[groups == group] - group * GROUP_ROWS
@@ -98,51 +86,3 @@ def read_vectors(path: Path, rows: NDArray[np.int64]) -> tuple[Vectors, Flags]:
             flags.append(table.column("truncated").to_numpy()[within])
     order = np.argsort(np.concatenate([np.flatnonzero(groups == group) for group in wanted]))
     return np.concatenate(vectors)[order], np.concatenate(flags)[order].astype(np.bool_)
-
-
-def read_batches(path: Path, columns: list[str]) -> Iterator[Any]:
-    """Arrow batches of at most 1,024 rows."""
-    with _opened(path) as file:
-        yield from file.iter_batches(GROUP_ROWS, columns=columns)
-
-
-def to_numpy(column: Any) -> Vectors:
-    """A column of fixed-size lists as float32 [n, d]; a view where it can be."""
-    if hasattr(column, "combine_chunks"):
-        column = column.combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(-1, column.type.list_size)
-
-
-class _Opened:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            self._file = pq.ParquetFile(self._path)
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(self._path, str(error).splitlines()[0]) from error
-        return self._file
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        import pyarrow as pa
-
-        self._file.close()
-        if isinstance(error, pa.ArrowException | OSError) and not isinstance(error, StorageError):
-            raise damaged(self._path, str(error).splitlines()[0]) from error
-
-
-def _opened(path: Path) -> _Opened:
-    return _Opened(path)
-
-
-def damaged(path: Path, reason: str) -> StorageError:
-    """The error for a shard that is not what its manifest says."""
-    return StorageError(
-        f"{path} is damaged ({reason}); run the same command with --repair: it does what is "
-        "damaged again and keeps the rest"
-    )

@@ -14,8 +14,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from echovec.corpus.known import Known, hash_texts
 from echovec.corpus.source import Problem, Row
+from echovec.files.known import Known, hash_texts
 
 SLICE_CHARACTERS = 32_000_000
 

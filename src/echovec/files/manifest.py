@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from zlib import crc32
 
-from echovec.corpus.disk import append, storage_errors, write_file
 from echovec.errors import StorageError
+from echovec.files.disk import append, storage_errors, write_file
 
 MANIFEST = "manifest.jsonl"
 

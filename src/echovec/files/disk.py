@@ -1,6 +1,7 @@
 """Bytes onto a disk so that they stay: written, flushed, renamed, and the folder flushed too.
 
     write_file    temporary name -> write -> fsync -> rename -> fsync the folder
+    new_file      the same, piece by piece
     append        write at the end -> fsync; what a failed write left is cut off again
 
 A power loss or a kill at any point leaves a file whole, or as it was before; an append may leave
@@ -10,11 +11,14 @@ a torn last line, which whoever reads such a file expects.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from echovec.errors import StorageError
 
@@ -61,6 +65,58 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         sync_folder(path.parent)
 
 
+class NewFile(io.RawIOBase):
+    """A file under a temporary name, for pieces; `keep` gives it its own name, flushed.
+
+    A context manager: what was not kept is gone when it ends.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self._unfinished = path, temporary_beside(path)
+        self._sha256 = sha256()
+        self.bytes = 0
+        with storage_errors(path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self._unfinished, flags, 0o666)
+
+    def writable(self) -> bool:
+        """It takes bytes, from its beginning to its end."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """All of `data`."""
+        view = memoryview(data).cast("B")
+        with storage_errors(self._path):
+            _write_all(self._descriptor, view)
+        self._sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hex."""
+        return self._sha256.hexdigest()
+
+    def keep(self) -> None:
+        """Flush it and give it its name; what was there before is replaced."""
+        with storage_errors(self._path):
+            os.fsync(self._descriptor)
+            os.replace(self._unfinished, self._path)  # noqa: PTH105 - one door for every rename
+            sync_folder(self._path.parent)
+
+    def close(self) -> None:
+        """Close it, and delete it unless it was kept."""
+        if not self.closed:
+            os.close(self._descriptor)
+            with suppress(OSError):
+                self._unfinished.unlink(missing_ok=True)
+        super().close()
+
+
 def append(path: Path, data: bytes | memoryview) -> None:
     """Add `data` at the end of `path`, made if need be, and flush it to the disk.
 
@@ -83,6 +139,15 @@ def append(path: Path, data: bytes | memoryview) -> None:
             os.close(descriptor)
         if new:
             sync_folder(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file as it is on the disk now."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

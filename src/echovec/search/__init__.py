@@ -1,0 +1,1 @@
+"""Indexes of vectors: what is near a query, what is alike, what the whole looks like."""
