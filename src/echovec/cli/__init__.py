@@ -18,11 +18,13 @@ from echovec.cli import (
     demo,
     embed,
     eval,
+    index,
     mine,
     models,
     recipes,
     report,
     reproduce,
+    search,
     train,
     tune,
 )
@@ -41,11 +43,13 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("eval")(eval.evaluate)
+app.command("index")(index.index)
 app.command("mine")(mine.mine)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
+app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 

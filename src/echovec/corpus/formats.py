@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.corpus.source import Row
-
-IDS_FILE = ".ids.jsonl"
-RECIPE_FILE = ".recipe.json"
+from echovec.files.vectors import IDS_FILE, RECIPE_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

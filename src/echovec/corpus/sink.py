@@ -15,14 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from echovec.corpus.formats import FORMATS, IDS_FILE, RECIPE_FILE, Chunk, Contents, Format
+from echovec.corpus.formats import FORMATS, Chunk, Contents, Format
 from echovec.errors import InputError, StorageError
 from echovec.files.disk import storage_error, storage_errors, temporary_beside
 
 __all__ = [
     "FORMATS",
-    "IDS_FILE",
-    "RECIPE_FILE",
     "Chunk",
     "Contents",
     "Format",

@@ -1,0 +1,55 @@
+"""`echovec search INDEX "query"`: the nearest rows of an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
+    query: Annotated[str, typer.Argument(help="A question or text, in quotes.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many rows.")] = 10,
+    role: Annotated[
+        Literal["query", "document", "symmetric"] | None,
+        typer.Option(help="How the query is embedded; by default as fits the rows."),
+    ] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="What the vectors are for, for recipes that take it.")
+    ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help='Only rows whose fields meet this: "year > 2020".'),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Where the model is, if it is no longer where the index says."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each hit.")] = False,
+) -> None:
+    """Print rank, score, id and text of the rows nearest to a query."""
+    from echovec.search.index import Index
+    from echovec.search.query import load_embedder
+
+    opened = Index.open(index)
+    if model is not None:
+        embedder = load_embedder(index, opened.facts.made, model)
+        opened = Index.open(index, embedder=embedder)
+    for hit in opened.search(query, k, role=role, instruction=instruction, filter=filter):
+        if as_json:
+            shown = {"rank": hit.rank, "score": round(hit.score, 6), "id": hit.id}
+            print(
+                json.dumps(
+                    {**shown, "text": hit.text, **hit.fields}, ensure_ascii=False, default=str
+                )
+            )
+        else:
+            text = "" if hit.text is None else " ".join(hit.text.split())
+            print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {_short(text)}")
+
+
+def _short(text: str, width: int = 100) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,98 @@
+"""Backend: what an index is searched with, and the table of those there are.
+
+    exact    every row is compared with the query: up to about 100,000 rows, nothing is missed
+    lance    LanceDB's graph of neighbours: more rows, filters, full text, updates
+
+One suite of tests runs over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from echovec.errors import InputError
+from echovec.files.parquet import Vectors
+from echovec.files.vectors import Block
+
+if TYPE_CHECKING:
+    from echovec.search.gather import Gathered
+    from echovec.search.layout import Facts
+
+BACKENDS = {"exact": "echovec.search.exact"}
+"""Name -> the module that has `build` and `Opened`."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row as an answer."""
+
+    rank: int
+    """1 is the best."""
+
+    score: float
+    """Its cosine with the query; where the words of a query count too, what ranks the hits."""
+
+    id: str
+    text: str | None
+    """None where the vectors were embedded with --no-text."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Whatever else the row has."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a search wants beside nearness."""
+
+    k: int
+    filter: str | None = None
+    """A condition on fields, as in SQL's WHERE."""
+    words: str | None = None
+    """Words that hits should hold."""
+
+
+class Backend(Protocol):
+    """An opened index, without the embedder."""
+
+    def __len__(self) -> int: ...
+
+    def nearest(self, queries_QD: Vectors, ask: Ask) -> list[list[Hit]]:
+        """The hits of each query [q, d] (unit length), best first, `ask.k` of them or all."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows with their unit vectors as stored, in order."""
+
+
+class Module(Protocol):
+    """What a backend's module has."""
+
+    @staticmethod
+    def build(folder: Path, source: Gathered, options: dict[str, Any]) -> Facts:
+        """Write the files of a new index; index.json is the caller's."""
+
+    @staticmethod
+    def Opened(folder: Path, facts: Facts) -> Backend:
+        """Open it."""
+
+
+def backend(name: str) -> Module:
+    """The module of a backend by its name.
+
+    Raises:
+        InputError: there is none of this name.
+        DependencyError: it needs an extra.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"backend {name!r}; there are {', '.join(BACKENDS)}")
+    module: Any = import_module(BACKENDS[name])
+    return module  # type: ignore[no-any-return]
+
+
+def hit(rank: int, score: float, row: dict[str, Any]) -> Hit:
+    """A row as a hit."""
+    fields = dict(row)
+    return Hit(rank, score, fields.pop("id"), fields.pop("text", None), fields)

@@ -1,0 +1,225 @@
+"""Index: vectors that answer questions. Built from what `echovec embed` wrote, kept in a folder.
+
+    VECTORS --gather--> blocks --backend.build--> INDEX/
+    query --embed as the rows were--> vector --backend.nearest--> [Hit, Hit, ...]
+
+An index knows the fingerprint of its vectors and refuses vectors and queries of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from echovec.errors import InputError
+from echovec.files.disk import storage_errors
+from echovec.files.parquet import Vectors
+from echovec.files.vectors import Block, VectorFile
+from echovec.search.backend import Ask, Hit, backend
+from echovec.search.gather import gather
+from echovec.search.layout import Facts, check_out, clear, read_facts, write_facts
+from echovec.search.points import Points, points_of
+from echovec.search.query import as_vectors, embed, keep_recipe, load_embedder
+
+if TYPE_CHECKING:
+    from echovec.embedder import Embedder
+    from echovec.recipe import Role
+
+Source = str | Path | VectorFile
+
+
+class Index:
+    """An opened index; see `build` and `open`.
+
+    Args:
+        folder: where it is.
+        facts: what its index.json says.
+        embedder: for queries in words; loaded by the index's recipe when first needed.
+    """
+
+    def __init__(self, folder: Path, facts: Facts, embedder: Embedder | None = None) -> None:
+        self.folder, self.facts = folder, facts
+        self._backend = backend(facts.backend).Opened(folder, facts)
+        self._embedder = embedder
+
+    # -- where indexes come from --------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Source | Sequence[Source],
+        out: str | Path,
+        *,
+        dtype: str = "float32",
+        overwrite: bool = False,
+        embedder: Embedder | None = None,
+    ) -> Index:
+        """Make an index of files of vectors; it is whole in `out`, or what was there before.
+
+        Args:
+            vectors: one or several outputs of `echovec embed`: .parquet, .npy or .jsonl files or
+                folders of shards; or `VectorFile`s. All made with one recipe.
+            out: a folder, made if need be.
+            dtype: how vectors are stored: "float32", "float16" (half the bytes) or "int8".
+            overwrite: replace an index that is there.
+            embedder: for queries; as for `open`.
+
+        Raises:
+            InputError: files of different recipes (both shown), an id twice, no rows; or `out`
+                holds something.
+            NonFiniteError: a vector is not finite; names the row.
+            StorageError: a file is damaged, the disk is full, or another build is at work there.
+        """
+        from filelock import FileLock, Timeout
+
+        from echovec.errors import StorageError
+        from echovec.version import __version__
+
+        folder = Path(out)
+        check_out(folder, overwrite=overwrite)
+        single = isinstance(vectors, str | Path | VectorFile)
+        source = gather([vectors] if single else list(vectors))  # type: ignore[list-item,arg-type]
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise StorageError(f"another build is writing to {folder}; wait for it") from None
+        try:
+            facts = backend("exact").build(folder, source, {"dtype": dtype})
+            facts.versions["echovec"] = __version__
+            keep_recipe(folder, source.made, source.arrays)
+            write_facts(folder, facts)
+            clear(folder, (kept.name for kept in facts.files.values()))
+        finally:
+            lock.release()
+        return cls(folder, read_facts(folder), embedder)
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, embedder: Embedder | None = None, verify: bool = False
+    ) -> Index:
+        """Open an index; nothing but its index.json is read before it is asked.
+
+        Args:
+            folder: what `build` or `echovec index` made.
+            embedder: what embeds queries; by default the index's recipe and model are loaded when
+                a query in words first comes.
+            verify: check every file by its sha256, not only by its size.
+
+        Raises:
+            InputError: it is no index, or `embedder` has another fingerprint (both shown).
+            StorageError: it is damaged; says which file.
+        """
+        return cls(Path(folder), read_facts(Path(folder), by_hash=verify), embedder)
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._backend)
+
+    def __repr__(self) -> str:
+        shown = f"{len(self):,} x {self.dimension}, {self.facts.backend}"
+        return f"<Index {str(self.folder)!r}, {shown}, fingerprint {self.fingerprint}>"
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a query's vector."""
+        return self.facts.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the recipe that made the vectors."""
+        return self.facts.made.fingerprint
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds queries; loaded when first asked for.
+
+        Raises:
+            ModelError: the model cannot be found, fetched or read.
+            RecipeError: another model than the index was made with.
+        """
+        if self._embedder is None:
+            self._embedder = load_embedder(self.folder, self.facts.made)
+        return self._embedder
+
+    # -- the public verbs ---------------------------------------------------------------------
+
+    @overload
+    def search(
+        self,
+        query: str,
+        k: int = ...,
+        *,
+        role: Role | None = ...,
+        instruction: str | None = ...,
+        filter: str | None = ...,
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        query: Any,
+        k: int = ...,
+        *,
+        role: Role | None = ...,
+        instruction: str | None = ...,
+        filter: str | None = ...,
+    ) -> Any: ...
+    def search(
+        self,
+        query: str | Sequence[str] | Vectors,
+        k: int = 10,
+        *,
+        role: Role | None = None,
+        instruction: str | None = None,
+        filter: str | None = None,
+    ) -> Any:
+        """The k nearest rows.
+
+        Args:
+            query: a text, a list of texts, a vector [d], or vectors [q, d]. Vectors are as the
+                embedder of `fingerprint` gives them, and are scaled to unit length.
+            k: how many; fewer if the index, or what a filter leaves of it, has fewer.
+            role: how to embed texts; by default "query" where the rows are "document", else as
+                the rows were.
+            instruction: for recipes that take one.
+            filter: a condition on fields as in SQL's WHERE, for backends that know filters.
+
+        Returns:
+            `list[Hit]`, best first, equal scores in the order of rows; for several queries a list
+            of such lists.
+
+        Raises:
+            InputError: a query of another recipe or width (both shown), a bad `k`, or a filter
+                that this index cannot answer.
+        """
+        if k < 1:
+            raise InputError(f"k={k}; ask for at least 1")
+        single = isinstance(query, str) or (np.ndim(query) == 1 and not isinstance(query[0], str))
+        if isinstance(query, str) or (len(query) and isinstance(query[0], str)):
+            texts = [query] if isinstance(query, str) else [str(text) for text in query]
+            vectors = embed(self.embedder, texts, self.facts.made, role, instruction)
+        else:
+            vectors = query  # type: ignore[assignment]
+        hits = self._backend.nearest(as_vectors(vectors, self.dimension), Ask(k, filter=filter))
+        return hits[0] if single else hits
+
+    def points(self, limit: int | None = None) -> Points:
+        """Every row as a point of the plane that shows most: the first two principal axes.
+
+        Args:
+            limit: at most so many rows, evenly spread over the index; by default all.
+
+        Returns:
+            `Points`: ids, texts and fields in order, and `xy_N2`.
+        """
+        return points_of(self.blocks(), len(self), limit)
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows with their unit vectors, a few thousand at a time."""
+        return self._backend.blocks()

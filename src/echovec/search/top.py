@@ -1,0 +1,54 @@
+"""The k best of many scores, in an order that depends on nothing but the vectors.
+
+Products of blocks round differently from block to block, so two equal vectors may get scores that
+differ in the last digit. Hence two steps: all rows within rounding of the k-th score are
+candidates; their scores are computed again in float64, each row in the same way; then the best
+come first, and of equal ones those that stand first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.files.parquet import Vectors
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+ROUNDING = 4e-6
+"""More than the products of unit vectors in float32 are off, at any width in use."""
+
+_RESCORED_AT_ONCE = 4096
+
+
+def candidates(scores_N: Vectors, k: int, rounding: float = ROUNDING) -> Rows:
+    """The rows of the k largest scores and of those within `rounding` of them, in order."""
+    k = min(k, len(scores_N))
+    if k == 0:
+        return np.zeros(0, np.int64)
+    kth = np.partition(scores_N, len(scores_N) - k)[len(scores_N) - k]
+    return np.flatnonzero(scores_N >= kth - rounding)
+
+
+def rescored(
+    query_D: Vectors, rows: Rows, take: Callable[[Rows], Vectors], k: int
+) -> tuple[Rows, Scores]:
+    """The k best of `rows` by their dot products in float64; equal ones by row.
+
+    Args:
+        query_D: the query.
+        rows: candidates, in order.
+        take: gives the vectors of rows, float32 [n, d].
+        k: how many.
+    """
+    query = query_D.astype(np.float64)
+    pieces = [
+        (take(rows[start : start + _RESCORED_AT_ONCE]) * query).sum(axis=1)
+        for start in range(0, len(rows), _RESCORED_AT_ONCE)
+    ]
+    scores = np.concatenate(pieces) if pieces else np.zeros(0)
+    best = np.argsort(-scores, kind="stable")[:k]
+    return rows[best], scores[best]
