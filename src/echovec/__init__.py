@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TruncationWarning,
     )
     from echovec.recipe import Recipe
+    from echovec.search.index import Index
     from echovec.text.template import Template
     from echovec.vector.view import View
 
@@ -33,6 +34,7 @@ _HOME = {
     "DependencyError": "echovec.errors",
     "EchovecError": "echovec.errors",
     "Embedder": "echovec.embedder",
+    "Index": "echovec.search.index",
     "InputError": "echovec.errors",
     "ModelError": "echovec.errors",
     "NonFiniteError": "echovec.errors",
@@ -51,6 +53,7 @@ __all__ = [
     "DependencyError",
     "EchovecError",
     "Embedder",
+    "Index",
     "InputError",
     "ModelError",
     "NonFiniteError",

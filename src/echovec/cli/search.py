@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from echovec.search.backend import Hit
 
 
 def search(
@@ -40,15 +43,15 @@ def search(
         opened = Index.open(index, embedder=embedder)
     for hit in opened.search(query, k, role=role, instruction=instruction, filter=filter):
         if as_json:
-            shown = {"rank": hit.rank, "score": round(hit.score, 6), "id": hit.id}
-            print(
-                json.dumps(
-                    {**shown, "text": hit.text, **hit.fields}, ensure_ascii=False, default=str
-                )
-            )
+            print(_line(hit))
         else:
             text = "" if hit.text is None else " ".join(hit.text.split())
             print(f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {_short(text)}")
+
+
+def _line(hit: Hit) -> str:
+    shown = {"rank": hit.rank, "score": round(hit.score, 6), "id": hit.id, "text": hit.text}
+    return json.dumps({**shown, **hit.fields, **shown}, ensure_ascii=False, default=str)
 
 
 def _short(text: str, width: int = 100) -> str:

@@ -200,13 +200,14 @@ class Index:
         """
         if k < 1:
             raise InputError(f"k={k}; ask for at least 1")
-        single = isinstance(query, str) or (np.ndim(query) == 1 and not isinstance(query[0], str))
-        if isinstance(query, str) or (len(query) and isinstance(query[0], str)):
-            texts = [query] if isinstance(query, str) else [str(text) for text in query]
-            vectors = embed(self.embedder, texts, self.facts.made, role, instruction)
-        else:
-            vectors = query  # type: ignore[assignment]
-        hits = self._backend.nearest(as_vectors(vectors, self.dimension), Ask(k, filter=filter))
+        if not isinstance(query, str) and not len(query):
+            return []
+        one_text = isinstance(query, str)
+        if one_text or isinstance(query[0], str):
+            texts = [str(query)] if one_text else [str(text) for text in query]
+            query = embed(self.embedder, texts, self.facts.made, role, instruction)
+        single = one_text or np.ndim(query) == 1
+        hits = self._backend.nearest(as_vectors(query, self.dimension), Ask(k, filter=filter))
         return hits[0] if single else hits
 
     def points(self, limit: int | None = None) -> Points:

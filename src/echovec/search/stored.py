@@ -37,11 +37,10 @@ class VectorWriter:
         shapes: dict[str, tuple[tuple[int, ...], str]] = {"vectors": ((rows, dimension), dtype)}
         if dtype == "int8":
             shapes["scales"] = ((rows,), "float32")
-        self._files = {}
-        for name, (shape, kind) in shapes.items():
-            self._files[f"{name}-{token}.npy"] = NpyFile(
-                folder / f"{name}-{token}.npy", shape, kind
-            )
+        self._files = {
+            name: NpyFile(folder / f"{name}-{token}.npy", shape, kind)
+            for name, (shape, kind) in shapes.items()
+        }
 
     def __enter__(self) -> VectorWriter:
         return self
