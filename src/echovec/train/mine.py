@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from echovec.corpus.disk import write_file
 from echovec.errors import InputError
 from echovec.evaluate.vectors import Vectors
+from echovec.files.disk import write_file
 from echovec.recipe import Role
 from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative, rows_of
 
