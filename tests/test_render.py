@@ -64,12 +64,12 @@ def check_exact(bound, text):
     ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
     assert ids[start:stop] == own
     assert not set(own) & inner.special_ids
-    fixed = sum(map(len, bound._fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
+    fixed = sum(map(len, bound.fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
     copies = bound.template.num_copies
     assert len(ids) == fixed + copies * len(own)
     # Walk the prompt by counting: every copy has the same ids.
     at = int(bound.bos_id is not None)
-    for piece in bound._fixed:
+    for piece in bound.fixed:
         if piece:
             assert ids[at : at + len(piece)] == piece
             at += len(piece)
@@ -100,7 +100,7 @@ def test_every_preset_is_exact_on_every_tokenizer_kind(name, kind):
     if template.pooled == "end":
         (rendered,) = bound.render(["The cat sat."])
         assert rendered.spans[0][1] == len(rendered.ids)
-        assert rendered.ids[rendered.spans[0][0] :].tolist() == bound._fixed[-1]
+        assert rendered.ids[rendered.spans[0][0] :].tolist() == bound.fixed[-1]
     elif template.eos == "absent":
         check_exact(bound, "The cat sat.")
     else:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echovec.errors import InputError, NonFiniteError, RecipeError, TruncationWarning
+from echovec.imported import foreign_folder, imported_recipe
 from echovec.model.backbone import Backbone
 from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
-from echovec.presets import as_recipe, with_limits
+from echovec.options import Options, Preparing
+from echovec.presets import as_recipe, published, with_limits
 from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import (
@@ -35,6 +37,7 @@ from echovec.saved import (
     saved_adapter,
     saved_folder,
     saved_model,
+    saved_tokenizer,
     write_saved,
 )
 from echovec.text.batch import Chunk
@@ -47,22 +50,6 @@ from echovec.vector.transform import Normalize, Truncate
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 AnyRecipe = Recipe | Template | str | Path
-
-
-class Preparing(TypedDict, total=False):
-    """What `prepare` takes beside texts and role; its docstring explains each."""
-
-    instruction: str | None
-    batch_tokens: int | None
-    batch_size: int | None
-
-
-class Options(Preparing, total=False):
-    """What `encode` takes beside texts and role; its docstring explains each."""
-
-    normalize_embeddings: bool
-    truncate_dim: int | None
-    show_progress_bar: bool | None
 
 
 class Embedder:
@@ -126,9 +113,10 @@ class Embedder:
 
         Args:
             model: None for the default model (SmolLM2-135M-Instruct), a hub name, a local model
-                folder, a .gguf file, a folder written by `save` or `echovec train`, or the name of
-                a trained embedder that ships ("smollm2-135m-echo").
-            recipe: how texts are embedded; by default "echo", or the saved folder's own.
+                folder, a .gguf file, a folder written by `save`, `echovec train` or `echovec
+                export`, or the name of a trained embedder that ships ("smollm2-135m-echo").
+            recipe: how texts are embedded; by default "echo", or the saved folder's own, or what
+                a sentence-transformers folder says, or the authors' for their checkpoints.
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
@@ -144,12 +132,15 @@ class Embedder:
             RecipeError: the recipe is unknown, or belongs to a model with another hash.
             InputError: an option is not usable.
         """
-        adapter = None
+        adapter = tokenizer_at = foreign = None
         if (folder := saved_folder(model)) is not None:
             saved = Recipe.load(folder)
             recipe = saved if recipe is None else recipe
             model, adapter = saved_model(folder, saved), saved_adapter(folder)
-        bound = as_recipe("echo" if recipe is None else recipe)
+            tokenizer_at = saved_tokenizer(folder)
+        elif recipe is None:
+            foreign = foreign_folder(model)
+        bound = as_recipe(published(model) if recipe is None else recipe)
         chosen_device = pick_device(device)
         if dtype is None and precision is None and bound.dtype is not None:
             dtype = bound.dtype
@@ -162,7 +153,10 @@ class Embedder:
             revision=revision,
             trust_remote_code=trust_remote_code,
             adapter=adapter,
+            tokenizer_at=tokenizer_at,
         )
+        if foreign is not None:
+            bound = imported_recipe(foreign, HFTokenizer(tokenizer), backbone.max_positions)
         name = source.name if isinstance(source, Path) else source
         return cls(
             with_limits(bound, max_tokens),
@@ -263,6 +257,20 @@ class Embedder:
             dtype=self.backbone.dtype,
             versions=library_versions(),
         )
+
+    @property
+    def hugging_face(self) -> tuple[Any, Any]:
+        """The transformers model without its head, an adapter merged, and its tokenizer.
+
+        Raises:
+            InputError: the backbone is no Hugging Face model.
+        """
+        plain = self.backbone
+        if isinstance(plain, PackedBackbone) and plain.plain is not None:
+            plain = plain.plain
+        if not isinstance(plain, PlainBackbone) or not isinstance(self.tokenizer, HFTokenizer):
+            raise InputError("only Hugging Face models can be saved with their weights")
+        return plain.model, self.tokenizer.inner
 
     @property
     def definition(self) -> Recipe:
@@ -450,6 +458,30 @@ class Embedder:
         write_saved(folder, self.recipe, self._save_model if include_model else None)
         return folder
 
+    def save_sentence_transformers(
+        self, folder: str | Path, *, route: Literal["auto", "plain", "module"] = "auto"
+    ) -> Any:
+        """Write a folder that `SentenceTransformer(folder)` loads, and compare it with this.
+
+        Args:
+            folder: where to; must not be there yet.
+            route: "plain" loads without code of ours, for recipes that pool the prompt's last
+                token; "module" is for nearly all, and loads with `trust_remote_code=True` or
+                `echovec.sentence_transformers.load`; "auto" is plain where that can be.
+
+        Returns:
+            An `echovec.export.parity.Parity`: how far apart the vectors are.
+
+        Raises:
+            InputError: the folder is there already.
+            RecipeError: the recipe cannot be held by this route.
+            ExportError: the export's vectors differ; it was removed.
+            DependencyError: sentence-transformers is not installed.
+        """
+        from echovec.export.to_sentence_transformers import export
+
+        return export(self, Path(folder), route=route)
+
     # -- inside -------------------------------------------------------------------------------
 
     def _reader(self, role: Role | None) -> Reader:
@@ -466,10 +498,6 @@ class Embedder:
         )
 
     def _save_model(self, folder: Path) -> None:
-        plain = self.backbone
-        if isinstance(plain, PackedBackbone) and plain.plain is not None:
-            plain = plain.plain
-        if not isinstance(plain, PlainBackbone) or not isinstance(self.tokenizer, HFTokenizer):
-            raise InputError("only Hugging Face models can be saved with their weights")
-        plain.model.save_pretrained(folder)
-        self.tokenizer.inner.save_pretrained(folder)
+        model, tokenizer = self.hugging_face
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

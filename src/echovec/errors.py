@@ -9,6 +9,7 @@
     |   `-- DependencyError         3   an extra is not installed; names the command
     |-- StorageError (OSError)      4   the disk is full, read-only or broken
     |-- TrainingError               1   a training run cannot go on; says where its state is
+    |-- ExportError                 1   an export differs from the embedder, and was removed
     `-- NonFiniteError              1   NaN or infinity, in float32 too; names the row
 
 A message says what is wrong, the value received, and the next step.
@@ -66,6 +67,10 @@ class StorageError(EchovecError, OSError):
 
 class TrainingError(EchovecError):
     """A training run cannot go on: its loss is no number, its views are alike, its files differ."""
+
+
+class ExportError(EchovecError):
+    """An export whose vectors are not the embedder's; it was removed."""
 
 
 class NonFiniteError(EchovecError):

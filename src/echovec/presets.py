@@ -121,6 +121,15 @@ PRESETS: Mapping[str, Recipe] = (
 )
 
 
+PUBLISHED: Mapping[str, str] = {"jspringer/echo-mistral-7b-instruct-lasttoken": "echo-instruct"}
+"""The authors' checkpoints, and the recipe that each was trained with."""
+
+
+def published(model: str | Path | None) -> str:
+    """The recipe for a model where the caller names none: "echo", or what it was trained with."""
+    return PUBLISHED.get(str(model), "echo")
+
+
 FITTED = ("best", "one-pass", "fast")
 """Recipes chosen on development data and calibrated for the default model (docs/recipes.md)."""
 

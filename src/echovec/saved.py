@@ -1,7 +1,8 @@
 """Saved: an embedder's folder on disk: the recipe's files and, where it has to be, `model/`.
 
 A trained one has `adapter/`, which is merged into the model that the recipe names. Some ship with
-the package and are loaded by their name.
+the package and are loaded by their name. An export to sentence-transformers is one as well: the
+model lies at its root, recipe and original tokenizer in `echovec/`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from echovec.version import __version__
 
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
+EXPORT_FOLDER = "echovec"
 _SHIPPED = Path(__file__).parent / "adapters"
 
 
@@ -32,7 +34,15 @@ def saved_folder(model: str | Path | None) -> Path | None:
     if str(model) in shipped_names():
         return _SHIPPED / str(model)
     folder = Path(model)
-    return folder if (folder / RECIPE_FILE).is_file() else None
+    for own in (folder, folder / EXPORT_FOLDER):
+        if (own / RECIPE_FILE).is_file():
+            return own
+    return None
+
+
+def saved_tokenizer(folder: Path) -> Path | None:
+    """Where the tokenizer of a saved folder lies, if not beside its model."""
+    return folder if (folder / "tokenizer_config.json").is_file() else None
 
 
 def saved_adapter(folder: Path) -> Path | None:
@@ -49,6 +59,8 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path | None:
     """
     if (folder / MODEL_FOLDER).is_dir():
         return folder / MODEL_FOLDER
+    if saved_tokenizer(folder) is not None:
+        return folder.parent
     if (
         recipe.model is not None
         and recipe.model.path is None

@@ -18,6 +18,7 @@ from echovec.cli import (
     demo,
     embed,
     eval,
+    export,
     index,
     mine,
     models,
@@ -43,6 +44,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("eval")(eval.evaluate)
+app.command("export")(export.export)
 app.command("index")(index.index)
 app.command("mine")(mine.mine)
 app.command("models")(models.models)

@@ -40,6 +40,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     adapter: Path | None = None,
+    tokenizer_at: Path | None = None,
 ) -> tuple[PlainBackbone | PackedBackbone, Any, Path | str]:
     """Load a backbone and its tokenizer.
 
@@ -52,6 +53,7 @@ def load_model(
         revision: a branch, tag or commit of a hub name.
         trust_remote_code: whether Python code that comes with the model may be run.
         adapter: the folder of an adapter to merge into the model.
+        tokenizer_at: the folder of its tokenizer, if not the model's.
 
     Returns:
         The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
@@ -87,7 +89,7 @@ def load_model(
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
+            tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
             loaded = read()
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(error, source) from error

@@ -96,7 +96,8 @@ class Renderer:
         self.max_positions = max_positions
         self.text_share = text_share
         self._has_bos = self.template.bos != "absent" and tokenizer.bos_id is not None
-        self._fixed = self._tokenize_fixed()
+        self.fixed = self._tokenize_fixed()
+        """Ids of each piece of the template; an empty list stands for a slot."""
 
     @property
     def bos_id(self) -> int | None:
@@ -157,14 +158,14 @@ class Renderer:
         placeholder = None
         if self._has_bos and self.tokenizer.bos_id is not None:
             ids.append(self.tokenizer.bos_id)
-        for piece, fixed in zip(self.template.pieces, self._fixed, strict=True):
+        for piece, fixed in zip(self.template.pieces, self.fixed, strict=True):
             if isinstance(piece, Fixed):
                 ids += fixed
             elif piece.name == "instruction":
                 ids += instruction_ids
             elif piece.name == "placeholder":
                 placeholder = len(ids)
-                ids.append(self._placeholder_id)
+                ids.append(self.placeholder_id)
             else:
                 copies.append((len(ids), len(ids) + len(text_ids)))
                 ids += text_ids
@@ -220,13 +221,14 @@ class Renderer:
         """Tokens of the whole prompt around copies of `num_text` tokens."""
         pieces = self.template.pieces
         num_instructions = sum(isinstance(p, Slot) and p.name == "instruction" for p in pieces)
-        around = sum(map(len, self._fixed)) + num_instructions * num_instruction
+        around = sum(map(len, self.fixed)) + num_instructions * num_instruction
         around += (self.bos_id is not None) + (self.eos_id is not None)
         around += self.template.has_placeholder
         return around + self.template.num_copies * num_text
 
     @property
-    def _placeholder_id(self) -> int:
+    def placeholder_id(self) -> int:
+        """The id that stands where the template's `{placeholder}` does."""
         # Any token does: its state is overwritten, and Fu et al. find that its start does not
         # matter. A marker is none of the text's own.
         markers = (self.tokenizer.bos_id, self.tokenizer.eos_id)

@@ -116,6 +116,25 @@ class HFTokenizer:
         text = json.dumps(state, sort_keys=True, ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def max_length(self) -> int | None:
+        """The longest prompt that its configuration allows, in tokens; None: it names none."""
+        limit = int(self.inner.model_max_length)
+        return limit if limit < 1 << 30 else None
+
+    @property
+    def surrounding(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer's own post-processor puts before and after a text."""
+        bare = self._ids(["a"], split=True)[0]
+        whole = list(self.inner("a", add_special_tokens=True, verbose=False)["input_ids"])
+        starts = range(len(whole) - len(bare) + 1)
+        start = next((i for i in starts if whole[i : i + len(bare)] == bare), 0)
+        return whole[:start], whole[start + len(bare) :]
+
+    def spelling(self, ids: Sequence[int]) -> str:
+        """How a template spells these (special) tokens."""
+        return "".join(str(self.inner.convert_ids_to_tokens(int(i))) for i in ids)
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of users' texts; none of them is in `special_ids`."""
         rows = self._ids(texts, split=True)

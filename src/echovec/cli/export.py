@@ -1,0 +1,42 @@
+"""`echovec export`: an embedder for other runtimes, compared with ours before it is kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to; must not be there yet.")],
+    to: Annotated[
+        str, typer.Option(help="sentence-transformers is all there is.")
+    ] = "sentence-transformers",
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="Name, folder or .gguf; default model.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("-r", "--recipe", help="A preset's name or a recipe file.")
+    ] = None,
+    route: Annotated[
+        str,
+        typer.Option(help="auto, plain (no code to load) or module (a module file in the folder)."),
+    ] = "auto",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Token budget per copy; by default the recipe's.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub name.")] = None,
+) -> None:
+    """Write an embedder as other runtimes load it, with a parity check; what fails is removed."""
+    from echovec.embedder import Embedder
+    from echovec.errors import InputError
+    from echovec.export.formats import FORMATS
+
+    if to not in FORMATS:
+        raise InputError(f"--to {to!r}; there are {', '.join(FORMATS)}")
+    embedder = Embedder.load(model, recipe, max_tokens=max_tokens, revision=revision)
+    parity = FORMATS[to](embedder, folder, route)
+    print("\n".join(parity.lines()))
+    print(f"{folder}: {parity.route}", file=sys.stderr)

@@ -1,0 +1,32 @@
+"""`echovec export`: prints the comparison, keeps what is the same, refuses the rest."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from echovec.cli import app
+from echovec.errors import InputError
+from plugins_stub import saved
+
+pytest.importorskip("sentence_transformers", reason="the extra train")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:sentence_transformers")
+
+
+def test_it_prints_the_parity_and_keeps_the_folder(tmp_path):
+    """The table of four groups and the verdict stand on standard output."""
+    folder = tmp_path / "st"
+    given = ["export", str(folder), "-m", saved(tmp_path), "-r", "prompt-eol", "--max-tokens", "16"]
+    result = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output.count("1.0000000") == 4
+    assert "same vectors" in result.output
+    assert (folder / "modules.json").is_file()
+    assert "max difference" in (folder / "README.md").read_text("utf-8")
+
+
+def test_an_unknown_target_is_refused(tmp_path):
+    """`--to` anything else names what there is, before a model is loaded."""
+    given = ["export", str(tmp_path / "x"), "--to", "tensorflow"]
+    with pytest.raises(InputError, match="sentence-transformers"):
+        CliRunner().invoke(app, given, catch_exceptions=False)
