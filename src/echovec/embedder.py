@@ -317,6 +317,17 @@ class Embedder:
         """
         return self._reader(role).forward(chunk, float32=float32)
 
+    def vectors(
+        self, chunks: Sequence[Chunk], *, role: Role | None = None
+    ) -> tuple[Vectors, Flags]:
+        """Chunks to vectors [n, dimension] in the order of their texts, and which texts were cut.
+
+        `forward` with all that `encode` does around it: several cores, memory that runs out, rows
+        that are not finite (NonFiniteError), windows put together. Not normalised.
+        """
+        vectors, cut = self._reader(role).vectors(chunks, show_progress_bar=False)
+        return vectors.numpy(), cut
+
     def states(
         self,
         texts: Sequence[str],

@@ -13,7 +13,7 @@ into memory shows itself at once, and the progress bar's estimate errs on the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
@@ -98,6 +98,10 @@ class Batch:
             placeholder=self.placeholder,
         )
 
+    def at(self, order_S: Int) -> Batch:
+        """The same sequences as those of other places in a list."""
+        return replace(self, order_S=order_S)
+
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches of half the sequences each; needs two sequences at least."""
         middle = len(self) // 2
@@ -122,6 +126,26 @@ def lay(rendered: Sequence[Rendered]) -> Batch:
         share_S=np.array([r.share for r in rendered], dtype=np.float64),
         truncated_S=np.array([r.truncated for r in rendered], dtype=np.bool_),
         placeholder=rendered[0].placeholder,
+    )
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Batches of one pass laid end to end as one; `order_S` counts their sequences anew.
+
+    The prefix is part of a pass: batches whose instructions differ do not go together.
+    """
+    starts = np.cumsum([0, *(len(batch.ids_T) for batch in batches)])
+    ends = [b.offsets_S1[1:] + start for b, start in zip(batches, starts, strict=False)]
+    spans = [b.spans_SK2 + start for b, start in zip(batches, starts, strict=False)]
+    return Batch(
+        ids_T=np.concatenate([batch.ids_T for batch in batches]),
+        offsets_S1=np.concatenate([[0], *ends]).astype(np.int64),
+        spans_SK2=np.concatenate(spans),
+        prefix=min(batch.prefix for batch in batches),
+        order_S=np.arange(sum(map(len, batches))),
+        share_S=np.concatenate([batch.share_S for batch in batches]),
+        truncated_S=np.concatenate([batch.truncated_S for batch in batches]),
+        placeholder=batches[0].placeholder,
     )
 
 

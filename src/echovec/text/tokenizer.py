@@ -51,6 +51,13 @@ class Tokenizer(Protocol):
     def tokenize_fixed(self, text: str, *, after_bos: bool) -> list[int]:
         """Ids of a template's own text: special tokens written in it are read, none is added."""
 
+    @property
+    def size(self) -> int:
+        """How many ids there are: 0 to `size - 1`."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids; U+FFFD stands for pieces of a character."""
+
 
 class ByteTokenizer:
     """A token per UTF-8 byte (ids 0-255), BOS 256 and EOS 257: exact, offline, instant."""
@@ -58,6 +65,7 @@ class ByteTokenizer:
     bos_id: int | None = 256
     eos_id: int | None = 257
     special_ids = frozenset({256, 257})
+    size = 258
     adds_blank = False
     fingerprint = "bytes"
 
@@ -68,6 +76,10 @@ class ByteTokenizer:
     def tokenize_fixed(self, text: str, *, after_bos: bool) -> list[int]:
         """One id per UTF-8 byte; there is nothing special to read."""
         return list(text.encode("utf-8"))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of bytes; BOS and EOS are none of it."""
+        return bytes(i for i in ids if i < 256).decode("utf-8", errors="replace")
 
 
 class HFTokenizer:
@@ -154,6 +166,19 @@ class HFTokenizer:
             if ids[:1] == [self.bos_id]:
                 return ids[1:]
         return self._ids([text], split=False)[0]
+
+    @property
+    def size(self) -> int:
+        """The vocabulary, added tokens included."""
+        return len(self.inner)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens spelled out, blanks as they are."""
+        return str(
+            self.inner.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
 
     def _ids(self, texts: Sequence[str], *, split: bool) -> list[list[int]]:
         # A slice at a time: the tokenizer's own account of a text is many times its ids.

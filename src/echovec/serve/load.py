@@ -1,0 +1,106 @@
+"""Load: what a server is started with: embedders by name, keys from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from echovec.embedder import Embedder
+from echovec.errors import InputError, RecipeError, StorageError
+from echovec.model.load import Precision
+
+COMPANIONS = ("echo", "classical", "best", "fast")
+"""Served where no recipe is named: they share the model, so they cost no memory."""
+
+
+def embedders(
+    model: str | None = None,
+    recipes: Sequence[str] | None = None,
+    also: Sequence[str] = (),
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    max_tokens: int | None = None,
+) -> dict[str, Embedder]:
+    """Load one model with several recipes, and further models; name -> embedder.
+
+    Args:
+        model: what `Embedder.load` takes.
+        recipes: names or files; by default the model's own or "echo", and `COMPANIONS` that fit.
+        also: "NAME=MODEL" or "NAME=MODEL@RECIPE".
+        device: as `Embedder.load`.
+        precision: as `Embedder.load`.
+        max_tokens: as `Embedder.load`.
+
+    Raises:
+        InputError: an entry of `also` is no such thing, or a name comes twice.
+        ModelError, RecipeError: as `Embedder.load`.
+    """
+    chosen: Precision | None = _precision(precision)
+    given = list(recipes or ())
+    first = Embedder.load(
+        model,
+        given[0] if given else None,
+        device=device,
+        precision=chosen,
+        max_tokens=max_tokens,
+    )
+    found = {_name(given[0]) if given else first.definition.name: first}
+    for recipe in given[1:]:
+        _add(found, _name(recipe), first.with_recipe(recipe, max_tokens=max_tokens))
+    for recipe in () if given else COMPANIONS:
+        if recipe not in found:
+            try:
+                found[recipe] = first.with_recipe(recipe, max_tokens=max_tokens)
+            except RecipeError:  # fitted to another model, and nobody asked for it
+                continue
+    for entry in also:
+        name, equals, what = entry.partition("=")
+        if not equals or not name or not what:
+            raise InputError(f"{entry!r} is no NAME=MODEL or NAME=MODEL@RECIPE")
+        path, _, recipe = what.partition("@")
+        _add(
+            found,
+            name,
+            Embedder.load(
+                path, recipe or None, device=device, precision=chosen, max_tokens=max_tokens
+            ),
+        )
+    return found
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys in a file, one a line; blank lines and lines after "#" do not count.
+
+    Raises:
+        StorageError: it cannot be read.
+        InputError: it holds none.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read the keys in {path}: {error}") from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise InputError(f"{path} holds no key; write one a line, or leave the option out")
+    return keys
+
+
+def _add(found: dict[str, Embedder], name: str, embedder: Embedder) -> None:
+    if name in found:
+        raise InputError(f"the name {name!r} is there twice; name each model once")
+    found[name] = embedder
+
+
+def _name(recipe: str) -> str:
+    """A preset's name, or that of a recipe's file or folder."""
+    path = Path(recipe)
+    if path.name == "recipe.json":
+        path = path.parent
+    return path.stem if path.suffix == ".json" else path.name
+
+
+def _precision(given: str | None) -> Precision | None:
+    if given not in (None, "exact", "fast"):
+        raise InputError(f"precision={given!r}; there are 'exact' and 'fast'")
+    return given  # type: ignore[return-value]  # just checked

@@ -1,0 +1,180 @@
+"""Run: uvicorn with what it lacks: a deadline for heads, a quiet end, an exit code of 0.
+
+uvicorn 0.54 keeps a connection that never finishes its head open for ever, ends with 143 on SIGTERM
+and closes connections whose next request is in the socket's buffer already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from echovec.errors import InputError
+from echovec.serve.app import create_app
+from echovec.serve.service import Service
+
+_LOG = logging.getLogger(__name__)
+_GRACE_SECONDS = 0.5
+"""Between SIGTERM and closing the door, so that what is on its way is taken in."""
+
+_BACKLOG = 4096
+_KEEP_ALIVE_SECONDS = 65
+"""Longer than clients keep a connection, so that none sends on one that just closes."""
+
+
+def run(
+    service: Service,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    access_log: bool = False,
+    say: Callable[[str], None] = _LOG.info,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what runs. Returns when all is done.
+
+    Args:
+        service: what to serve.
+        host: the address to listen on.
+        port: its port; 0 for any that is free.
+        access_log: log method, path and status of each request; never its body.
+        say: told the address, once it listens.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    _more_files()
+    door = listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    say(f"http://{shown}:{door.getsockname()[1]}")
+    server_of(service, access_log=access_log).run(sockets=[door])
+
+
+def server_of(service: Service, *, access_log: bool = False) -> Server:
+    """The server of a service, not yet running; `run(sockets=[...])` serves."""
+    settings = service.settings
+    config = uvicorn.Config(
+        create_app(service),
+        http=type("Timed", (Timed,), {"header_seconds": settings.header_seconds}),
+        ws="none",
+        lifespan="on",
+        access_log=access_log,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+        backlog=_BACKLOG,
+        log_config=None,
+    )
+    return Server(config, service)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that drains: /ready says no, then the door closes, then it ends."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Our handlers for the time of serving; nothing is raised again at the end."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {
+                one: signal.signal(one, lambda s, f: loop.call_soon_threadsafe(self.stop, s, f))
+                for one in signals
+            }
+        except ValueError:  # not the main thread: whoever runs us stops us
+            yield
+            return
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def stop(self, sig: int, _: FrameType | None = None) -> None:
+        """Drain and end; a second Ctrl-C does not wait."""
+        if self._service.draining and sig == signal.SIGINT:
+            self.force_exit = True
+            return
+        self._service.draining = True
+        _LOG.info("draining: requests that run have %s s", self.config.timeout_graceful_shutdown)
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, setattr, self, "should_exit", True)
+
+
+class Timed(H11Protocol):
+    """HTTP on h11 with a deadline for the head of each request."""
+
+    header_seconds = 10.0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to count."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing left to wait for."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count from the first byte of a head to its last."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._disarm()
+        elif self._deadline is None:
+            self._arm()  # a next request on the same connection has begun
+
+    def _arm(self) -> None:
+        self._deadline = self.loop.call_later(self.header_seconds, self._late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits for connections.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}: {error}; give another --host or --port"
+        ) from error
+
+
+def _more_files() -> None:
+    """As many open sockets as the system lets this process have."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted: Any = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,228 @@
+"""The batcher: texts of many requests through one model, each once, none lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+
+from echovec.model.tiny import TinyBackbone
+from echovec.serve.batcher import Batcher, Lane, chunks_of
+from echovec.serve.metrics import Metrics
+from echovec.serve.problem import Problem
+from echovec.text.batch import join, lay
+from echovec.text.render import Renderer
+from echovec.text.template import Template
+from echovec.text.tokenizer import ByteTokenizer
+from echovec.vector.transform import Normalize
+from serve_stub import Gated, tiny
+
+TEXTS = ["one", "two and a half", "three", "f" * 90, "five and more of it", "6"]
+
+
+def batcher(**options):
+    """A batcher with room for a few short texts in a group."""
+    values = {"batch_tokens": 600, "group": 2, "max_waiting_tokens": 10_000}
+    return Batcher(**{**values, **options}, metrics=Metrics())
+
+
+async def until(true, seconds=10):
+    """Wait until something holds."""
+    for _ in range(int(seconds / 0.005)):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came true")
+
+
+def value(metrics, name):
+    """What a counter or gauge says."""
+    return metrics.registry.get_sample_value(name)
+
+
+def test_joined_batches_are_those_laid_together():
+    """Batches laid apart and joined equal the batch of all their texts laid at once."""
+    renderer = Renderer(Template("say {text}: {text}"), ByteTokenizer())
+    rendered = renderer.render(TEXTS)
+    joined = join([lay(rendered[:2]), lay(rendered[2:3]), lay(rendered[3:])])
+    whole = lay(rendered)
+    for name in ("ids_T", "offsets_S1", "spans_SK2", "order_S", "share_S", "truncated_S"):
+        assert np.array_equal(getattr(joined, name), getattr(whole, name)), name
+    assert joined.prefix == whole.prefix
+
+
+@pytest.mark.parametrize("recipe", ["echo", "echo-eol", "echo-windows", "meta-eol"])
+def test_vectors_of_prepared_texts_are_those_of_encode(recipe):
+    """Texts prepared apart and put into chunks together have the vectors of `encode`.
+
+    Also with several passes, several windows a text, and places in another order.
+    """
+    embedder = tiny(recipe, max_positions=600)
+    lane = Lane(embedder, None, None)
+    texts = [*TEXTS, "long " * 150]
+    prepared = [*lane.prepare(texts[:3]), *lane.prepare(texts[3:])]
+    chunks = chunks_of(prepared, 900)
+    vectors, _ = embedder.vectors(chunks)
+    expected = embedder.encode(texts, return_truncated=True)[0]
+    found = Normalize()(torch.from_numpy(vectors)).numpy()
+    assert len(chunks) > 1
+    assert np.abs(found - expected).max() <= 1e-5
+    assert np.abs(found[::-1] - expected).max() > 1e-3
+
+
+def test_chunks_keep_to_the_budget():
+    """No chunk of several sequences holds more than the budget, counted as if padded."""
+    lane = Lane(tiny(), None, None)
+    for chunk in chunks_of(lane.prepare(TEXTS), 500):
+        lengths = chunk[0].lengths_S
+        assert len(lengths) == 1 or len(lengths) * lengths.max() <= 500
+        assert list(lengths) == sorted(lengths, reverse=True)
+
+
+async def test_a_lone_text_is_computed_at_once_and_load_fills_the_batches():
+    """What comes while the model computes goes into the next group together."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher()
+    backbone.gate.clear()
+    first = asyncio.create_task(queue.vectors(lane, lane.prepare(["first"])))
+    await until(backbone.running.is_set)
+    others = [asyncio.create_task(queue.vectors(lane, lane.prepare([t]))) for t in "abcd"]
+    await asyncio.sleep(0.05)
+    backbone.gate.set()
+    await asyncio.gather(first, *others)
+    queue.close()
+    assert backbone.batches[0] == 1
+    assert sum(backbone.batches) == 5
+    assert len(backbone.batches) <= 3  # one group, of one chunk or two
+
+
+async def test_a_text_in_flight_is_computed_once():
+    """The same text of several requests is computed once, while it waits and while it runs."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher()
+    backbone.gate.clear()
+    calls = [asyncio.create_task(queue.vectors(lane, lane.prepare(["same"]))) for _ in range(3)]
+    await until(backbone.running.is_set)
+    calls += [asyncio.create_task(queue.vectors(lane, lane.prepare(["same", "x"])))]
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    found = await asyncio.gather(*calls)
+    again = await queue.vectors(lane, lane.prepare(["same"]))
+    queue.close()
+    assert sum(backbone.batches) == 3  # same, x, and same again later: nothing is kept
+    assert all(np.array_equal(one[0], again[0]) for one in found)
+
+
+async def test_other_lanes_do_not_mix():
+    """Texts of another recipe or role have the vectors of their own, and all are computed."""
+    backbone = Gated()
+    echo, classical = tiny("echo", backbone), tiny("classical", backbone)
+    lanes = [Lane(echo, None, None), Lane(classical, None, None), Lane(echo, "query", None)]
+    queue = batcher()
+    backbone.gate.clear()
+    calls = [
+        asyncio.create_task(queue.vectors(lane, lane.prepare([f"text {i}"])))
+        for i in range(4)
+        for lane in lanes
+    ]
+    await until(backbone.running.is_set)
+    backbone.gate.set()
+    found = await asyncio.gather(*calls)
+    queue.close()
+    for place, rows in enumerate(found):
+        lane = lanes[place % 3]
+        expected = lane.embedder.encode([f"text {place // 3}"], normalize_embeddings=False)
+        assert np.abs(rows[0] - expected[0]).max() <= 1e-5
+
+
+async def test_requests_take_turns():
+    """A short request that comes after a long one does not wait for all of it."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=300, group=1)
+    backbone.gate.clear()
+    long = asyncio.create_task(queue.vectors(lane, lane.prepare([f"{i:03}" for i in range(40)])))
+    await until(backbone.running.is_set)
+    short = asyncio.create_task(queue.vectors(lane, lane.prepare(["short"])))
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    await short
+    assert not long.done()
+    await long
+    queue.close()
+    assert sum(backbone.batches) == 41
+
+
+async def test_a_caller_that_leaves_takes_nothing_from_others():
+    """A cancelled call ends alone; a text that another waits for is computed; others are not."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher()
+    backbone.gate.clear()
+    first = asyncio.create_task(queue.vectors(lane, lane.prepare(["first"])))
+    await until(backbone.running.is_set)
+    leaving = asyncio.create_task(queue.vectors(lane, lane.prepare(["shared", "lonely"])))
+    staying = asyncio.create_task(queue.vectors(lane, lane.prepare(["shared"])))
+    await asyncio.sleep(0.02)
+    leaving.cancel()
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    await asyncio.gather(first, staying)
+    queue.close()
+    assert leaving.cancelled()
+    assert sum(backbone.batches) == 2
+    assert value(queue._metrics, "echovec_dropped_texts_total") == 1
+    assert value(queue._metrics, "echovec_queue_tokens") == 0
+    assert value(queue._metrics, "echovec_queue_texts") == 0
+
+
+async def test_a_full_queue_says_when_to_come_back():
+    """Beyond the limit a call is refused with a time; one that finds nothing waiting is taken."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(max_waiting_tokens=300)
+    backbone.gate.clear()
+    running = asyncio.create_task(queue.vectors(lane, lane.prepare(["r" * 400])))
+    await until(backbone.running.is_set)
+    waiting = asyncio.create_task(queue.vectors(lane, lane.prepare(["w" * 400])))
+    await asyncio.sleep(0.02)
+    with pytest.raises(Problem, match="full") as refused:
+        await queue.vectors(lane, lane.prepare(["one more"]))
+    assert refused.value.status_code == 429
+    assert 1 <= int(refused.value.headers["retry-after"]) <= 60
+    backbone.gate.set()
+    await asyncio.gather(running, waiting)
+    await queue.vectors(lane, lane.prepare(["one more"]))
+    queue.close()
+
+
+class Poisoned(TinyBackbone):
+    """Gives NaN, or an error, for every batch that holds a text with "!"."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def forward(self, batch, layers=(-1,), **options):
+        states = super().forward(batch, layers, **options)
+        if ord("!") in batch.ids_T:
+            if self.error:
+                raise self.error
+            states = [h * float("nan") for h in states]
+        return states
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a fault"), MemoryError()], ids=repr)
+async def test_a_text_without_a_vector_fails_alone(error):
+    """NaN or an error of one text is that request's 500; all others in the batch are served."""
+    lane, queue = Lane(tiny(backbone=Poisoned(error)), None, None), batcher()
+    texts = ["a", "b", "bad!", "c", "d"]
+    calls = [asyncio.create_task(queue.vectors(lane, lane.prepare([t]))) for t in texts]
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    queue.close()
+    for text, result in zip(texts, done, strict=True):
+        if "!" in text:
+            assert isinstance(result, Problem)
+            assert (result.status_code, result.code) == (500, "no_vector")
+        else:
+            expected = tiny().encode([text], normalize_embeddings=False)
+            assert np.abs(result[0] - expected[0]).max() <= 1e-5

@@ -1,0 +1,89 @@
+"""A server as a process: it listens, drains at SIGTERM, and ends with 0."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from echovec.errors import InputError
+from echovec.serve.run import listen
+from serve_stub import post
+
+STUB = Path(__file__).with_name("serve_stub.py")
+
+
+def started(seconds=0.0):
+    """A server of the tiny model in a process of its own, and its address."""
+    root = STUB.parents[1]
+    paths = [str(root / "src"), str(STUB.parent), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, str(STUB), "0", str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip().removeprefix("http://")
+
+
+async def test_sigterm_loses_none_of_a_thousand_requests():
+    """1,000 requests in flight at SIGTERM are answered with 200, and the process ends with 0.
+
+    New connections are refused then, so the answers are of those that were there.
+    """
+    process, address = started(seconds=0.02)
+    host, port = address.split(":")
+
+    async def ask(number):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({"model": "echo", "input": f"text number {number}"}).encode()
+        writer.write(post("/v1/embeddings", body))
+        await writer.drain()
+        sent.append(number)
+        answer = await reader.read()
+        writer.close()
+        return answer.partition(b"\r\n")[0]
+
+    try:
+        sent = []
+        calls = [asyncio.create_task(ask(number)) for number in range(1000)]
+        while len(sent) < 1000:
+            await asyncio.sleep(0.01)
+        assert sum(call.done() for call in calls) < 900  # most of them are in flight
+        process.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*calls)
+        assert answers == [b"HTTP/1.1 200 OK"] * 1000
+        with pytest.raises(OSError):
+            socket.create_connection((host, int(port)), timeout=5).close()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_an_idle_server_ends_at_once_with_0():
+    """SIGTERM and Ctrl-C end a server that has nothing to do, with 0."""
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        process, _ = started()
+        process.send_signal(sign)
+        assert process.wait(20) == 0
+        process.stdout.close()
+
+
+def test_a_taken_port_is_said():
+    """An address that cannot be had is an error with both its parts."""
+    with listen("127.0.0.1", 0) as door:
+        port = door.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: .*in use"):
+            listen("127.0.0.1", port)
+    with pytest.raises(InputError, match="cannot listen on no such host"):
+        listen("no such host", 80)
