@@ -49,8 +49,7 @@ def create_app(service: Service) -> Guard:
     for router in ROUTERS:
         app.include_router(router)
     describe(app, service)
-    paths = [str(getattr(route, "path", "")) for route in app.routes]
-    return Guard(app, service, paths)
+    return Guard(app, service, routes=tuple(app.openapi()["paths"]))
 
 
 async def _answer_http(_: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from echovec.embedder import Embedder
-from echovec.errors import InputError, RecipeError, StorageError
+from echovec.errors import InputError, StorageError
 from echovec.model.load import Precision
 
 COMPANIONS = ("echo", "classical", "best", "fast")
@@ -52,7 +52,7 @@ def embedders(
         if recipe not in found:
             try:
                 found[recipe] = first.with_recipe(recipe, max_tokens=max_tokens)
-            except RecipeError:  # fitted to another model, and nobody asked for it
+            except InputError:  # fitted to another model, and nobody asked for it
                 continue
     for entry in also:
         name, equals, what = entry.partition("=")

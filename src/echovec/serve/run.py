@@ -56,12 +56,14 @@ def run(
     _more_files()
     door = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{door.getsockname()[1]}")
-    server_of(service, access_log=access_log).run(sockets=[door])
+    address = f"http://{shown}:{door.getsockname()[1]}"
+    server_of(service, access_log=access_log, begun=lambda: say(address)).run(sockets=[door])
 
 
-def server_of(service: Service, *, access_log: bool = False) -> Server:
-    """The server of a service, not yet running; `run(sockets=[...])` serves."""
+def server_of(
+    service: Service, *, access_log: bool = False, begun: Callable[[], None] = lambda: None
+) -> Server:
+    """The server of a service, not yet running; `run(sockets=[...])` serves, then calls `begun`."""
     settings = service.settings
     config = uvicorn.Config(
         create_app(service),
@@ -75,15 +77,21 @@ def server_of(service: Service, *, access_log: bool = False) -> Server:
         backlog=_BACKLOG,
         log_config=None,
     )
-    return Server(config, service)
+    return Server(config, service, begun)
 
 
 class Server(uvicorn.Server):
     """uvicorn's server that drains: /ready says no, then the door closes, then it ends."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, begun: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
+        self._begun = begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door, and say so."""
+        await super().startup(sockets)
+        self._begun()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

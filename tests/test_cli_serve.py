@@ -1,0 +1,112 @@
+"""`echovec serve`: what is loaded under which name, keys, and options by environment."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from echovec.cli import app
+from echovec.errors import InputError, ModelError, StorageError
+from echovec.serve import load, run
+from echovec.serve.load import embedders, read_keys
+from echovec.serve.settings import Settings
+from plugins_stub import saved
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What `run` would be called with."""
+    calls = []
+    monkeypatch.setattr(run, "run", lambda service, **rest: calls.append((service, rest)))
+    return calls
+
+
+def invoke(*words, **environment):
+    """The command line, in this process."""
+    return CliRunner().invoke(app, ["serve", *words], env=environment, catch_exceptions=True)
+
+
+def test_a_models_own_recipe_comes_first(tmp_path):
+    """Without recipes named: the saved embedder's own, then the companions that fit the model."""
+    found = embedders(saved(tmp_path, "echo-eol"))
+    assert list(found) == ["echo-eol", "echo", "classical"]
+    assert len({id(one.backbone) for one in found.values()}) == 1
+
+
+def test_recipes_and_models_go_by_name(tmp_path):
+    """Named recipes are served as named, other models beside; what does not fit is an error."""
+    folder = saved(tmp_path)
+    found = embedders(folder, ["classical", "echo"], [f"mine={folder}", f"two={folder}@echo-eol"])
+    assert list(found) == ["classical", "echo", "mine", "two"]
+    assert found["two"].definition.name == "echo-eol"
+    with pytest.raises(InputError, match="fitted"):
+        embedders(folder, ["echo", "best"])
+    with pytest.raises(InputError, match="twice"):
+        embedders(folder, ["echo"], [f"echo={folder}"])
+    with pytest.raises(InputError, match="NAME=MODEL"):
+        embedders(folder, ["echo"], [folder])
+    with pytest.raises(ModelError):
+        embedders(str(tmp_path / "nothing"))
+
+
+def test_a_recipes_file_is_served_by_its_folders_name():
+    """The name of a recipe by path is what people call it."""
+    assert load._name("some/where/mine/recipe.json") == "mine"
+    assert load._name("some/where/mine") == "mine"
+    assert load._name("mine.json") == "mine"
+    assert load._name("echo") == "echo"
+
+
+def test_keys_come_from_a_file(tmp_path):
+    """One a line, comments and blank lines aside; none, or no file, is an error."""
+    path = tmp_path / "keys"
+    path.write_text("# ours\n\n one \ntwo\n")
+    assert read_keys(path) == ("one", "two")
+    path.write_text("# none\n")
+    with pytest.raises(InputError, match="no key"):
+        read_keys(path)
+    with pytest.raises(StorageError):
+        read_keys(tmp_path / "nothing")
+
+
+def test_options_come_from_the_environment_too(tmp_path, started):
+    """Every option may be an ECHOVEC_ variable; the command line wins."""
+    keys = tmp_path / "keys"
+    keys.write_text("one\n")
+    result = invoke(
+        "--port",
+        "81",
+        ECHOVEC_MODEL=saved(tmp_path),
+        ECHOVEC_PORT="80",
+        ECHOVEC_HOST="::1",
+        ECHOVEC_API_KEY_FILE=str(keys),
+        ECHOVEC_MAX_REQUESTS="9",
+        ECHOVEC_BATCH_TOKENS="77",
+    )
+    assert result.exit_code == 0, result.output
+    (service, rest), *_ = started
+    assert (rest["host"], rest["port"]) == ("::1", 81)
+    settings = service.settings
+    assert (settings.keys, settings.max_requests, settings.batch_tokens) == (("one",), 9, 77)
+    service.close()
+
+
+def test_every_option_has_its_variable():
+    """No option of `echovec serve` is without its ECHOVEC_ variable."""
+    import typer
+
+    command = typer.main.get_command(app).commands["serve"]
+    options = [one for one in command.params if one.name != "help"]
+    assert len(options) > 15
+    for option in options:
+        names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+        assert names == [f"ECHOVEC_{option.name.upper()}"], option.name
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_inputs": 0}, {"body_seconds": -1}, {"keys": ("",)}, {"keys": ("é",)}], ids=str
+)
+def test_bad_settings_are_refused(limits):
+    """Limits below their least and unusable keys are errors at the start."""
+    with pytest.raises(InputError):
+        Settings(**limits)
