@@ -16,6 +16,7 @@ from echovec.cli import (
     calibrate,
     compare,
     demo,
+    doctor,
     embed,
     eval,
     export,
@@ -44,6 +45,7 @@ app.command("embed")(embed.embed)
 app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
 app.command("export")(export.export)
 app.command("index")(index.index)

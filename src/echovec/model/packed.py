@@ -115,6 +115,11 @@ class PackedBackbone:
         device: torch.device = self.model.embed_tokens.weight.device
         return device
 
+    def forget(self) -> None:
+        """Drop the prompt beginnings that are kept; they are computed anew when needed."""
+        with self._lock:
+            self._prefixes.clear()
+
     @property
     def workers(self) -> int:
         """How many batches may run at once, from as many threads."""

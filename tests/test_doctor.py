@@ -1,0 +1,133 @@
+"""`echovec doctor`: findings are right, faults are found and say what to do, nothing private."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from echovec import Embedder
+from echovec.cli import app
+from echovec.doctor import installed as room
+from echovec.doctor import self_test
+from echovec.doctor.finding import Finding, without_home
+from echovec.doctor.installed import installed
+from echovec.doctor.machine import machine
+from echovec.doctor.models import models
+from echovec.train.tiny import tiny_model
+
+
+def embedder():
+    return Embedder.from_model(*tiny_model(), self_test.recipe(), engine="packed")
+
+
+def states(findings):
+    return {finding.topic: finding.state for finding in findings}
+
+
+def test_the_self_test_passes_where_all_is_well():
+    """Oracle, span, alone, cached and saved are well on both engines."""
+    for made in (embedder(), Embedder.from_model(*tiny_model(), self_test.recipe())):
+        found = list(self_test.self_test(made, "a made-up model"))
+        assert [finding.line() for finding in found if finding.state != "ok"] == []
+        assert len(found) == 6
+
+
+def test_a_wrong_vector_is_found(monkeypatch):
+    """Control: an engine that pools one token too few fails the oracle, and says what to do."""
+    made = embedder()
+    whole = made.backbone.forward
+
+    def shifted(batch, *args, **options):
+        return [h.roll(1, dims=0) for h in whole(batch, *args, **options)]
+
+    monkeypatch.setattr(made.backbone, "forward", shifted)
+    found = {finding.topic: finding for finding in self_test.self_test(made, "x")}
+    assert found["oracle"].state == "FAIL"
+    assert "report" in found["oracle"].to_do
+
+
+def test_a_wrong_span_is_found():
+    """Control: a recipe that pools the first copy is not the self-test's echo."""
+    from dataclasses import replace
+
+    recipe = self_test.recipe()
+    (view,) = recipe.views["symmetric"]
+    first = replace(view, template=view.template.pooling_copy(0))
+    wrong = replace(recipe, views=dict.fromkeys(recipe.views, (first,)))
+    holds, _ = self_test.span(embedder().with_recipe(wrong))
+    assert not holds
+    assert not self_test.oracle(embedder().with_recipe(wrong))[0]
+
+
+def test_an_error_is_a_finding(monkeypatch):
+    """A check that raises does not end the report."""
+
+    def broken(made):
+        raise RuntimeError("no kernel image\nsecond line")
+
+    monkeypatch.setattr(self_test, "alone", broken)
+    found = {finding.topic: finding for finding in self_test.self_test(embedder(), "x")}
+    assert found["alone and in batch"].found == "RuntimeError: no kernel image"
+    assert found["saved recipe"].state == "ok"
+
+
+def test_what_is_not_installed_or_too_old_says_what_to_install(monkeypatch):
+    """A missing or old dependency fails with the pip command; a missing extra is a note."""
+    lines = ["torch>=2.11", "numpy>=99", "absent-one>=1", "absent-two>=2; extra == 'serve'"]
+    monkeypatch.setattr(room, "requires", lambda name: lines)
+    found = {finding.topic: finding for finding in installed()}
+    assert found["torch"].state == "ok"
+    assert found["numpy"].to_do == "pip install 'numpy>=99'"
+    assert found["absent-one"].state == "FAIL"
+    assert found["extra serve"].state == "note"
+    assert "echovec[serve]" in found["extra serve"].to_do
+
+
+def test_the_machine_is_described():
+    """Device, precision, threads and memory each have a line."""
+    assert set(states(machine())) >= {"device", "precision", "threads", "memory", "settings"}
+
+
+def test_a_broken_copy_in_the_cache_fails(tmp_path, monkeypatch):
+    """A damaged model is found by its hash, and the way to remove it is named."""
+    monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path))
+    (tmp_path / "models" / "broken-copy").mkdir(parents=True)
+    found = next(finding for finding in models() if finding.topic == "cached model")
+    assert found.state == "FAIL"
+    assert "--remove broken-copy" in found.to_do
+
+
+def test_nothing_private_is_in_it(tmp_path, monkeypatch):
+    """The home folder is `~`, settings are named without their values, JSON holds the same."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path / "secret-cache"))
+    monkeypatch.setenv("ECHOVEC_DATA", "/secret-place")
+    result = CliRunner().invoke(app, ["doctor", "--quick", "--json"])
+    found = json.loads(result.output)
+    assert {"topic", "state", "found", "to_do"} == set(found[0])
+    assert str(tmp_path) not in result.output
+    assert "secret-place" not in result.output
+    assert "ECHOVEC_DATA" in result.output
+    assert without_home(Path.home() / "x") == "~/x"
+
+
+def test_the_exit_code_says_whether_something_is_wrong(monkeypatch):
+    """0 where nothing fails, 1 where something does; advice stands under its line."""
+    from echovec.doctor import report
+
+    for state, code in (("note", 0), ("FAIL", 1)):
+        finding = Finding("thing", state, "found", "do this")
+        monkeypatch.setattr(report, "findings", lambda *a, f=finding, **k: iter([f]))
+        result = CliRunner().invoke(app, ["doctor"])
+        assert result.exit_code == code
+        assert "-> do this" in result.output
+
+
+@pytest.mark.slow
+def test_the_whole_report_is_well_here():
+    """Everything, the self-test included, without a failure on the machine of these tests."""
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
