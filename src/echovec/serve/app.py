@@ -10,14 +10,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from echovec.serve import info, openai
+from echovec.serve import cohere, info, openai, tei
 from echovec.serve.describe import describe
 from echovec.serve.guard import FAULT, Guard
 from echovec.serve.problem import Problem
 from echovec.serve.service import Service
 from echovec.version import __version__
 
-ROUTERS = (openai.router, info.router)
+ROUTERS = (openai.router, cohere.router, tei.router, info.router)
 
 
 def create_app(service: Service) -> Guard:

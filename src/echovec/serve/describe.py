@@ -76,15 +76,18 @@ def _fill(document: dict[str, Any], service: Service) -> None:
 
 def _limit(name: str, field: dict[str, Any], service: Service) -> None:
     """Fill in what depends on the server: names, widths, vocabulary, counts."""
-    if name == "model" and field.get("type") == "string" and "description" in field:
-        field["enum"] = service.names
+    if name == "model" and "description" in field:  # those of answers have none
+        for kind in field.get("anyOf", [field]):
+            if kind.get("type") == "string":
+                kind["enum"] = service.names
     if name in ("dimensions", "output_dimension"):
         widths = [s.embedder.dimension for s in service.served.values() if s.takes_dimensions]
         for kind in field.get("anyOf", []):
             if kind.get("type") == "integer":
                 kind["maximum"] = min(widths, default=1)
-    for kind in field.get("anyOf", []):
-        _limit_ids(kind, service)
+    for kind in field.get("anyOf", [field]):
+        if "description" in field:
+            _limit_ids(kind, service)
 
 
 def _limit_ids(kind: dict[str, Any], service: Service) -> None:

@@ -10,13 +10,15 @@ from fastapi import Request
 from echovec.serve.problem import Problem
 from echovec.serve.service import Served, Service
 
-TEXTS_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
-    ]
+LIST_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "string", "minLength": 1},
+    "minItems": 1,
 }
-"""A text or several, as JSON schema; limits of the server are filled in by `describe`."""
+"""Texts, as JSON schema; limits of the server are filled in by `describe`."""
+
+TEXTS_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string", "minLength": 1}, LIST_SCHEMA]}
+"""A text or several."""
 
 IDS_SCHEMA: dict[str, Any] = {
     "type": "array",
@@ -60,6 +62,20 @@ def texts_of(value: Any, param: str, limit: int) -> list[str]:
         if not one:
             _refuse(f"{param}[{index}] is empty; drop it or give it words", f"{param}[{index}]")
     return list(value)
+
+
+def list_of_texts(value: Any, param: str, limit: int) -> list[str]:
+    """`texts_of` where one text alone is not taken."""
+    if isinstance(value, str):
+        _refuse(f"{param} is {_kind(value)}; give a list of texts", param)
+    return texts_of(value, param, limit)
+
+
+def one_text(value: Any, param: str) -> str:
+    """`texts_of` where a list is not taken."""
+    if not isinstance(value, str):
+        _refuse(f"{param} is {_kind(value)}, not a text", param)
+    return texts_of(value, param, 1)[0]
 
 
 async def texts_or_ids(

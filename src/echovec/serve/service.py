@@ -8,7 +8,6 @@ is not there.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -131,22 +130,50 @@ class Service:
             code="model_not_found",
         )
 
-    async def embed(self, target: Target, texts: Sequence[str], param: str) -> Embedded:
+    async def embed(
+        self,
+        target: Target,
+        texts: Sequence[str],
+        param: str,
+        *,
+        dimensions_param: str = "dimensions",
+    ) -> Embedded:
         """The texts' vectors.
 
         Args:
             target: by what.
             texts: one at least.
             param: the field that they came in, for errors: "input" gives "input[3]".
+            dimensions_param: the field that `target.dimensions` came in.
 
         Raises:
             Problem: 400, a text or option cannot be used; 429, the queue is full.
         """
-        served, settings = target.served, self.settings
-        self._check(target)
-        unique, inverse = self._unique(texts, param)
-        counts = await self.run(self._count, served, unique)
-        tokens_of = counts[inverse]
+        served = target.served
+        _check_dimensions(target, dimensions_param)
+        unique, inverse, tokens_of = await self.check(served, texts, param)
+        rows, cut, computed = await self._rows(target, unique, inverse, param)
+        if not target.truncate:
+            for index in np.flatnonzero(cut[inverse])[:1]:
+                raise _too_long(served, int(index), int(tokens_of[index]), param)
+        self.metrics.truncated.inc(int(cut[inverse].sum()))
+        vectors = finished(rows, target.dimensions, target.normalize)[inverse]
+        return Embedded(vectors, cut[inverse], int(tokens_of.sum()), computed)
+
+    async def check(
+        self, served: Served, texts: Sequence[str], param: str
+    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Each text once, for each its place there, and how many tokens each has.
+
+        Raises:
+            Problem: 400; a text cannot be embedded, or is too long, or all together are.
+        """
+        settings = self.settings
+        try:
+            unique, inverse = unique_texts(texts)
+        except InputError as error:
+            raise bad_text(error, param) from None
+        tokens_of = (await self.run(_count, served, unique))[inverse]
         for index in np.flatnonzero(tokens_of > settings.max_text_tokens)[:1]:
             raise Problem(
                 400,
@@ -164,13 +191,7 @@ class Service:
                 param=param,
                 code="max_tokens_per_request",
             )
-        rows, cut, computed = await self._rows(target, unique, inverse, param)
-        if not target.truncate:
-            for index in np.flatnonzero(cut[inverse])[:1]:
-                raise self._too_long(served, int(index), int(tokens_of[index]), param)
-        self.metrics.truncated.inc(int(cut[inverse].sum()))
-        vectors = finished(rows, target.dimensions, target.normalize)[inverse]
-        return Embedded(vectors, cut[inverse], total, computed)
+        return unique, inverse, tokens_of
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that computes without the model, off the event loop."""
@@ -190,34 +211,6 @@ class Service:
             self._cache.close()
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _check(self, target: Target) -> None:
-        dimensions, served = target.dimensions, target.served
-        if dimensions is None:
-            return
-        if not served.takes_dimensions:
-            raise Problem(
-                400,
-                f"{served.name} sets vectors side by side, and the first numbers alone would leave "
-                "some of them out; leave 'dimensions' out",
-                param="dimensions",
-            )
-        if not 1 <= dimensions <= served.embedder.dimension:
-            raise Problem(
-                400,
-                f"dimensions={dimensions}; {served.name} has vectors of 1 to "
-                f"{served.embedder.dimension}",
-                param="dimensions",
-            )
-
-    def _unique(self, texts: Sequence[str], param: str) -> tuple[list[str], NDArray[np.int64]]:
-        try:
-            return unique_texts(texts)
-        except InputError as error:
-            raise bad_text(error, param) from None
-
-    def _count(self, served: Served, texts: Sequence[str]) -> NDArray[np.int64]:
-        return np.array([len(row) for row in served.embedder.tokenizer.tokenize(texts)], np.int64)
 
     async def _rows(
         self, target: Target, unique: list[str], inverse: NDArray[np.int64], param: str
@@ -270,16 +263,6 @@ class Service:
             )
         return found
 
-    def _too_long(self, served: Served, index: int, tokens: int, param: str) -> Problem:
-        limit = served.embedder.definition.max_tokens
-        return Problem(
-            400,
-            f"{param}[{index}] has {tokens:,} tokens, beyond the {limit:,} that {served.name} "
-            "embeds; send truncate=true, or split it",
-            param=f"{param}[{index}]",
-            code="context_length_exceeded",
-        )
-
 
 def finished(rows: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
     """Vectors as they are sent: cut, then of unit length; a vector of zeros stays so."""
@@ -297,6 +280,35 @@ def bad_text(error: InputError, param: str) -> Problem:
     return Problem(400, said, param=where, code="invalid_text")
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _count(served: Served, texts: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([len(row) for row in served.embedder.tokenizer.tokenize(texts)], np.int64)
+
+
+def _check_dimensions(target: Target, param: str) -> None:
+    dimensions, served = target.dimensions, target.served
+    if dimensions is None:
+        return
+    if not served.takes_dimensions:
+        raise Problem(
+            400,
+            f"{served.name} sets vectors side by side, and the first numbers alone would leave "
+            f"some of them out; leave {param!r} out",
+            param=param,
+        )
+    if not 1 <= dimensions <= served.embedder.dimension:
+        raise Problem(
+            400,
+            f"{param}={dimensions}; {served.name} has vectors of 1 to {served.embedder.dimension}",
+            param=param,
+        )
+
+
+def _too_long(served: Served, index: int, tokens: int, param: str) -> Problem:
+    limit = served.embedder.definition.max_tokens
+    return Problem(
+        400,
+        f"{param}[{index}] has {tokens:,} tokens, beyond the {limit:,} that {served.name} "
+        "embeds; ask for it to be cut, or split it",
+        param=f"{param}[{index}]",
+        code="context_length_exceeded",
+    )
