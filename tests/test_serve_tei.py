@@ -97,7 +97,7 @@ async def test_rerank_sorts_by_cosine():
             "inputs.sentences[1]",
         ),
         ("/tokenize", {"inputs": 3}, "inputs"),
-        ("/tokenize", {"inputs": "x", "add_special_tokens": True}, "add_special_tokens"),
+        ("/tokenize", {"inputs": "x", "add_special_tokens": 0}, "add_special_tokens"),
         ("/rerank", {"query": "", "texts": ["x"]}, "query"),
         ("/rerank", {"query": "x", "texts": "y"}, "texts"),
         ("/rerank", {"query": "x", "texts": ["y"], "instruction": "find"}, "instruction"),

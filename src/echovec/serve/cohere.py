@@ -42,15 +42,19 @@ class EmbedRequest(BaseModel):
     instruction: str | None = Field(None, description="For recipes that take one.")
 
 
+Numbers = list[list[float]]  # in the class the name is the field's
+Bytes = list[list[int]]
+
+
 class ByKind(BaseModel):
     """The vectors in each form that was asked for."""
 
     model_config = ConfigDict(extra="forbid")
 
-    float: list[list[float]] | None = None
+    float: Numbers | None = None
     base64: list[str] | None = None
-    binary: list[list[int]] | None = None
-    ubinary: list[list[int]] | None = None
+    binary: Bytes | None = None
+    ubinary: Bytes | None = None
 
 
 class EmbedResponse(BaseModel):

@@ -80,6 +80,8 @@ def _limit(name: str, field: dict[str, Any], service: Service) -> None:
         for kind in field.get("anyOf", [field]):
             if kind.get("type") == "string":
                 kind["enum"] = service.names
+    if name == "instruction" and not any(s.takes_instruction for s in service.served.values()):
+        field["anyOf"] = [{"type": "null"}]
     if name in ("dimensions", "output_dimension"):
         widths = [s.embedder.dimension for s in service.served.values() if s.takes_dimensions]
         for kind in field.get("anyOf", []):

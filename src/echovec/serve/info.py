@@ -64,9 +64,7 @@ def _described(served: Served) -> dict[str, Any]:
         "dtype": recipe.dtype,
         "dimension": embedder.dimension,
         "takes_dimensions": served.takes_dimensions,
-        "takes_instruction": any(
-            view.template.takes_instruction for views in recipe.views.values() for view in views
-        ),
+        "takes_instruction": served.takes_instruction,
         "max_tokens": recipe.max_tokens,
         "long_text": recipe.long_text,
         "prompts": {

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from echovec.serve.inputs import INPUT_SCHEMA, service_of, texts_or_ids
-from echovec.serve.problem import Problem
 from echovec.serve.service import Embedded, Service, Target, Vectors
 from echovec.serve.strict import StrictRoute
 
@@ -36,7 +35,7 @@ class EmbeddingsRequest(BaseModel):
     dimensions: int | None = Field(None, ge=1, description="Keep the first numbers only.")
     user: str | None = Field(None, description="Taken and ignored.")
     input_type: Literal["query", "document"] | None = Field(
-        None, description="Which side of a search the texts are on; by default both alike."
+        None, description="Which side of a search the texts are on, whatever the name says."
     )
     instruction: str | None = Field(
         None, description="What the vectors are for; for recipes that take one."
@@ -92,14 +91,8 @@ async def embeddings(
 ) -> Response:
     """Texts to vectors, as OpenAI's interface has it."""
     served, role = service.find(body.model)
-    if role is not None and body.input_type not in (None, role):
-        raise Problem(
-            400,
-            f"input_type={body.input_type!r}, and the model's name says {role!r}; leave one out",
-            param="input_type",
-        )
     target = Target(
-        served, role or body.input_type, body.instruction, body.truncate, body.dimensions
+        served, body.input_type or role, body.instruction, body.truncate, body.dimensions
     )
     texts, _ = await texts_or_ids(body.input, "input", served, service)
     embedded = await service.embed(target, texts, "input")

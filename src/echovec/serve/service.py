@@ -45,6 +45,12 @@ class Served:
         """Whether vectors may be cut: not if each is several views side by side."""
         return self.embedder.definition.combine != "concat"
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt of some role has a slot for one."""
+        views = self.embedder.definition.views.values()
+        return any(view.template.takes_instruction for own in views for view in own)
+
 
 class Target(NamedTuple):
     """What a request wants its texts embedded by."""

@@ -1,12 +1,14 @@
 """Strict: a route that takes JSON as the standard has it, and nothing else.
 
 Python's parser takes NaN, Infinity and repeated names, and raises RecursionError on deep nesting;
-frameworks take bodies of any type. Each is refused here, by name.
+frameworks take bodies of any type. Each is refused here, by name. JSON has one kind of number,
+so 2.0 is the whole number 2, as JSON schema has it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -14,6 +16,9 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from echovec.serve.problem import Problem
+
+_EXACT = 2.0**53
+"""Below it every whole number is a float of its own."""
 
 
 def parse(body: bytes) -> Any:
@@ -23,7 +28,12 @@ def parse(body: bytes) -> Any:
         Problem: 400; it is no JSON, or not UTF-8, or names a field twice.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_constant, object_pairs_hook=_unique)
+        return json.loads(
+            body.decode("utf-8"),
+            parse_constant=_constant,
+            parse_float=_number,
+            object_pairs_hook=_unique,
+        )
     except UnicodeDecodeError as error:
         raise _invalid(f"it is not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -63,6 +73,13 @@ class _Strict(Request):
 
 def _constant(name: str) -> NoReturn:
     raise _invalid(f"{name} is no JSON number")
+
+
+def _number(digits: str) -> float | int:
+    value = float(digits)
+    if math.isinf(value):
+        raise _invalid(f"the number {digits[:40]} is too large")
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -83,8 +83,8 @@ class TokenizeBody(_Body):
 
     model: str | None = Field(None, description="A served name; by default the first.")
     inputs: Annotated[Any, WithJsonSchema(TEXTS_SCHEMA)] = Field(description="A text or texts.")
-    add_special_tokens: Literal[False] = Field(
-        False, description="Texts have none here; templates do."
+    add_special_tokens: bool = Field(
+        True, description="Taken; texts have none either way, templates do."
     )
 
 
