@@ -111,6 +111,24 @@ def test_the_saved_vectors_are_the_trained_ones(local_model, tmp_path):
     assert loaded.recipe.fingerprint == Embedder.load(tmp_path).recipe.fingerprint
 
 
+def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path):
+    """Both copies of a trained embedder load and give its vectors; the first holds no weights."""
+    train(local_run(local_model, tmp_path, "steps=2"), tmp_path / "r")
+    trained = Embedder.load(tmp_path / "r")
+    expected = trained.encode(["old and warm"])
+    alone = trained.with_recipe(trained.definition).save(tmp_path / "alone")
+    merged = trained.save(tmp_path / "merged", include_model=True)
+    assert (alone / "adapter").is_dir()
+    assert not (alone / "model").exists()
+    assert not (merged / "adapter").exists()
+    for folder in (alone, merged):
+        loaded = Embedder.load(folder)
+        assert np.abs(loaded.encode(["old and warm"]) - expected).max() < 1e-5
+        # Merged weights are weights of their own.
+        same = loaded.recipe.fingerprint == trained.recipe.fingerprint
+        assert same == (folder == alone)
+
+
 def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
     """The same losses, step by step, and the same adapter."""
     from echovec.train import trainer
@@ -219,33 +237,34 @@ def test_the_checks_can_fail(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
     """The same batch on two ranks over gloo: the same loss and the same adapter after a step."""
-    script = tmp_path / "go.py"
-    script.write_text(
-        "import sys, dataclasses\n"
-        "from pathlib import Path\n"
-        "from echovec.train.job import train\n"
-        "from echovec.train.run import read_run\n"
-        "run = read_run('tiny').changed(['steps=1', 'warmup_steps=0', 'mini_batch_tokens=0'])\n"
-        "train(run, Path(sys.argv[1]))\n"
-    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    port = ["--master-port", str(29500 + os.getpid() % 400)]
-    for command, out in (
-        ([*torchrun, *port, str(script)], "two"),
-        ([sys.executable, "-W", "ignore", str(script)], "one"),
-    ):
-        ran = subprocess.run(
-            [*command, str(tmp_path / out)], env=environment, capture_output=True, text=True
-        )
+    launched = [sys.executable, "-W", "ignore", "-m"]
+    port = str(29500 + os.getpid() % 400)
+    two_ranks = ["torch.distributed.run", "--nproc-per-node=2", "--master-port", port, "-m"]
+    settings = ["steps=1", "warmup_steps=0", "mini_batch_tokens=0"]
+    for before, out in ((two_ranks, "two"), ([], "one")):
+        command = [*launched, *before, "echovec", "train", "tiny", "-o", str(tmp_path / out)]
+        for setting in settings:
+            command += ["--set", setting]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr[-2000:]
     from safetensors.torch import load_file
 
+    from echovec.train.job import history_of
+
+    first, second = (
+        {key: value for entry in history_of(tmp_path / name) for key, value in entry.items()}
+        for name in ("one", "two")
+    )
+    assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
+    # Each rank logs the loss of its own anchors against all texts; the mean is the batch's.
+    assert second["loss"] == pytest.approx(first["loss"], rel=0.2)
     one, two = (
         load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("one", "two")
     )
-    for name, tensor in one.items():
-        assert torch.allclose(tensor, two[name], atol=2e-3), name
+    apart = torch.cat([(one[name].float() - two[name].float()).abs().flatten() for name in one])
+    # Adam's first step is the gradient's sign, so gradients near zero may step the other way.
+    assert float((apart > 1e-5).float().mean()) < 0.02
 
 
 def test_the_command_line_trains_checks_and_shows(tmp_path):

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from echovec.errors import InputError, NonFiniteError, RecipeError, TruncationWarning
 from echovec.imported import foreign_folder, imported_recipe
-from echovec.model.backbone import Backbone
+from echovec.model.backbone import Backbone, hash_weights
 from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone
+from echovec.model.plain import PlainBackbone, config_text
 from echovec.options import Options, Preparing
 from echovec.presets import as_recipe, published, with_limits
 from echovec.reader import Reader
@@ -64,6 +64,7 @@ class Embedder:
         backbone: ids -> hidden states.
         model_name: what people call the model.
         model_path: what plain `from_pretrained` loads it from; None if it lives in memory only.
+        adapter: folder of the adapter that has been merged into that model, to save it too.
 
     Raises:
         RecipeError: the recipe is unknown, or was made for a model with another hash.
@@ -78,12 +79,14 @@ class Embedder:
         *,
         model_name: str = "in memory",
         model_path: Path | str | None = None,
+        adapter: Path | None = None,
     ) -> None:
         self._definition = as_recipe(recipe)
         self.tokenizer = tokenizer
         self.backbone = backbone
         self._model_name = model_name
         self._model_path = model_path
+        self._adapter = adapter
         self._readers = {r: Reader(self._definition, r, tokenizer, backbone) for r in ROLES}
         dimensions = {role: self._readers[role].dimension for role in ROLES}
         if len(set(dimensions.values())) > 1:
@@ -164,6 +167,7 @@ class Embedder:
             backbone,
             model_name=bound.model.name if bound.model else name,
             model_path=source,
+            adapter=adapter,
         )
 
     @classmethod
@@ -208,6 +212,7 @@ class Embedder:
             self.backbone,
             model_name=self._model_name,
             model_path=self._model_path,
+            adapter=self._adapter,
         )
         if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
             other._weights_hash = self._weights_hash
@@ -458,7 +463,8 @@ class Embedder:
             folder: where to; made if it is not there.
             include_model: also write weights and tokenizer (in the dtype they are in). By
                 default only for a model that lives in memory alone: others are named, with
-                their hash, and loaded from where they are.
+                their hash, and loaded from where they are. An adapter is copied; with the
+                weights it is merged into them, and the fingerprint becomes that of the merged.
 
         Raises:
             StorageError: the disk does not take it.
@@ -466,7 +472,15 @@ class Embedder:
         folder = Path(folder)
         if include_model is None:
             include_model = self._model_path is None
-        write_saved(folder, self.recipe, self._save_model if include_model else None)
+        if not include_model:
+            write_saved(folder, self.recipe, None, self._adapter)
+            return folder
+        recipe = self.recipe
+        if self._adapter is not None:  # merged weights are weights of their own
+            model, _ = self.hugging_face
+            merged = hash_weights(config_text(model.config), model.state_dict())
+            recipe = replace(recipe, model=replace(self.identity, hash=merged))
+        write_saved(folder, recipe, self._save_model)
         return folder
 
     def save_sentence_transformers(

@@ -8,6 +8,7 @@ model lies at its root, recipe and original tokenizer in `echovec/`.
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -75,7 +76,12 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path | None:
     return recipe.model.path
 
 
-def write_saved(folder: Path, recipe: Recipe, save_model: Callable[[Path], None] | None) -> None:
+def write_saved(
+    folder: Path,
+    recipe: Recipe,
+    save_model: Callable[[Path], None] | None,
+    adapter: Path | None = None,
+) -> None:
     """Write a saved folder; the recipe comes last, by rename, so a folder with one is whole.
 
     Args:
@@ -83,6 +89,7 @@ def write_saved(folder: Path, recipe: Recipe, save_model: Callable[[Path], None]
         recipe: what to write.
         save_model: writes weights and tokenizer into the folder it is given; None to name the
             model only.
+        adapter: a folder to copy as the saved one's adapter.
 
     Raises:
         StorageError: the disk does not take it.
@@ -91,6 +98,8 @@ def write_saved(folder: Path, recipe: Recipe, save_model: Callable[[Path], None]
         folder.mkdir(parents=True, exist_ok=True)
         if save_model is not None:
             save_model(folder / MODEL_FOLDER)
+        if adapter is not None and adapter.resolve() != (folder / ADAPTER_FOLDER).resolve():
+            shutil.copytree(adapter, folder / ADAPTER_FOLDER, dirs_exist_ok=True)
     except OSError as error:
         raise StorageError(
             f"cannot save to {folder}: {error.strerror or error}; free space or choose another "
