@@ -125,7 +125,7 @@ def plain_step(run: Any, columns: list[list[str]]) -> Callable[[], float]:
             self.model = wrapped
 
         def preprocess(self, texts: list[str], **options: Any) -> dict[str, Tensor]:
-            rendered = [renderer.render(text) for text in texts]
+            rendered = renderer.render(texts)
             shape = (len(rendered), max(len(one.ids) for one in rendered))
             ids, mask, span = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
             for row, one in enumerate(rendered):
