@@ -67,7 +67,7 @@ def speed(data: Path, rows: int, repeats: int, precision: str) -> None:
     print(f"ratio {medians['plain'] / medians['echovec']:.2f}")
 
 
-def chosen(rows: int, precision: str) -> Any:
+def chosen(rows: int, precision: Any) -> Any:
     """The default model's run, with so many rows a step and GradCache."""
     from echovec.train.runs import RUNS
 
