@@ -22,24 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echovec.errors import InputError, NonFiniteError, RecipeError, TruncationWarning
-from echovec.imported import foreign_folder, imported_recipe
+from echovec.loading import open_model
 from echovec.model.backbone import Backbone, hash_weights
-from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
+from echovec.model.load import Engine, Precision
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.options import Options, Preparing
-from echovec.presets import as_recipe, published, with_limits
+from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
-from echovec.saved import (
-    check_same_model,
-    library_versions,
-    saved_adapter,
-    saved_folder,
-    saved_model,
-    saved_tokenizer,
-    write_saved,
-)
+from echovec.saved import check_same_model, library_versions, write_saved
 from echovec.text.batch import Chunk
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
@@ -135,39 +127,23 @@ class Embedder:
             RecipeError: the recipe is unknown, or belongs to a model with another hash.
             InputError: an option is not usable.
         """
-        adapter = tokenizer_at = foreign = None
-        if (folder := saved_folder(model)) is not None:
-            saved = Recipe.load(folder)
-            recipe = saved if recipe is None else recipe
-            model, adapter = saved_model(folder, saved), saved_adapter(folder)
-            tokenizer_at = saved_tokenizer(folder)
-        elif recipe is None:
-            foreign = foreign_folder(model)
-        bound = as_recipe(published(model) if recipe is None else recipe)
-        chosen_device = pick_device(device)
-        if dtype is None and precision is None and bound.dtype is not None:
-            dtype = bound.dtype
-        chosen_dtype = pick_dtype(dtype, precision, chosen_device)
-        backbone, tokenizer, source = load_model(
+        opened = open_model(
             model,
-            device=chosen_device,
-            dtype=chosen_dtype,
+            recipe,
+            device=device,
+            dtype=dtype,
+            precision=precision,
             engine=engine,
             revision=revision,
             trust_remote_code=trust_remote_code,
-            adapter=adapter,
-            tokenizer_at=tokenizer_at,
         )
-        if foreign is not None:
-            bound = imported_recipe(foreign, HFTokenizer(tokenizer), backbone.max_positions)
-        name = source.name if isinstance(source, Path) else source
         return cls(
-            with_limits(bound, max_tokens),
-            HFTokenizer(tokenizer),
-            backbone,
-            model_name=bound.model.name if bound.model else name,
-            model_path=source,
-            adapter=adapter,
+            with_limits(opened.recipe, max_tokens),
+            opened.tokenizer,
+            opened.backbone,
+            model_name=opened.model_name,
+            model_path=opened.model_path,
+            adapter=opened.adapter,
         )
 
     @classmethod
@@ -490,8 +466,8 @@ class Embedder:
 
         Args:
             folder: where to; must not be there yet.
-            route: "plain" loads without code of ours, for recipes that pool the prompt's last
-                token; "module" is for nearly all, and loads with `trust_remote_code=True` or
+            route: "plain" loads without code of ours, for recipes that pool the last token;
+                "module" is for nearly all, and loads with `trust_remote_code=True` or
                 `echovec.sentence_transformers.load`; "auto" is plain where that can be.
 
         Returns:

@@ -1,0 +1,82 @@
+"""Loading: what `Embedder.load` has to open: a recipe, a tokenizer, a backbone, an adapter.
+
+A saved or shipped embedder says all of it; a sentence-transformers folder or a published checkpoint
+says its recipe; any other model gets the one that is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from echovec.imported import foreign_folder, imported_recipe
+from echovec.model.backbone import Backbone
+from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
+from echovec.presets import as_recipe, published
+from echovec.recipe import Recipe
+from echovec.saved import saved_adapter, saved_folder, saved_model, saved_tokenizer
+from echovec.text.template import Template
+from echovec.text.tokenizer import HFTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """The parts of an embedder, and where they came from."""
+
+    recipe: Recipe
+    tokenizer: HFTokenizer
+    backbone: Backbone
+    model_name: str
+    model_path: Path | str
+    adapter: Path | None
+    """The folder of an adapter that has been merged into the backbone."""
+
+
+def open_model(
+    model: str | Path | None,
+    recipe: Recipe | Template | str | Path | None,
+    *,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    precision: Precision | None,
+    engine: Engine,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> Opened:
+    """Find and read everything; arguments and errors are those of `Embedder.load`."""
+    adapter = tokenizer_at = foreign = None
+    if (folder := saved_folder(model)) is not None:
+        saved = Recipe.load(folder)
+        recipe = saved if recipe is None else recipe
+        model, adapter = saved_model(folder, saved), saved_adapter(folder)
+        tokenizer_at = saved_tokenizer(folder)
+    elif recipe is None:
+        foreign = foreign_folder(model)
+    bound = as_recipe(published(model) if recipe is None else recipe)
+    chosen_device = pick_device(device)
+    if dtype is None and precision is None and bound.dtype is not None:
+        dtype = bound.dtype
+    backbone, tokenizer, source = load_model(
+        model,
+        device=chosen_device,
+        dtype=pick_dtype(dtype, precision, chosen_device),
+        engine=engine,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        adapter=adapter,
+        tokenizer_at=tokenizer_at,
+    )
+    bare = HFTokenizer(tokenizer)
+    if foreign is not None:
+        bound = imported_recipe(foreign, bare, backbone.max_positions)
+    name = source.name if isinstance(source, Path) else source
+    return Opened(
+        recipe=bound,
+        tokenizer=bare,
+        backbone=backbone,
+        model_name=bound.model.name if bound.model else name,
+        model_path=source,
+        adapter=adapter,
+    )
