@@ -24,6 +24,19 @@ def index(
         Literal["float32", "float16", "int8"],
         typer.Option(help="How vectors are stored: 4, 2 or 1 bytes a number."),
     ] = "float32",
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many numbers of each vector.")
+    ] = None,
+    reduce: Annotated[
+        Literal["first", "pca"], typer.Option(help="Which: the first, or those that hold most.")
+    ] = "first",
+    codes: Annotated[
+        Literal["int8", "binary"] | None,
+        typer.Option(help="Search short codes; vectors decide among what these find."),
+    ] = None,
+    oversample: Annotated[
+        int | None, typer.Option(min=1, help="Candidates of codes for each hit.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an index that is there.")
     ] = False,
@@ -32,9 +45,27 @@ def index(
     from echovec.search.index import Index
 
     start = time.perf_counter()
-    made = Index.build(vectors, out, dtype=dtype, overwrite=overwrite)
+    made = Index.build(
+        vectors,
+        out,
+        dtype=dtype,
+        dim=dim,
+        reduce=reduce,
+        codes=codes,
+        oversample=oversample,
+        overwrite=overwrite,
+    )
+    facts = [made.facts.backend, dtype]
+    facts += [f"{dim} kept ({reduce})"] if dim else []
+    facts += [f"{codes} codes"] if codes else []
     print(
-        f"{len(made):,} vectors of {made.dimension} numbers -> {out} ({made.facts.backend}, "
-        f"{dtype}, fingerprint {made.fingerprint}) in {time.perf_counter() - start:.1f} s",
+        f"{len(made):,} vectors of {made.dimension} numbers -> {out} ({', '.join(facts)}, "
+        f"fingerprint {made.fingerprint}) in {time.perf_counter() - start:.1f} s",
         file=sys.stderr,
     )
+    if recall := made.facts.recall:
+        print(
+            f"recall@{recall['at']} {recall['recall']:.3f}: {recall['queries']} rows asked, "
+            "compared with exact search over the vectors as they came",
+            file=sys.stderr,
+        )

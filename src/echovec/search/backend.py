@@ -19,8 +19,7 @@ from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block
 
 if TYPE_CHECKING:
-    from echovec.search.gather import Gathered
-    from echovec.search.layout import Facts
+    from echovec.search.layout import Facts, Kept
 
 BACKENDS = {"exact": "echovec.search.exact"}
 """Name -> the module that has `build` and `Opened`."""
@@ -55,6 +54,38 @@ class Ask:
     """Words that hits should hold."""
 
 
+class Source(Protocol):
+    """What a backend is built of: rows with unit vectors, in order, as often as asked for."""
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of the rows."""
+
+    @property
+    def num_rows(self) -> int:
+        """Of all blocks."""
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in each vector."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a backend has made."""
+
+    options: dict[str, Any]
+    """What to open it with; kept in index.json."""
+
+    files: dict[str, Kept]
+
+    exact: bool
+    """Whether its answers are those of exact float32 search; if not, its recall is measured."""
+
+
 class Backend(Protocol):
     """An opened index, without the embedder."""
 
@@ -71,8 +102,12 @@ class Module(Protocol):
     """What a backend's module has."""
 
     @staticmethod
-    def build(folder: Path, source: Gathered, options: dict[str, Any]) -> Facts:
-        """Write the files of a new index; index.json is the caller's."""
+    def check(options: dict[str, Any]) -> None:
+        """Raise an InputError for options it does not know, before any work."""
+
+    @staticmethod
+    def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> Built:
+        """Write the files of a new index, `token` in their names."""
 
     @staticmethod
     def Opened(folder: Path, facts: Facts) -> Backend:

@@ -1,63 +1,82 @@
 """Exact search: every query against every row, over memory-mapped vectors.
 
-    queries --matrix product by blocks--> scores --top.candidates--> rows --top.rescored--> hits
+    queries --products by blocks--> scores --top.candidates--> rows --top.rescored--> hits
+            `--codes, if it has some--'
 
 50,000 vectors of 576 float32 take a few milliseconds a query (docs/search.md).
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block
-from echovec.search.backend import Ask, Hit, hit
-from echovec.search.gather import Gathered
-from echovec.search.layout import Facts
+from echovec.search.backend import Ask, Built, Hit, Source, hit
+from echovec.search.codes import Code, code
+from echovec.search.layout import Facts, Kept
 from echovec.search.rows import Rows, RowsWriter
-from echovec.search.stored import BLOCK_ROWS, DTYPES, Stored, VectorWriter
-from echovec.search.top import candidates, rescored
+from echovec.search.stored import BLOCK_ROWS, DTYPES, NpyFile, Stored, VectorWriter, mapped
+from echovec.search.top import Places, candidates, rescored
 
 _SCORES_AT_ONCE = 1 << 24  # 64 MB
 
 
-def build(folder: Path, source: Gathered, options: dict[str, Any]) -> Facts:
-    """Write rows and vectors into `folder`.
-
-    Args:
-        folder: where to; it is there.
-        source: what to index.
-        options: `dtype`: "float32", "float16" or "int8".
+def check(options: dict[str, Any]) -> None:
+    """See `Module`.
 
     Raises:
-        InputError: an unknown dtype; an id twice.
-        NonFiniteError: a vector is not finite.
-        StorageError: the disk fails.
+        InputError: an unknown dtype or code.
     """
-    dtype = options["dtype"]
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    token = secrets.token_hex(4)
+    if options["dtype"] not in DTYPES:
+        raise InputError(f"dtype {options['dtype']!r}; there are {', '.join(DTYPES)}")
+    if options["codes"] is not None:
+        code(options["codes"])
+    elif options["oversample"] is not None:
+        raise InputError("oversample is for codes: how many candidates they give for each hit")
+
+
+def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> Built:
+    """See `Module`. `options`: `dtype`, `codes` (a name or None), `oversample` (or None)."""
+    dtype, chosen = options["dtype"], code(options["codes"]) if options["codes"] else None
     with (
         RowsWriter(folder, token, source.schema) as rows,
         VectorWriter(folder, token, dtype, source.num_rows, source.dimension) as vectors,
     ):
+        sum_D = np.zeros(source.dimension)
         for block in source.blocks():
             rows.write(block.rows)
             vectors.write(block.vectors_ND)
+            sum_D += block.vectors_ND.sum(axis=0)
         files = {"rows": rows.keep(), **vectors.keep()}
-    return Facts(
-        backend="exact",
-        rows=source.num_rows,
-        dimension=source.dimension,
-        made=source.made,
-        options={"dtype": dtype},
-        files=files,
-    )
+    kept: dict[str, Any] = {"dtype": dtype, "codes": options["codes"]}
+    if chosen:
+        mean_D = (sum_D / source.num_rows).astype(np.float32)
+        files |= _write_codes(folder, token, chosen, files, mean_D)
+        kept["oversample"] = options["oversample"] or chosen.oversample
+    return Built(kept, files, exact=dtype == "float32" and chosen is None)
+
+
+def _write_codes(
+    folder: Path, token: str, chosen: Code, files: dict[str, Kept], mean_D: Vectors
+) -> dict[str, Kept]:
+    stored = Stored(folder, files)
+    shape = (len(stored), chosen.width(len(mean_D)))
+    with ExitStack() as closed:
+        codes = NpyFile(folder / f"codes-{token}.npy", shape, chosen.dtype)
+        closed.callback(codes.close)
+        mean = NpyFile(folder / f"mean-{token}.npy", mean_D.shape, "float32")
+        closed.callback(mean.close)
+        for _, vectors_ND in stored.blocks():
+            codes.write(chosen.encode(vectors_ND, mean_D))
+        mean.write(mean_D)
+        return {"codes": codes.keep(), "mean": mean.keep()}
 
 
 class Opened:
@@ -66,6 +85,12 @@ class Opened:
     def __init__(self, folder: Path, facts: Facts) -> None:
         self._stored = Stored(folder, facts.files)
         self._rows = Rows(folder / facts.files["rows"].name)
+        self._code: Code | None = None
+        if facts.options["codes"]:
+            self._code = code(facts.options["codes"])
+            self._oversample = int(facts.options["oversample"])
+            self._codes = mapped(folder / facts.files["codes"].name)
+            self._mean_D = mapped(folder / facts.files["mean"].name)
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -82,20 +107,28 @@ class Opened:
                     f"{name} {getattr(ask, name)!r}: an exact index knows nearness only; "
                     "build it with --backend lance"
                 )
-        at_once = max(1, _SCORES_AT_ONCE // max(len(self), 1))
         hits = []
-        for start in range(0, len(queries_QD), at_once):
-            some_QD = queries_QD[start : start + at_once]
-            for query_D, scores_N in zip(some_QD, self._stored.scores(some_QD), strict=True):
-                rows = candidates(scores_N, ask.k)
-                rows, scores = rescored(query_D, rows, self._stored.take, ask.k)
-                hits.append(self._hits(rows.tolist(), scores.tolist()))
+        for query_D, rows in self._candidates(queries_QD, ask.k):
+            best, scores = rescored(query_D, rows, self._stored.take, ask.k)
+            hits.append(self._hits(best.tolist(), scores.tolist()))
         return hits
 
     def blocks(self) -> Iterator[Block]:
         """See `Backend`."""
         for start, vectors_ND in self._stored.blocks():
             yield Block(self._rows.part(start, start + BLOCK_ROWS), vectors_ND)
+
+    def _candidates(self, queries_QD: Vectors, k: int) -> Iterator[tuple[Vectors, Places]]:
+        if self._code:
+            for query_D in queries_QD:
+                scores_N = self._code.scores(query_D, self._mean_D, self._codes)
+                yield query_D, candidates(scores_N, k * self._oversample, rounding=0.0)
+            return
+        at_once = max(1, _SCORES_AT_ONCE // max(len(self), 1))
+        for start in range(0, len(queries_QD), at_once):
+            some_QD = queries_QD[start : start + at_once]
+            for query_D, scores_N in zip(some_QD, self._stored.scores(some_QD), strict=True):
+                yield query_D, candidates(scores_N, k)
 
     def _hits(self, rows: list[int], scores: list[float]) -> list[Hit]:
         found = zip(scores, self._rows.take(rows), strict=True)

@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from echovec.errors import InputError
-from echovec.files.disk import storage_errors
 from echovec.files.parquet import Vectors
-from echovec.files.vectors import Block, VectorFile
+from echovec.files.vectors import Block
+from echovec.search import reduce as reducing
 from echovec.search.backend import Ask, Hit, backend
-from echovec.search.gather import gather
-from echovec.search.layout import Facts, check_out, clear, read_facts, write_facts
+from echovec.search.build import Source, build_index
+from echovec.search.layout import Facts, read_facts
 from echovec.search.points import Points, points_of
-from echovec.search.query import as_vectors, embed, keep_recipe, load_embedder
+from echovec.search.query import as_vectors, embed, load_embedder
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
     from echovec.recipe import Role
-
-Source = str | Path | VectorFile
 
 
 class Index:
@@ -43,6 +41,7 @@ class Index:
     def __init__(self, folder: Path, facts: Facts, embedder: Embedder | None = None) -> None:
         self.folder, self.facts = folder, facts
         self._backend = backend(facts.backend).Opened(folder, facts)
+        self._reduce = reducing.load(folder, facts.options["dim"], facts.files)
         self._embedder = embedder
 
     # -- where indexes come from --------------------------------------------------------------
@@ -54,6 +53,10 @@ class Index:
         out: str | Path,
         *,
         dtype: str = "float32",
+        dim: int | None = None,
+        reduce: str = "first",
+        codes: str | None = None,
+        oversample: int | None = None,
         overwrite: bool = False,
         embedder: Embedder | None = None,
     ) -> Index:
@@ -64,40 +67,33 @@ class Index:
                 folders of shards; or `VectorFile`s. All made with one recipe.
             out: a folder, made if need be.
             dtype: how vectors are stored: "float32", "float16" (half the bytes) or "int8".
+            dim: keep so many numbers of each vector, chosen by `reduce`.
+            reduce: "first" (the first numbers) or "pca" (the directions that hold most).
+            codes: "int8" or "binary": short stand-ins are searched, and the vectors decide among
+                the candidates that these give.
+            oversample: candidates for each hit; by default the code's own.
             overwrite: replace an index that is there.
             embedder: for queries; as for `open`.
 
+        Where the answers may differ from those of exact float32 search, `facts.recall` says how
+        many of the ten nearest of 100 rows are found.
+
         Raises:
-            InputError: files of different recipes (both shown), an id twice, no rows; or `out`
-                holds something.
+            InputError: files of different recipes (both shown), an id twice, no rows, an unknown
+                option; or `out` holds something.
             NonFiniteError: a vector is not finite; names the row.
             StorageError: a file is damaged, the disk is full, or another build is at work there.
         """
-        from filelock import FileLock, Timeout
-
-        from echovec.errors import StorageError
-        from echovec.version import __version__
-
-        folder = Path(out)
-        check_out(folder, overwrite=overwrite)
-        single = isinstance(vectors, str | Path | VectorFile)
-        source = gather([vectors] if single else list(vectors))  # type: ignore[list-item,arg-type]
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise StorageError(f"another build is writing to {folder}; wait for it") from None
-        try:
-            facts = backend("exact").build(folder, source, {"dtype": dtype})
-            facts.versions["echovec"] = __version__
-            keep_recipe(folder, source.made, source.arrays)
-            write_facts(folder, facts)
-            clear(folder, (kept.name for kept in facts.files.values()))
-        finally:
-            lock.release()
-        return cls(folder, read_facts(folder), embedder)
+        facts = build_index(
+            vectors,
+            Path(out),
+            name="exact",
+            dim=dim,
+            reduce=reduce,
+            options={"dtype": dtype, "codes": codes, "oversample": oversample},
+            overwrite=overwrite,
+        )
+        return cls(Path(out), facts, embedder)
 
     @classmethod
     def open(
@@ -207,7 +203,10 @@ class Index:
             texts = [str(query)] if one_text else [str(text) for text in query]
             query = embed(self.embedder, texts, self.facts.made, role, instruction)
         single = one_text or np.ndim(query) == 1
-        hits = self._backend.nearest(as_vectors(query, self.dimension), Ask(k, filter=filter))
+        vectors_QD = as_vectors(query, self.dimension)
+        if self._reduce:
+            vectors_QD = self._reduce(vectors_QD)
+        hits = self._backend.nearest(vectors_QD, Ask(k, filter=filter))
         return hits[0] if single else hits
 
     def points(self, limit: int | None = None) -> Points:

@@ -94,8 +94,8 @@ class Stored:
     """The vectors of an index, opened; nothing is read before it is used."""
 
     def __init__(self, folder: Path, files: dict[str, Kept]) -> None:
-        self._vectors_ND = _mapped(folder / files["vectors"].name)
-        self._scales_N = _mapped(folder / files["scales"].name) if "scales" in files else None
+        self._vectors_ND = mapped(folder / files["vectors"].name)
+        self._scales_N = mapped(folder / files["scales"].name) if "scales" in files else None
 
     def __len__(self) -> int:
         return len(self._vectors_ND)
@@ -136,7 +136,12 @@ def encode(vectors_ND: Vectors, dtype: str) -> tuple[NDArray[Any], ...]:
     return codes_ND.astype(np.int8), scales_N.astype(np.float32)
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def mapped(path: Path) -> NDArray[Any]:
+    """The array of a .npy file, memory-mapped.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

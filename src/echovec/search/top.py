@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from echovec.files.parquet import Vectors
 
-Rows = NDArray[np.int64]
+Places = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
 ROUNDING = 4e-6
@@ -24,7 +24,7 @@ ROUNDING = 4e-6
 _RESCORED_AT_ONCE = 4096
 
 
-def candidates(scores_N: Vectors, k: int, rounding: float = ROUNDING) -> Rows:
+def candidates(scores_N: Vectors, k: int, rounding: float = ROUNDING) -> Places:
     """The rows of the k largest scores and of those within `rounding` of them, in order."""
     k = min(k, len(scores_N))
     if k == 0:
@@ -34,8 +34,8 @@ def candidates(scores_N: Vectors, k: int, rounding: float = ROUNDING) -> Rows:
 
 
 def rescored(
-    query_D: Vectors, rows: Rows, take: Callable[[Rows], Vectors], k: int
-) -> tuple[Rows, Scores]:
+    query_D: Vectors, rows: Places, take: Callable[[Places], Vectors], k: int
+) -> tuple[Places, Scores]:
     """The k best of `rows` by their dot products in float64; equal ones by row.
 
     Args:
