@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from echovec import Index
 from echovec.cli import app
 from echovec.errors import InputError
-from echovec.search import codes, recall, reduce
+from echovec.search import codes, recall, reduce, stored
 from echovec.search.gather import gather
 from echovec.search.stored import encode
 from search_stub import some_vectors, source, write_parquet
@@ -60,6 +60,15 @@ def test_stored_vectors_are_near_what_came(dtype):
     back = parts[0].astype(np.float32) * (parts[1][:, None] if len(parts) > 1 else 1)
     step = np.abs(vectors).max() * 2**-11 if dtype == "float16" else parts[1].max() / 2
     assert np.abs(back - vectors).max() <= step * 1.01
+
+
+def test_every_float16_is_widened_exactly():
+    """All finite bit patterns, zeros and subnormal numbers included, equal numpy's conversion."""
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    widened = stored._from_float16(finite) * np.float32(2.0**112)
+    expected = finite.astype(np.float32)
+    assert widened.tobytes() == expected.tobytes()
 
 
 def test_principal_directions_lose_least(tmp_path):

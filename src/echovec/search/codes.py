@@ -21,7 +21,7 @@ from echovec.files.parquet import Vectors
 
 Array = NDArray[Any]
 
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 512  # what is widened is still in the cache when it is multiplied
 _WORD_BITS = 64
 
 

@@ -9,7 +9,7 @@ Whatever is stored is widened to float32 a block at a time, so memory stays smal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from echovec.files.parquet import Vectors
 from echovec.search.layout import Kept
 
 BLOCK_ROWS = 8192
+_WIDENED_ROWS = 512  # 1 MB: what is widened is still in the cache when it is multiplied
 DTYPES = ("float32", "float16", "int8")
 
 
@@ -102,11 +103,11 @@ class Stored:
 
     def block(self, start: int, stop: int) -> Vectors:
         """Rows `start` to `stop`, widened to float32 [n, d]; a view if they are float32."""
-        return self._widen(slice(start, stop))
+        return self._taken(slice(start, stop))
 
     def take(self, rows: NDArray[np.int64]) -> Vectors:
         """Some rows, widened to float32 [n, d]."""
-        return self._widen(rows)
+        return self._taken(rows)
 
     def blocks(self) -> Iterator[tuple[int, Vectors]]:
         """All rows in order: (start, float32 [n, d])."""
@@ -116,15 +117,49 @@ class Stored:
     def scores(self, queries_QD: Vectors) -> Vectors:
         """The dot product of every query with every row: float32 [q, n]."""
         scores_QN = np.empty((len(queries_QD), len(self)), np.float32)
-        for start, block_ND in self.blocks():
-            np.matmul(queries_QD, block_ND.T, out=scores_QN[:, start : start + len(block_ND)])
+        widen, factor = _WIDEN[self._vectors_ND.dtype.name]
+        queries_QD = queries_QD * factor
+        rows = BLOCK_ROWS if widen is _as_is else _WIDENED_ROWS
+        for start in range(0, len(self), rows):
+            block_ND = widen(self._vectors_ND[start : start + rows])
+            np.matmul(queries_QD, block_ND.T, out=scores_QN[:, start : start + rows])
+        if self._scales_N is not None:
+            scores_QN *= self._scales_N
         return scores_QN
 
-    def _widen(self, rows: Any) -> Vectors:
-        widened = np.asarray(self._vectors_ND[rows], dtype=np.float32)
+    def _taken(self, rows: Any) -> Vectors:
+        widen, factor = _WIDEN[self._vectors_ND.dtype.name]
+        vectors_ND = widen(self._vectors_ND[rows])
         if self._scales_N is not None:
-            widened = widened * np.asarray(self._scales_N[rows])[:, None]
-        return widened
+            return vectors_ND * self._scales_N[rows][:, None]
+        return vectors_ND if factor == 1 else vectors_ND * factor
+
+
+def _as_is(block: NDArray[Any]) -> Vectors:
+    return block
+
+
+def _from_int8(block: NDArray[Any]) -> Vectors:
+    return block.astype(np.float32)
+
+
+def _from_float16(block: NDArray[Any]) -> Vectors:
+    # The bits of a float16, moved to where a float32 has them, are the number divided by 2 ** 112:
+    # four times as fast as numpy's conversion, and exact. Never infinite here, so that is all.
+    bits = block.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70000001)  # 0x8FFFFFFF: the sign was extended over three bits
+    floats: Vectors = bits.view(np.float32)
+    return floats
+
+
+_Widen = Callable[[NDArray[Any]], Vectors]
+_WIDEN: dict[str, tuple[_Widen, np.float32]] = {
+    "float32": (_as_is, np.float32(1)),
+    "float16": (_from_float16, np.float32(2.0**112)),
+    "int8": (_from_int8, np.float32(1)),
+}
+"""How a block becomes float32, and the number that it is then to be multiplied by."""
 
 
 def encode(vectors_ND: Vectors, dtype: str) -> tuple[NDArray[Any], ...]:
