@@ -14,13 +14,16 @@ import typer
 
 from echovec.cli import (
     calibrate,
+    cluster,
     compare,
+    dedup,
     demo,
     doctor,
     embed,
     eval,
     export,
     index,
+    map,
     mine,
     models,
     recipes,
@@ -43,12 +46,15 @@ app = typer.Typer(
 )
 app.command("embed")(embed.embed)
 app.command("calibrate")(calibrate.calibrate)
+app.command("cluster")(cluster.cluster)
 app.command("compare")(compare.compare)
+app.command("dedup")(dedup.dedup)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(eval.evaluate)
 app.command("export")(export.export)
 app.command("index")(index.index)
+app.command("map")(map.map_index)
 app.command("mine")(mine.mine)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)

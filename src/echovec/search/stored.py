@@ -131,7 +131,7 @@ class Stored:
         widen, factor = _WIDEN[self._vectors_ND.dtype.name]
         vectors_ND = widen(self._vectors_ND[rows])
         if self._scales_N is not None:
-            return vectors_ND * self._scales_N[rows][:, None]
+            vectors_ND = vectors_ND * np.asarray(self._scales_N[rows])[:, None]
         return vectors_ND if factor == 1 else vectors_ND * factor
 
 

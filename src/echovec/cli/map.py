@@ -1,0 +1,43 @@
+"""`echovec map INDEX -o map.html`: a picture of an index, in one page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def map_index(
+    index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PAGE", help="The .html file to write.")
+    ] = Path("map.html"),
+    method: Annotated[
+        Literal["pca", "umap"],
+        typer.Option(help="pca: the two principal axes; umap: neighbourhoods (extra viz)."),
+    ] = "pca",
+    points: Annotated[
+        int, typer.Option(min=1, help="At most so many rows, evenly taken.")
+    ] = 20_000,
+    clusters: Annotated[int, typer.Option(min=1, help="How many clusters to colour.")] = 12,
+    title: Annotated[
+        str | None, typer.Option(help="Above the map; by default the index's name.")
+    ] = None,
+) -> None:
+    """Write a page that shows every row as a point, to hover, search, zoom and colour."""
+    from echovec.errors import InputError
+    from echovec.search.index import Index
+    from echovec.search.map import write_map
+
+    if out.suffix.lower() != ".html":
+        raise InputError(f'{out}: the ending "{out.suffix}"; name the page something.html')
+    opened = Index.open(index)
+    shown = opened.points(points)
+    name = title or index.resolve().name
+    table = write_map(shown, out, title=name, method=method, clusters=clusters)
+    print(f"{len(shown.ids):,} of {len(opened):,} rows -> {out}", file=sys.stderr)
+    atlas = f"uvx embedding-atlas {shlex.quote(str(table))} --x x --y y --text text"
+    print(f"the same points: {table}; to explore them further: {atlas}", file=sys.stderr)
