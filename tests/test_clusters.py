@@ -1,7 +1,6 @@
 """Clusters, near-duplicates and maps of an index, each beside a naive twin."""
 
 import json
-from itertools import combinations
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from echovec.cli import app
 from echovec.errors import DependencyError, InputError
 from echovec.search import dedup
 from echovec.search import map as maps
-from echovec.search.clusters import find_clusters, telling_words
+from echovec.search.clusters import centred, find_clusters, telling_words
 from search_stub import some_vectors, source
 
 WORDS = {0: "cat mat purr", 1: "stock market bank", 2: "train rail station"}
@@ -60,20 +59,20 @@ def test_clusters_are_the_kinds_there_are():
 
 def test_clusters_are_a_fixed_point_of_their_own_step():
     """Every row is with its nearest centre, and every centre is the unit mean of its rows."""
-    vectors = some_vectors(700, 20, clusters=9)
-    found = find_clusters(vectors, 9, seed=4)
+    given = some_vectors(700, 20, clusters=9)
+    found, vectors = find_clusters(given, 9, seed=4), centred(given)
     assert (vectors @ found.centres_KD.T).argmax(axis=1).tolist() == found.labels_N.tolist()
     for label, centre in enumerate(found.centres_KD):
         mean = vectors[found.labels_N == label].mean(axis=0)
         np.testing.assert_allclose(centre, mean / np.linalg.norm(mean), atol=1e-5)
-    again = find_clusters(vectors, 9, seed=4)
+    again = find_clusters(given, 9, seed=4)
     assert again.labels_N.tolist() == found.labels_N.tolist(), "equal input, equal clusters"
 
 
 def test_clusters_are_as_good_as_those_of_scikit_learn():
     """The sum of cosines with the centres is within two per cent of its best of ten."""
     cluster = pytest.importorskip("sklearn.cluster", reason="scikit-learn comes with eval")
-    vectors = some_vectors(600, 20, clusters=9)
+    vectors = centred(some_vectors(600, 20, clusters=9))
     theirs = cluster.KMeans(9, n_init=10, random_state=0).fit(vectors)
     centres = theirs.cluster_centers_
     centres = centres / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -90,66 +89,94 @@ def test_fewer_different_rows_than_clusters_give_fewer_clusters():
         find_clusters(same, 11)
 
 
-def test_words_are_those_of_the_formula():
-    """c-TF-IDF computed by hand for two clusters; each text counts a word once."""
+def test_words_are_those_that_set_a_cluster_apart():
+    """P log(p / q) by hand for two clusters; each text counts a word once, common words are out."""
     labels = np.array([0, 0, 1])
-    words = telling_words(labels, 2, ["apple apple pear", "apple fig", "pear plum"], limit=9)
-    # Cluster 0 holds apple 2, pear 1, fig 1; cluster 1 pear 1, plum 1; A = 6 / 2.
+    words = telling_words(labels, 2, ["the apple apple pear", "the apple fig", "the pear plum"])
+    # Cluster 0: the 2, apple 2, pear 1, fig 1, of 6; cluster 1: the 1, pear 1, plum 1, of 3.
     weight = {
-        "apple": 2 / 4 * np.log1p(3 / 2),
-        "fig": 1 / 4 * np.log1p(3 / 1),
-        "pear": 1 / 4 * np.log1p(3 / 2),
+        "apple": 2 / 6 * np.log((2 / 6) / (2 / 9)),
+        "fig": 1 / 6 * np.log((1 / 6) / (1 / 9)),
+        "the": 2 / 6 * np.log((2 / 6) / (3 / 9)),
+        "pear": 1 / 6 * np.log((1 / 6) / (2 / 9)),
     }
-    assert words[0] == sorted(weight, key=weight.get, reverse=True)
+    kept = sorted((word for word in weight if weight[word] > 1e-9), key=weight.get, reverse=True)
+    assert words[0] == kept == ["apple", "fig"]
     assert words[1] == ["plum", "pear"]
     assert telling_words(labels, 2, [None, None, None]) == [[], []]
 
 
+def test_a_direction_that_all_rows_share_does_not_blur_clusters():
+    """With a strong common direction the kinds are still found."""
+    vectors, kinds, _ = three_kinds()
+    shared = vectors + 3 * np.eye(16)[1].astype(np.float32)
+    shared /= np.linalg.norm(shared, axis=1, keepdims=True)
+    found = find_clusters(shared, 3)
+    assert len({*zip(kinds.tolist(), found.labels_N.tolist(), strict=True)}) == 3
+
+
 def naive_groups(vectors, threshold):
-    """Connected components of all pairs, by hand."""
-    groups = [{row} for row in range(len(vectors))]
-    for a, b in combinations(range(len(vectors)), 2):
-        if vectors[a] @ vectors[b] >= threshold and groups[a] is not groups[b]:
-            joined = groups[a] | groups[b]
-            for row in joined:
-                groups[row] = joined
-    unique = {min(group): sorted(group) for group in groups if len(group) > 1}
-    return [unique[first] for first in sorted(unique)]
+    """Row after row: to the nearest kept one if that is near enough, else kept."""
+    groups = {}
+    for row, vector in enumerate(vectors):
+        near = {kept: float(vectors[kept] @ vector) for kept in groups}
+        best = max(near, key=near.get, default=None)
+        if best is not None and near[best] >= threshold:
+            groups[best].append((row, near[best]))
+        else:
+            groups[row] = []
+    return {kept: others for kept, others in groups.items() if others}
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("block", [7, 2048])
-def test_groups_are_the_connected_pairs(monkeypatch, threshold, block):
-    """Chains of pairs make one group, whatever the blocks are."""
+def test_groups_are_those_of_a_loop_over_rows(monkeypatch, threshold, block):
+    """Every row that could go is near the one that stays, whatever the blocks are."""
     monkeypatch.setattr(dedup, "_BLOCK_ROWS", block)
-    vectors = some_vectors(120, 6, clusters=30)
+    vectors = some_vectors(150, 6, clusters=30)
+    vectors[100] = vectors[20]
     steps = []
     groups = dedup.find_groups(vectors, threshold, progress=steps.append)
-    assert [[g.kept, *g.others] for g in groups] == naive_groups(vectors, threshold)
-    assert sum(steps) == 120
+    expected = naive_groups(vectors, threshold)
+    assert {g.kept: g.others for g in groups} == {
+        kept: [row for row, _ in others] for kept, others in expected.items()
+    }
+    assert sum(steps) == 150
     for group in groups:
-        for row, cosine in zip(group.others, group.cosines, strict=True):
-            scores = vectors @ vectors[row]
-            scores[row] = -1
-            assert cosine == pytest.approx(float(scores.max()), abs=1e-5)
+        cosines = [cosine for _, cosine in expected[group.kept]]
+        assert group.cosines == pytest.approx(cosines, abs=1e-5)
 
 
 def test_many_equal_rows_are_one_group():
-    """Thousands of equal rows, which are millions of pairs, take no time to join."""
+    """Thousands of equal rows, which are millions of pairs, take no time."""
     same = np.repeat(some_vectors(1), 3000, axis=0)
     (group,) = dedup.find_groups(same, 1.0)
-    assert (group.kept, len(group.others), min(group.cosines)) == (0, 2999, 1.0)
+    assert (group.kept, len(group.others)) == (0, 2999)
+    assert min(group.cosines) == pytest.approx(1, abs=1e-6)
+    assert dedup.usual_threshold(same) == pytest.approx(1, abs=1e-6)
     with pytest.raises(InputError, match=r"threshold=1\.5"):
         dedup.find_groups(same, 1.5)
+
+
+def test_the_usual_threshold_follows_how_near_all_rows_are():
+    """A direction that all rows share moves it as it moves the cosines."""
+    vectors = some_vectors(300, 30)
+    shared = vectors + 3 * np.eye(30)[0]
+    shared /= np.linalg.norm(shared, axis=1, keepdims=True)
+    for rows in (vectors, shared):
+        pairs = (rows @ rows.T)[~np.eye(300, dtype=bool)]
+        assert dedup.mean_cosine(rows) == pytest.approx(pairs.mean(), abs=1e-5)
+    assert dedup.usual_threshold(vectors) == pytest.approx(0.9, abs=0.05)
+    assert dedup.usual_threshold(shared) > 0.98
+    assert dedup.mean_cosine(vectors[:1]) == 0
 
 
 def test_dedup_reports_what_could_go(tmp_path, built):
     """The command counts, shows the largest groups and writes a line for each."""
     out = tmp_path / "groups.jsonl"
-    arguments = ["dedup", str(built.folder), "--threshold", "0.6", "-o", str(out)]
+    arguments = ["dedup", str(built.folder), "--threshold", "0.4", "-o", str(out)]
     said = CliRunner().invoke(app, arguments).stdout
-    assert "90 rows, 3 groups of near-duplicates" in said
-    assert "87 rows could go, 3 would stay" in said
+    assert "90 rows, 3 groups of near-duplicates: 87 rows could go, 3 would stay" in said
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["keep"] for line in lines] == ["r0", "r1", "r2"]
     assert sum(len(line["others"]) for line in lines) == 87

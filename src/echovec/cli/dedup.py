@@ -17,27 +17,35 @@ if TYPE_CHECKING:
 def dedup(
     index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
     threshold: Annotated[
-        float, typer.Option(help="The least cosine of two rows that say nearly the same.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="The least cosine with the row that is kept; by default nearer than a tenth of "
+            "the distance that two rows have on average.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .jsonl file: a line for each group.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="Groups to print, largest first.")] = 10,
 ) -> None:
-    """Find groups of near-duplicates: how many rows could go, and which to keep."""
+    """Find rows that say nearly what an earlier one says: how many could go, and which to keep."""
     from tqdm import tqdm
 
     from echovec.files.disk import write_file
-    from echovec.search.dedup import find_groups
+    from echovec.search.dedup import find_groups, mean_cosine, usual_threshold
     from echovec.search.index import Index
 
     points = Index.open(index).points()
+    if threshold is None:
+        threshold = usual_threshold(points.vectors_ND)
     with tqdm(total=len(points.ids), unit=" rows", disable=None, leave=False) as bar:
         groups = find_groups(points.vectors_ND, threshold, progress=bar.update)
     spare = sum(len(group.others) for group in groups)
     print(
-        f"{len(points.ids):,} rows, {len(groups):,} groups of near-duplicates (cosine at least "
-        f"{threshold:g}): {spare:,} rows could go, {len(points.ids) - spare:,} would stay"
+        f"{len(points.ids):,} rows, {len(groups):,} groups of near-duplicates: "
+        f"{spare:,} rows could go, {len(points.ids) - spare:,} would stay (cosine at least "
+        f"{threshold:.4g}; two rows have {mean_cosine(points.vectors_ND):.3f} on average)"
     )
     for group in sorted(groups, key=lambda group: -len(group.others))[:show]:
         print(f"\n{1 + len(group.others)} rows  keep {_shown(points, group.kept)}")

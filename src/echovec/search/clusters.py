@@ -1,10 +1,14 @@
 """Clusters of an index's rows by their directions, with the words that tell them apart.
 
-k-means on the sphere: every row goes to the centre with the largest dot product, every centre
-becomes the unit mean of its rows, until nothing moves. First centres are drawn as k-means++ draws
-them, from a seed, so equal input gives equal clusters. Words are weighed by c-TF-IDF
-(Grootendorst, arXiv 2203.05794): how often a word is in the cluster's texts, times log(1 + A / f),
-with f its count in all texts and A the words in a cluster on average.
+The mean of all rows is taken off first, for the vectors of most models share a direction that tells
+nothing (docs/search.md has what that gains). Then k-means on the sphere: every row goes to the
+centre with the largest dot product, every centre becomes the unit mean of its rows, until nothing
+moves. First centres are drawn as k-means++ draws
+them, from a seed, so equal input gives equal clusters.
+
+The words of a cluster are those that set its texts apart most: p log(p / q), where p is a word's
+share in the cluster's texts and q its share in all, each text counting a word once. c-TF-IDF
+(arXiv 2203.05794) put "to", "how" and "in" first where texts are short.
 """
 
 from __future__ import annotations
@@ -33,8 +37,9 @@ class Clusters:
 
     labels_N: NDArray[np.int64]
     centres_KD: Vectors
+    """Of centred vectors, of unit length."""
     cosines_N: Vectors
-    """Each row with its centre."""
+    """Each centred row with its centre."""
 
     words: list[list[str]]
     """The words that tell each cluster apart, most telling first; empty without texts."""
@@ -62,6 +67,7 @@ def find_clusters(
     """
     if not 1 <= count <= len(vectors_ND):
         raise InputError(f"{count} clusters of {len(vectors_ND):,} rows; give 1 to that many")
+    vectors_ND = centred(vectors_ND)
     centres_KD = _seeds(vectors_ND, count, np.random.default_rng(seed))
     labels_N = np.full(len(vectors_ND), -1)
     for _ in range(ROUNDS):
@@ -81,23 +87,28 @@ def find_clusters(
 def telling_words(
     labels_N: NDArray[np.int64], count: int, texts: Sequence[str | None], limit: int = WORDS
 ) -> list[list[str]]:
-    """The words of each cluster by c-TF-IDF; each text counts a word once."""
+    """The words that set each cluster apart, by p log(p / q); none that are rarer in it."""
     in_cluster: list[Counter[str]] = [Counter() for _ in range(count)]
     for label, text in zip(labels_N.tolist(), texts, strict=False):
         in_cluster[label].update(set(_WORD.findall((text or "").lower())))
     everywhere: Counter[str] = Counter()
     for counts in in_cluster:
         everywhere.update(counts)
-    average = everywhere.total() / max(count, 1)
     telling = []
     for counts in in_cluster:
-        total = max(counts.total(), 1)
-        weights = {
-            word: n / total * np.log1p(average / everywhere[word]) for word, n in counts.items()
-        }
+        ratio = max(everywhere.total(), 1) / max(counts.total(), 1)
+        weights = {word: n * np.log(ratio * n / everywhere[word]) for word, n in counts.items()}
         best = sorted(weights, key=lambda word: (-weights[word], word))
-        telling.append(best[:limit])
+        telling.append([word for word in best[:limit] if weights[word] > 0])
     return telling
+
+
+def centred(vectors_ND: Vectors) -> Vectors:
+    """Without the mean of all, of unit length again; rows that equal the mean become zeros."""
+    moved = vectors_ND - vectors_ND.mean(axis=0)
+    lengths_N1 = np.linalg.norm(moved, axis=1, keepdims=True)
+    unit: Vectors = np.where(lengths_N1 > 1e-6, moved / np.maximum(lengths_N1, 1e-6), 0)
+    return unit
 
 
 def _seeds(vectors_ND: Vectors, count: int, rng: np.random.Generator) -> Vectors:

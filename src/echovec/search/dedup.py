@@ -1,13 +1,14 @@
-"""Near-duplicates of an index: rows whose cosine is at least a threshold, in groups.
+"""Near-duplicates of an index: rows so near to an earlier one that they could go.
 
-Every row is compared with every row that stands after it, block by block. Rows are in one group if
-a chain of pairs joins them; the first row of a group is the one to keep. Twice the rows take four
-times as long: 100,000 rows of 576 numbers are 2.9e12 multiplications.
+Rows are taken in order. One whose cosine with a row that is kept reaches the threshold belongs to
+that row, else it is kept itself. So every row that could go is near the one that stays, which
+chains of pairs would not give. Every row is compared with every one before it: twice the rows take
+four times as long, and 100,000 rows of 576 numbers are 2.9e12 multiplications.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,34 +17,47 @@ from numpy.typing import NDArray
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
 
-THRESHOLD = 0.95
+SHARE = 0.1
 _BLOCK_ROWS = 2048
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are near-duplicates of each other."""
+    """A row that is kept, and the later ones that are near-duplicates of it."""
 
     kept: int
-    """The first of them."""
-
     others: list[int]
     cosines: list[float]
-    """Of each of the others with the row of the group that it is nearest to."""
+    """Of each of the others with the kept row."""
+
+
+def mean_cosine(vectors_ND: Vectors) -> float:
+    """The cosine of two different rows on average; 0 for a single row."""
+    rows = len(vectors_ND)
+    squared = float(np.square(vectors_ND.sum(axis=0, dtype=np.float64)).sum())
+    return (squared - rows) / (rows * (rows - 1)) if rows > 1 else 0.0
+
+
+def usual_threshold(vectors_ND: Vectors) -> float:
+    """A cosine as near 1 as a tenth of the distance that two rows have on average.
+
+    Recipes differ in how near all texts are to each other, so a number for all would not do.
+    """
+    return 1 - SHARE * (1 - min(mean_cosine(vectors_ND), 1.0))
 
 
 def find_groups(
     vectors_ND: Vectors,
-    threshold: float = THRESHOLD,
+    threshold: float,
     *,
     progress: Callable[[int], object] | None = None,
 ) -> list[Group]:
-    """The groups of near-duplicates, in the order of their first rows.
+    """The groups of near-duplicates, in the order of the rows that are kept.
 
     Args:
         vectors_ND: unit vectors.
-        threshold: the least cosine of a pair, above 0 and at most 1.
+        threshold: the least cosine with the row that is kept, above 0 and at most 1.
         progress: called with the number of rows that each step has dealt with.
 
     Raises:
@@ -51,52 +65,53 @@ def find_groups(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold={threshold}; give a cosine above 0, at most 1")
-    root_N = np.arange(len(vectors_ND))
-    cosine_N = np.zeros(len(vectors_ND), np.float32)
-    for a, b, cosine in _pairs(vectors_ND, threshold, progress):
-        root_N = _joined(root_N, a, b)
-        np.maximum.at(cosine_N, a, cosine)
-        np.maximum.at(cosine_N, b, cosine)
-    order = np.argsort(root_N, kind="stable")
-    _, starts, counts = np.unique(root_N[order], return_index=True, return_counts=True)
+    least = threshold - _ROUNDING
+    owner_N = np.arange(len(vectors_ND))
+    cosine_N = np.full(len(vectors_ND), -np.inf, np.float32)
+    for start in range(0, len(vectors_ND), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        for earlier in range(0, start, _BLOCK_ROWS):
+            before = slice(earlier, earlier + _BLOCK_ROWS)
+            scores = vectors_ND[block] @ vectors_ND[before].T
+            scores[:, owner_N[before] != np.arange(len(owner_N))[before]] = -np.inf
+            _take_better(owner_N[block], cosine_N[block], scores, earlier, least)
+        _within(owner_N, cosine_N, start, vectors_ND[block], least)
+        if progress:
+            progress(len(vectors_ND[block]))
+    return _groups(owner_N, cosine_N)
+
+
+def _take_better(
+    owner_B: NDArray[np.int64], cosine_B: Vectors, scores: Vectors, first: int, least: float
+) -> None:
+    """Rows of a block go to the kept row that is nearest, of equally near ones to the earliest."""
+    best = scores.argmax(axis=1)
+    reached = scores[np.arange(len(best)), best]
+    better = (reached >= least) & (reached > cosine_B)
+    owner_B[better], cosine_B[better] = best[better] + first, reached[better]
+
+
+def _within(
+    owner_N: NDArray[np.int64], cosine_N: Vectors, start: int, block_BD: Vectors, least: float
+) -> None:
+    """Pairs inside a block, row after row: an earlier row counts only if it is kept."""
+    scores = np.tril(block_BD @ block_BD.T, k=-1)
+    owners, cosines = owner_N[start : start + len(scores)], cosine_N[start : start + len(scores)]
+    kept = owners == np.arange(start, start + len(scores))
+    for row in np.flatnonzero(scores.max(axis=1) >= least).tolist():
+        best = int(np.where(kept[:row], scores[row, :row], -np.inf).argmax())
+        if kept[best] and scores[row, best] >= least and scores[row, best] > cosines[row]:
+            owners[row], cosines[row] = start + best, scores[row, best]
+            kept[row] = False
+
+
+def _groups(owner_N: NDArray[np.int64], cosine_N: Vectors) -> list[Group]:
+    order = np.argsort(owner_N, kind="stable")
+    owners, starts, counts = np.unique(owner_N[order], return_index=True, return_counts=True)
     groups = []
-    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+    for kept, start, count in zip(owners.tolist(), starts.tolist(), counts.tolist(), strict=True):
         if count > 1:
-            kept, *others = order[start : start + count].tolist()
+            others = [row for row in order[start : start + count].tolist() if row != kept]
             cosines = [min(float(cosine_N[row]), 1.0) for row in others]
             groups.append(Group(kept, others, cosines))
     return groups
-
-
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64], Vectors]
-
-
-def _pairs(
-    vectors_ND: Vectors, threshold: float, progress: Callable[[int], object] | None
-) -> Iterator[Pairs]:
-    """(earlier rows, later rows, cosines) at or above the threshold."""
-    for start in range(0, len(vectors_ND), _BLOCK_ROWS):
-        block = vectors_ND[start : start + _BLOCK_ROWS]
-        for other in range(start, len(vectors_ND), _BLOCK_ROWS):
-            scores = block @ vectors_ND[other : other + _BLOCK_ROWS].T
-            a, b = np.nonzero(scores >= threshold - _ROUNDING)
-            later = b + other > a + start
-            a, b = a[later], b[later]
-            yield a + start, b + other, scores[a, b]
-        if progress:
-            progress(len(block))
-
-
-def _joined(
-    root_N: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Give every pair one root, the smallest row of both groups; all pairs at once."""
-    while True:
-        low, high = np.minimum(root_N[a], root_N[b]), np.maximum(root_N[a], root_N[b])
-        apart = low < high
-        if not apart.any():
-            return root_N
-        np.minimum.at(root_N, high[apart], low[apart])
-        above = root_N[root_N]
-        while not np.array_equal(above, root_N):
-            root_N, above = above, above[above]
