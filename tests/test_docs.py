@@ -1,7 +1,7 @@
 """The README and the pages in docs/: their Python runs, their outputs and links are right.
 
 A ```python block is run; blocks of a page share their names. An ```output block holds what the
-block above it prints. Blocks marked otherwise (```text, ```bash) are not run.
+block above it prints. A ```bash block is run on the pages of COMMANDS. Others are not run.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import contextlib
 import importlib.util
 import io
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
+
+from echovec.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*BESIDE, *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMANDS = ("quickstart.md",)
 NEEDS_MODEL = ("Embedder.load(", "default_model()")
 
 
@@ -80,10 +86,21 @@ def run(page: Path, found: list[Block]) -> None:
             with contextlib.redirect_stdout(out):
                 exec(code, namespace)
             printed = out.getvalue()
+        elif block.language == "bash" and page.name in COMMANDS:
+            command(block.code, where)
         elif block.language == "output" and printed is not None:
             assert printed == block.code, f"{where} prints something else"
     if lacking:
         pytest.skip(f"the rest of the page is right; not installed: {', '.join(sorted(lacking))}")
+
+
+def command(code: str, where: str) -> None:
+    """Run the lines of a block, each a call of echovec, as its command line does."""
+    for line in code.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "echovec", f"{where} runs something else: {line}"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{where}: {line}: {result.output}{result.exception!r}"
 
 
 def has_python(found: list[Block]) -> bool:

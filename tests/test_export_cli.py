@@ -16,7 +16,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:sentence_tra
 def test_it_prints_the_parity_and_keeps_the_folder(tmp_path):
     """The table of four groups and the verdict stand on standard output."""
     folder = tmp_path / "st"
-    given = ["export", str(folder), "-m", saved(tmp_path), "-r", "prompt-eol", "--max-tokens", "16"]
+    given = [
+        "export",
+        str(folder),
+        "--model",
+        saved(tmp_path),
+        "--recipe",
+        "prompt-eol",
+        "--max-tokens",
+        "16",
+    ]
     result = CliRunner().invoke(app, given, catch_exceptions=False)
     assert result.exit_code == 0
     assert result.output.count("1.0000000") == 4

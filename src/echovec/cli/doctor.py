@@ -12,7 +12,7 @@ import typer
 def doctor(
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="What to test on; the default model where it is here."),
+        typer.Option(help="What to test on; the default model where it is here."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Without the self-test.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list of findings as JSON.")] = False,

@@ -14,12 +14,8 @@ def export(
     to: Annotated[
         str, typer.Option(help="sentence-transformers is all there is.")
     ] = "sentence-transformers",
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", help="Name, folder or .gguf; default model.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option("-r", "--recipe", help="A preset's name or a recipe file.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name, folder or .gguf; default model.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A preset's name or a recipe file.")] = None,
     route: Annotated[
         str,
         typer.Option(help="auto, plain (no code to load) or module (a module file in the folder)."),
