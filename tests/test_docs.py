@@ -179,6 +179,15 @@ def test_every_page_is_in_the_index():
     assert names <= linked, f"not in docs/index.md: {sorted(names - linked)}"
 
 
+def test_every_page_is_in_the_navigation_once():
+    """Pages of docs/, and their neighbours, stand in the `nav` of mkdocs.yml, once each."""
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    named = sorted(re.findall(r": ([\w-]+\.md)$", text, re.MULTILINE))
+    beside = ["overview.md", "contributing.md", "changelog.md", "security-policy.md"]
+    pages = sorted([page.name for page in (ROOT / "docs").glob("*.md")] + beside)
+    assert named == pages, "put each page of docs/ into `nav` of mkdocs.yml, once"
+
+
 def test_every_main_preset_is_on_the_template_page():
     """The presets' table on docs/template.md names each preset and gives its prompts unchanged."""
     from echovec.presets import preset, preset_names

@@ -14,22 +14,6 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "site_pages.py"
 
 
-def navigation():
-    """The pages that mkdocs.yml names."""
-    return re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
-
-
-def test_every_page_is_in_the_navigation_once():
-    """What lies in docs/, and its neighbours, is named in mkdocs.yml, once each."""
-    script = runpy.run_path(str(SCRIPT))
-    pages = {file.name for file in (ROOT / "docs").glob("*.md")} | set(
-        script["NEIGHBOURS"].values()
-    )
-    found = navigation()
-    assert sorted(found) == sorted(set(found))
-    assert set(found) == pages
-
-
 def test_links_are_turned_for_the_site():
     """Neighbours get their page's name, pages lose their folder, source files become plain text."""
     turned = runpy.run_path(str(SCRIPT))["turned"]
