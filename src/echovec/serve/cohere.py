@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from echovec.recipe import Role
 from echovec.serve.inputs import LIST_SCHEMA, list_of_texts, service_of
 from echovec.serve.openai import as_base64, as_json, headers_of
-from echovec.serve.service import Embedded, Service, Target, Vectors
+from echovec.serve.ready import Vectors
+from echovec.serve.service import Embedded, Service
 from echovec.serve.strict import StrictRoute
 
 router = APIRouter(route_class=StrictRoute, tags=["Cohere"])
@@ -72,12 +73,11 @@ async def embed(body: EmbedRequest, service: Annotated[Service, Depends(service_
     """Texts to vectors, as Cohere's interface has it."""
     served, role = service.find(body.model)
     texts = list_of_texts(body.texts, "texts", service.settings.max_inputs)
-    target = Target(
-        served,
+    target = served.target(
         ROLE_OF.get(body.input_type) or role,
-        body.instruction,
-        body.truncate == "END",
-        body.output_dimension,
+        instruction=body.instruction,
+        truncate=body.truncate == "END",
+        dimensions=body.output_dimension,
     )
     embedded = await service.embed(target, texts, "texts", dimensions_param="output_dimension")
     content = await service.run(_content, embedded, texts, body.embedding_types)

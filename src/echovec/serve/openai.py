@@ -14,8 +14,11 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from echovec.serve.inputs import INPUT_SCHEMA, service_of, texts_or_ids
-from echovec.serve.service import Embedded, Service, Target, Vectors
+from echovec.serve.ready import Vectors
+from echovec.serve.service import Embedded, Service
 from echovec.serve.strict import StrictRoute
+
+FEW = 8
 
 router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
@@ -91,12 +94,20 @@ async def embeddings(
 ) -> Response:
     """Texts to vectors, as OpenAI's interface has it."""
     served, role = service.find(body.model)
-    target = Target(
-        served, body.input_type or role, body.instruction, body.truncate, body.dimensions
+    target = served.target(
+        body.input_type or role,
+        instruction=body.instruction,
+        truncate=body.truncate,
+        dimensions=body.dimensions,
     )
     texts, _ = await texts_or_ids(body.input, "input", served, service)
     embedded = await service.embed(target, texts, "input")
-    content = await service.run(_content, embedded, body.model, body.encoding_format)
+    # A few vectors are written sooner than a thread is woken.
+    content = (
+        _content(embedded, body.model, body.encoding_format)
+        if len(texts) <= FEW
+        else await service.run(_content, embedded, body.model, body.encoding_format)
+    )
     return Response(content, media_type="application/json", headers=headers_of(embedded))
 
 

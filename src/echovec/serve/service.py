@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.recipe import Role
-from echovec.serve.batcher import Batcher, Lane
+from echovec.serve.batcher import Batcher
 from echovec.serve.cache import VectorCache
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
+from echovec.serve.ready import Target, Vectors, ready
 from echovec.serve.settings import Settings
-from echovec.text.unique import unique_texts
 
 T = TypeVar("T")
-Vectors = NDArray[np.float32]
 ALIASES: Mapping[str, Role] = {"query": "query", "document": "document"}
 _BATCH_TOKENS = {"cuda": 65_536, "mps": 4_096}
 
@@ -51,19 +50,9 @@ class Served:
         views = self.embedder.definition.views.values()
         return any(view.template.takes_instruction for own in views for view in own)
 
-
-class Target(NamedTuple):
-    """What a request wants its texts embedded by."""
-
-    served: Served
-    role: Role | None = None
-    instruction: str | None = None
-    truncate: bool = True
-    """Cut texts beyond the recipe's budget, rather than refuse them."""
-    dimensions: int | None = None
-    """The first numbers only."""
-    normalize: bool = True
-    """Unit length."""
+    def target(self, role: Role | None = None, **options: Any) -> Target:
+        """This, for a role and with further fields of `Target`."""
+        return Target(self.name, self.embedder, self.fingerprint, role, **options)
 
 
 class Embedded(NamedTuple):
@@ -119,6 +108,11 @@ class Service:
         """What routes without a model's name use."""
         return next(iter(self.served.values()))
 
+    @property
+    def batchers(self) -> list[Batcher]:
+        """The queues there are."""
+        return list(self._batchers.values())
+
     def find(self, name: str) -> tuple[Served, Role | None]:
         """What is served by this name, and the role behind it.
 
@@ -155,58 +149,27 @@ class Service:
         Raises:
             Problem: 400, a text or option cannot be used; 429, the queue is full.
         """
-        served = target.served
-        _check_dimensions(target, dimensions_param)
-        unique, inverse, tokens_of = await self.check(served, texts, param)
-        rows, cut, computed = await self._rows(target, unique, inverse, param)
-        if not target.truncate:
-            for index in np.flatnonzero(cut[inverse])[:1]:
-                raise _too_long(served, int(index), int(tokens_of[index]), param)
-        self.metrics.truncated.inc(int(cut[inverse].sum()))
-        vectors = finished(rows, target.dimensions, target.normalize)[inverse]
-        return Embedded(vectors, cut[inverse], int(tokens_of.sum()), computed)
-
-    async def check(
-        self, served: Served, texts: Sequence[str], param: str
-    ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-        """Each text once, for each its place there, and how many tokens each has.
-
-        Raises:
-            Problem: 400; a text cannot be embedded, or is too long, or all together are.
-        """
-        settings = self.settings
-        try:
-            unique, inverse = unique_texts(texts)
-        except InputError as error:
-            raise bad_text(error, param) from None
-        tokens_of = (await self.run(_count, served, unique))[inverse]
-        for index in np.flatnonzero(tokens_of > settings.max_text_tokens)[:1]:
-            raise Problem(
-                400,
-                f"{param}[{index}] has {tokens_of[index]:,} tokens, and a text may have "
-                f"{settings.max_text_tokens:,}; split it",
-                param=f"{param}[{index}]",
-                code="context_length_exceeded",
-            )
-        total = int(tokens_of.sum())
-        if total > settings.max_request_tokens:
-            raise Problem(
-                400,
-                f"{param} has {total:,} tokens, and a request may have "
-                f"{settings.max_request_tokens:,}; send fewer texts",
-                param=param,
-                code="max_tokens_per_request",
-            )
-        return unique, inverse, tokens_of
+        self._check_dimensions(target, dimensions_param)
+        one = await self.run(ready, target, texts, param, self.settings, self._cache)
+        if one.missing:
+            vectors = await self._batcher(target.embedder).vectors(target.lane, one.prepared)
+            one.rows[one.missing] = vectors
+        self.metrics.cached.inc(len(one.rows) - len(one.missing))
+        if self._cache is not None and one.missing:
+            fresh = [(one.keys[i], one.rows[i], bool(one.cut[i])) for i in one.missing]
+            await self.run(self._cache.put, fresh)
+        cut = one.cut[one.inverse]
+        self.metrics.truncated.inc(int(cut.sum()))
+        return Embedded(
+            finished(one.rows, target.dimensions, target.normalize)[one.inverse],
+            cut,
+            int(one.tokens.sum()),
+            sum(prepared.tokens for prepared in one.prepared),
+        )
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that computes without the model, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-    @property
-    def batchers(self) -> list[Batcher]:
-        """The queues there are."""
-        return list(self._batchers.values())
 
     def close(self) -> None:
         """End the threads and close the cache."""
@@ -217,43 +180,6 @@ class Service:
             self._cache.close()
 
     # -- inside -------------------------------------------------------------------------------
-
-    async def _rows(
-        self, target: Target, unique: list[str], inverse: NDArray[np.int64], param: str
-    ) -> tuple[Vectors, NDArray[np.bool_], int]:
-        """Of each text its vector as the model gives it, and whether it was cut; and tokens run."""
-        served = target.served
-        lane = Lane(served.embedder, target.role, target.instruction)
-        rows = np.zeros((len(unique), served.embedder.dimension), np.float32)
-        cut = np.zeros(len(unique), np.bool_)
-        missing = list(range(len(unique)))
-        keys: list[bytes] = []
-        if self._cache is not None:
-            cache = self._cache
-            keys = [cache.key(served.fingerprint, lane.role, lane.instruction, t) for t in unique]
-            found = await self.run(cache.get, keys, served.embedder.dimension)
-            for place, (vector, was_cut) in found.items():
-                rows[place], cut[place] = vector, was_cut
-            missing = [place for place in missing if place not in found]
-            self.metrics.cached.inc(len(found))
-        if not missing:
-            return rows, cut, 0
-        try:
-            prepared = await self.run(lane.prepare, [unique[place] for place in missing])
-        except InputError as error:
-            if error.index is not None:
-                first = int(np.flatnonzero(inverse == missing[error.index])[0])
-                said = str(error).replace(f"texts[{error.index}]", f"texts[{first}]", 1)
-                raise bad_text(InputError(said, index=first), param) from None
-            raise Problem(400, str(error), param="instruction") from None
-        cut[missing] = [one.truncated for one in prepared]
-        if not target.truncate and cut.any():
-            return rows, cut, 0  # refused by the caller, before anything is computed
-        rows[missing] = await self._batcher(served.embedder).vectors(lane, prepared)
-        if self._cache is not None:
-            fresh = [(keys[place], rows[place], bool(cut[place])) for place in missing]
-            await self.run(self._cache.put, fresh)
-        return rows, cut, sum(one.tokens for one in prepared)
 
     def _batcher(self, embedder: Embedder) -> Batcher:
         backbone = embedder.backbone
@@ -269,6 +195,25 @@ class Service:
             )
         return found
 
+    def _check_dimensions(self, target: Target, param: str) -> None:
+        dimensions, served = target.dimensions, self.served[target.name]
+        if dimensions is None:
+            return
+        if not served.takes_dimensions:
+            raise Problem(
+                400,
+                f"{served.name} sets vectors side by side, and the first numbers alone would leave "
+                f"some of them out; leave {param!r} out",
+                param=param,
+            )
+        width = served.embedder.dimension
+        if not 1 <= dimensions <= width:
+            raise Problem(
+                400,
+                f"{param}={dimensions}; {served.name} has vectors of 1 to {width}",
+                param=param,
+            )
+
 
 def finished(rows: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
     """Vectors as they are sent: cut, then of unit length; a vector of zeros stays so."""
@@ -277,44 +222,3 @@ def finished(rows: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
         length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
         rows = (rows / np.where(length == 0, 1, length)).astype(np.float32)
     return rows
-
-
-def bad_text(error: InputError, param: str) -> Problem:
-    """A text that cannot be embedded, as an answer."""
-    where = f"{param}[{error.index}]"
-    said = str(error).replace(f"texts[{error.index}]", where, 1)
-    return Problem(400, said, param=where, code="invalid_text")
-
-
-def _count(served: Served, texts: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([len(row) for row in served.embedder.tokenizer.tokenize(texts)], np.int64)
-
-
-def _check_dimensions(target: Target, param: str) -> None:
-    dimensions, served = target.dimensions, target.served
-    if dimensions is None:
-        return
-    if not served.takes_dimensions:
-        raise Problem(
-            400,
-            f"{served.name} sets vectors side by side, and the first numbers alone would leave "
-            f"some of them out; leave {param!r} out",
-            param=param,
-        )
-    if not 1 <= dimensions <= served.embedder.dimension:
-        raise Problem(
-            400,
-            f"{param}={dimensions}; {served.name} has vectors of 1 to {served.embedder.dimension}",
-            param=param,
-        )
-
-
-def _too_long(served: Served, index: int, tokens: int, param: str) -> Problem:
-    limit = served.embedder.definition.max_tokens
-    return Problem(
-        400,
-        f"{param}[{index}] has {tokens:,} tokens, beyond the {limit:,} that {served.name} "
-        "embeds; ask for it to be cut, or split it",
-        param=f"{param}[{index}]",
-        code="context_length_exceeded",
-    )

@@ -23,7 +23,9 @@ from echovec.serve.inputs import (
     texts_or_ids,
 )
 from echovec.serve.openai import as_json, headers_of
-from echovec.serve.service import Served, Service, Target
+from echovec.serve.ready import counted
+from echovec.serve.service import Served, Service
+from echovec.serve.settings import Settings
 from echovec.serve.strict import StrictRoute
 from echovec.vector.similarity import cosine
 
@@ -121,13 +123,11 @@ async def embed(body: EmbedBody, service: Annotated[Service, Depends(service_of)
     """Texts to vectors."""
     served, role = _served(service, body.model)
     texts, _ = await texts_or_ids(body.inputs, "inputs", served, service)
-    target = Target(
-        served,
+    target = served.target(
         body.prompt_name or role,
-        None,
-        body.truncate,
-        body.dimensions,
-        body.normalize,
+        truncate=body.truncate,
+        dimensions=body.dimensions,
+        normalize=body.normalize,
     )
     embedded = await service.embed(target, texts, "inputs")
     rows = await service.run(as_json, embedded.vectors)
@@ -145,7 +145,7 @@ async def similarity(
     limit = service.settings.max_inputs
     source = one_text(body.inputs.source_sentence, "inputs.source_sentence")
     others = list_of_texts(body.inputs.sentences, "inputs.sentences", limit)
-    target = Target(served, asked.prompt_name or role, None, asked.truncate)
+    target = served.target(asked.prompt_name or role, truncate=asked.truncate)
     first, rest = await asyncio.gather(
         service.embed(target, [source], "inputs.source_sentence"),
         service.embed(target, others, "inputs.sentences"),
@@ -163,8 +163,7 @@ async def tokenize(
     """
     served, _ = _served(service, body.model)
     texts = texts_of(body.inputs, "inputs", service.settings.max_inputs)
-    await service.check(served, texts, "inputs")
-    return await service.run(_tokens, served, texts)
+    return await service.run(_tokens, served, texts, service.settings)
 
 
 @router.post("/rerank", response_model=list[Rank], response_model_exclude_none=True)
@@ -173,13 +172,11 @@ async def rerank(body: RerankBody, service: Annotated[Service, Depends(service_o
     served, _ = _served(service, body.model)
     query = one_text(body.query, "query")
     texts = list_of_texts(body.texts, "texts", service.settings.max_inputs)
-
-    def target(role: Role) -> Target:
-        return Target(served, role, body.instruction, body.truncate)
-
+    asking = served.target("query", instruction=body.instruction, truncate=body.truncate)
+    answering = served.target("document", truncate=body.truncate)
     asked, answers = await asyncio.gather(
-        service.embed(target("query"), [query], "query"),
-        service.embed(target("document")._replace(instruction=None), texts, "texts"),
+        service.embed(asking, [query], "query"),
+        service.embed(answering, texts, "texts"),
     )
     scores = cosine(answers.vectors, asked.vectors)[:, 0]
     order = (-scores).argsort(kind="stable").tolist()
@@ -193,8 +190,9 @@ def _served(service: Service, name: str | None) -> tuple[Served, Role | None]:
     return (service.first, None) if name is None else service.find(name)
 
 
-def _tokens(served: Served, texts: list[str]) -> list[list[Token]]:
+def _tokens(served: Served, texts: list[str], settings: Settings) -> list[list[Token]]:
     tokenizer = served.embedder.tokenizer
+    counted(served.embedder, texts, "inputs", settings)
     return [
         [Token(id=one, text=tokenizer.detokenize([one])) for one in row]
         for row in tokenizer.tokenize(texts)
