@@ -34,22 +34,27 @@ def test_binary_scores_count_the_numbers_on_the_same_side_of_the_mean():
     """Equal to a loop over numbers, for widths that fill the last word and that do not."""
     for dimension in (3, 64, 65, 130):
         vectors = some_vectors(50, dimension)
-        mean = vectors.mean(axis=0)
-        packed = codes.CODES["binary"].encode(vectors, mean)
+        spread = codes.measure_spread(
+            lambda vectors=vectors: [vectors[:20], vectors[20:]], dimension
+        )
+        packed = codes.CODES["binary"].encode(vectors, spread)
         assert packed.shape == (50, -(-dimension // 64))
-        scores = codes.CODES["binary"].scores(vectors[7], mean, packed)
+        scores = codes.CODES["binary"].scores(vectors[7], spread, packed)
+        mean = vectors.mean(axis=0)
         expected = ((vectors > mean) != (vectors[7] > mean)).sum(axis=1)
         assert (-scores).tolist() == expected.tolist()
 
 
 def test_int8_scores_rank_as_dot_products():
-    """Up to a constant and a scale they are the dot products, to two digits."""
+    """Up to what is the same for all rows they are the dot products, to half a step a number."""
     vectors = some_vectors(300, 64)
-    mean = vectors.mean(axis=0)
+    spread = codes.measure_spread(lambda: [vectors], 64)
+    np.testing.assert_allclose(spread.reach_D, np.abs(vectors - spread.mean_D).max(axis=0))
     code = codes.CODES["int8"]
-    scores = code.scores(vectors[0], mean, code.encode(vectors, mean))
-    true = (vectors - mean) @ vectors[0]
-    np.testing.assert_allclose(scores * 4 / (127 * 8), true, atol=0.02)
+    scores = code.scores(vectors[0], spread, code.encode(vectors, spread))
+    error = np.abs(scores - (vectors - spread.mean_D) @ vectors[0])
+    assert error.max() <= (np.abs(vectors[0]) * spread.reach_D).sum() / 254
+    assert error.max() < 0.005
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

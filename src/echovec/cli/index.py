@@ -20,6 +20,14 @@ def index(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="INDEX", help="The folder of the index.")
     ],
+    backend: Annotated[
+        Literal["exact", "lance"] | None,
+        typer.Option(
+            help="lance: filters, full text, updates, many rows (extra search); by default exact "
+            "up to 100,000 rows.",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "float16", "int8"],
         typer.Option(help="How vectors are stored: 4, 2 or 1 bytes a number."),
@@ -37,6 +45,10 @@ def index(
     oversample: Annotated[
         int | None, typer.Option(min=1, help="Candidates of codes for each hit.")
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Add to a lance index; rows whose id is there are replaced."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an index that is there.")
     ] = False,
@@ -45,9 +57,20 @@ def index(
     from echovec.search.index import Index
 
     start = time.perf_counter()
+    if update:
+        opened = Index.open(out)
+        before = len(opened)
+        opened.update(vectors)
+        print(
+            f"{before:,} rows and now {len(opened):,} in {out}, "
+            f"in {time.perf_counter() - start:.1f} s",
+            file=sys.stderr,
+        )
+        return
     made = Index.build(
         vectors,
         out,
+        backend=backend,
         dtype=dtype,
         dim=dim,
         reduce=reduce,
@@ -55,7 +78,8 @@ def index(
         oversample=oversample,
         overwrite=overwrite,
     )
-    facts = [made.facts.backend, dtype]
+    facts = [made.facts.backend]
+    facts += [dtype] if made.facts.backend == "exact" else []
     facts += [f"{dim} kept ({reduce})"] if dim else []
     facts += [f"{codes} codes"] if codes else []
     print(

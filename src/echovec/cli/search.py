@@ -16,6 +16,10 @@ def search(
     index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
     query: Annotated[str, typer.Argument(help="A question or text, in quotes.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many rows.")] = 10,
+    by: Annotated[
+        Literal["meaning", "words", "both"],
+        typer.Option(help="Nearness of vectors; of a lance index also its words, or both."),
+    ] = "meaning",
     role: Annotated[
         Literal["query", "document", "symmetric"] | None,
         typer.Option(help="How the query is embedded; by default as fits the rows."),
@@ -41,7 +45,7 @@ def search(
     if model is not None:
         embedder = load_embedder(index, opened.facts.made, model)
         opened = Index.open(index, embedder=embedder)
-    for hit in opened.search(query, k, role=role, instruction=instruction, filter=filter):
+    for hit in opened.search(query, k, by=by, role=role, instruction=instruction, filter=filter):
         if as_json:
             print(_line(hit))
         else:

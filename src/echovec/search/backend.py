@@ -8,11 +8,11 @@ One suite of tests runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
@@ -21,7 +21,7 @@ from echovec.files.vectors import Block
 if TYPE_CHECKING:
     from echovec.search.layout import Facts, Kept
 
-BACKENDS = {"exact": "echovec.search.exact"}
+BACKENDS = {"exact": "echovec.search.exact", "lance": "echovec.search.lance"}
 """Name -> the module that has `build` and `Opened`."""
 
 
@@ -50,8 +50,8 @@ class Ask:
     k: int
     filter: str | None = None
     """A condition on fields, as in SQL's WHERE."""
-    words: str | None = None
-    """Words that hits should hold."""
+    words: Sequence[str] | None = None
+    """For each query, words that hits should hold."""
 
 
 class Source(Protocol):
@@ -85,17 +85,33 @@ class Built:
     exact: bool
     """Whether its answers are those of exact float32 search; if not, its recall is measured."""
 
+    tries: tuple[dict[str, Any], ...] = ({},)
+    """Further options, quickest first: the first with a recall of `LEAST_RECALL` is taken, or the
+    last."""
+
 
 class Backend(Protocol):
     """An opened index, without the embedder."""
+
+    updatable: ClassVar[bool]
+    """Whether it has `upsert` and `delete`, `matching`, filters and words."""
 
     def __len__(self) -> int: ...
 
     def nearest(self, queries_QD: Vectors, ask: Ask) -> list[list[Hit]]:
         """The hits of each query [q, d] (unit length), best first, `ask.k` of them or all."""
 
+    def matching(self, ask: Ask) -> list[list[Hit]]:
+        """The hits of each of `ask.words` by those words alone."""
+
     def blocks(self) -> Iterator[Block]:
         """All rows with their unit vectors as stored, in order."""
+
+    def upsert(self, source: Source) -> None:
+        """Add rows; those whose id is there replace the old ones. On the disk when it returns."""
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows by id; returns how many there were. On the disk when it returns."""
 
 
 class Module(Protocol):
@@ -131,3 +147,10 @@ def hit(rank: int, score: float, row: dict[str, Any]) -> Hit:
     """A row as a hit."""
     fields = dict(row)
     return Hit(rank, score, fields.pop("id"), fields.pop("text", None), fields)
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise the InputError for what an exact index cannot do."""
+    raise InputError(
+        f"{what}: an exact index knows nearness only; build it again with --backend lance"
+    )

@@ -6,9 +6,11 @@ gather -> (fit what shortens) -> backend.build -> (measure recall) -> recipe -> 
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,16 @@ from echovec.errors import InputError, StorageError
 from echovec.files.disk import storage_errors
 from echovec.files.vectors import Block, VectorFile
 from echovec.search import reduce as reducing
-from echovec.search.backend import backend
+from echovec.search.backend import Backend, Built, Module, backend
 from echovec.search.gather import Gathered, gather
 from echovec.search.layout import Facts, check_out, clear, write_facts
 from echovec.search.query import keep_recipe
-from echovec.search.recall import find_truth, measure
+from echovec.search.recall import LEAST_RECALL, find_truth, measure
 from echovec.search.reduce import Reduce
 from echovec.version import __version__
+
+EXACT_ROWS = 100_000
+"""Up to here an exact index is built unless another backend is asked for."""
 
 Source = str | Path | VectorFile
 
@@ -59,7 +64,7 @@ def build_index(
     vectors: Source | Sequence[Source],
     folder: Path,
     *,
-    name: str,
+    name: str | None,
     dim: int | None,
     reduce: str,
     options: dict[str, Any],
@@ -67,10 +72,8 @@ def build_index(
 ) -> Facts:
     """Build; see `Index.build` for what can be asked and what can go wrong."""
     check_out(folder, overwrite=overwrite)
-    sources: Sequence[Source] = (
-        [vectors] if isinstance(vectors, str | Path | VectorFile) else vectors
-    )
-    source = gather(sources)
+    source = gather(_listed(vectors))
+    name = choose_backend(name, source.num_rows, options)
     module = backend(name)
     module.check(options)
     if dim is None and reduce != "first":
@@ -90,15 +93,81 @@ def build_index(
             files={**made.files, **(reducing.save(folder, token, short) if short else {})},
             versions={"echovec": __version__},
         )
-        if short or not made.exact:
-            truth = find_truth(source)
-            asked = short(truth.vectors_QD) if short else truth.vectors_QD
-            opened = module.Opened(folder, facts)
-            facts = replace(facts, recall=measure(opened, asked, truth))
+        facts = _measured(module, folder, facts, made, source, short)
         keep_recipe(folder, source.made, source.arrays)
         write_facts(folder, facts)
-        clear(folder, (kept.name for kept in facts.files.values()))
+        clear(folder, facts)
     return facts
+
+
+def _measured(
+    module: Module,
+    folder: Path,
+    facts: Facts,
+    made: Built,
+    source: Gathered,
+    short: Reduce | None,
+) -> Facts:
+    """The facts with the recall, and with the quickest options whose recall suffices."""
+    facts = replace(facts, options={**facts.options, **made.tries[0]})
+    if made.exact and not short:
+        return facts
+    truth = find_truth(source)
+    asked = short(truth.vectors_QD) if short else truth.vectors_QD
+    for further in made.tries:
+        facts = replace(facts, options={**facts.options, **further})
+        recall = measure(module.Opened(folder, facts), asked, truth)
+        if recall is None or recall["recall"] >= LEAST_RECALL:
+            break
+    return replace(facts, recall=recall)
+
+
+def update_index(
+    vectors: Source | Sequence[Source], folder: Path, facts: Facts, opened: Backend
+) -> Facts:
+    """Add rows to an index, in place of those with the same ids; see `Index.update`."""
+    source = gather(_listed(vectors))
+    if difference := facts.made.differs(source.made):
+        raise InputError(
+            f"{folder} and {source.files[0].path} were made differently and cannot be compared: "
+            f"{difference}; embed with the index's recipe"
+        )
+    short = reducing.load(folder, facts.options["dim"], facts.files)
+    with _locked(folder):
+        opened.upsert(Shortened(source, short) if short else source)
+        facts = replace(facts, rows=len(opened))
+        write_facts(folder, facts)
+    return facts
+
+
+def remove_rows(ids: list[str], folder: Path, facts: Facts, opened: Backend) -> tuple[Facts, int]:
+    """Delete rows of an index; see `Index.remove`."""
+    with _locked(folder):
+        removed = opened.delete(ids)
+        facts = replace(facts, rows=len(opened))
+        write_facts(folder, facts)
+    return facts, removed
+
+
+def _listed(vectors: Source | Sequence[Source]) -> Sequence[Source]:
+    return [vectors] if isinstance(vectors, str | Path | VectorFile) else vectors
+
+
+def choose_backend(name: str | None, rows: int, options: dict[str, Any]) -> str:
+    """The backend asked for, or the one that fits the rows: see `Index.build`."""
+    if name is not None:
+        return name
+    asked_exact = options["dtype"] != "float32" or options["codes"] is not None
+    if rows <= EXACT_ROWS or asked_exact:
+        return "exact"
+    if find_spec("lancedb") is None:
+        warnings.warn(
+            f'{rows:,} rows are many for exact search; pip install "echovec[search]" for a '
+            "graph of neighbours, or use --codes binary",
+            stacklevel=2,
+        )
+        return "exact"
+    return "lance"
 
 
 @contextmanager

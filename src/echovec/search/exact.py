@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block
-from echovec.search.backend import Ask, Built, Hit, Source, hit
-from echovec.search.codes import Code, code
+from echovec.search.backend import Ask, Built, Hit, Source, hit, refuse
+from echovec.search.codes import Code, Spread, code, measure_spread
 from echovec.search.layout import Facts, Kept
 from echovec.search.rows import Rows, RowsWriter
 from echovec.search.stored import BLOCK_ROWS, DTYPES, NpyFile, Stored, VectorWriter, mapped
@@ -49,38 +49,38 @@ def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> 
         RowsWriter(folder, token, source.schema) as rows,
         VectorWriter(folder, token, dtype, source.num_rows, source.dimension) as vectors,
     ):
-        sum_D = np.zeros(source.dimension)
         for block in source.blocks():
             rows.write(block.rows)
             vectors.write(block.vectors_ND)
-            sum_D += block.vectors_ND.sum(axis=0)
         files = {"rows": rows.keep(), **vectors.keep()}
     kept: dict[str, Any] = {"dtype": dtype, "codes": options["codes"]}
     if chosen:
-        mean_D = (sum_D / source.num_rows).astype(np.float32)
-        files |= _write_codes(folder, token, chosen, files, mean_D)
+        files |= _write_codes(folder, token, chosen, files, source.dimension)
         kept["oversample"] = options["oversample"] or chosen.oversample
     return Built(kept, files, exact=dtype == "float32" and chosen is None)
 
 
 def _write_codes(
-    folder: Path, token: str, chosen: Code, files: dict[str, Kept], mean_D: Vectors
+    folder: Path, token: str, chosen: Code, files: dict[str, Kept], dimension: int
 ) -> dict[str, Kept]:
     stored = Stored(folder, files)
-    shape = (len(stored), chosen.width(len(mean_D)))
+    spread = measure_spread(lambda: (vectors_ND for _, vectors_ND in stored.blocks()), dimension)
+    shape = (len(stored), chosen.width(dimension))
     with ExitStack() as closed:
         codes = NpyFile(folder / f"codes-{token}.npy", shape, chosen.dtype)
         closed.callback(codes.close)
-        mean = NpyFile(folder / f"mean-{token}.npy", mean_D.shape, "float32")
-        closed.callback(mean.close)
+        kept = NpyFile(folder / f"spread-{token}.npy", (2, dimension), "float32")
+        closed.callback(kept.close)
         for _, vectors_ND in stored.blocks():
-            codes.write(chosen.encode(vectors_ND, mean_D))
-        mean.write(mean_D)
-        return {"codes": codes.keep(), "mean": mean.keep()}
+            codes.write(chosen.encode(vectors_ND, spread))
+        kept.write(np.stack([spread.mean_D, spread.reach_D]))
+        return {"codes": codes.keep(), "spread": kept.keep()}
 
 
 class Opened:
     """An exact index, opened: a Backend."""
+
+    updatable = False
 
     def __init__(self, folder: Path, facts: Facts) -> None:
         self._stored = Stored(folder, facts.files)
@@ -90,7 +90,7 @@ class Opened:
             self._code = code(facts.options["codes"])
             self._oversample = int(facts.options["oversample"])
             self._codes = mapped(folder / facts.files["codes"].name)
-            self._mean_D = mapped(folder / facts.files["mean"].name)
+            self._spread = Spread(*mapped(folder / facts.files["spread"].name))
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -101,12 +101,10 @@ class Opened:
         Raises:
             InputError: a filter or words, which this backend does not know.
         """
-        for name in ("filter", "words"):
-            if getattr(ask, name) is not None:
-                raise InputError(
-                    f"{name} {getattr(ask, name)!r}: an exact index knows nearness only; "
-                    "build it with --backend lance"
-                )
+        if ask.filter is not None:
+            refuse(f"filter {ask.filter!r}")
+        if ask.words is not None:
+            refuse("words")
         hits = []
         for query_D, rows in self._candidates(queries_QD, ask.k):
             best, scores = rescored(query_D, rows, self._stored.take, ask.k)
@@ -118,10 +116,22 @@ class Opened:
         for start, vectors_ND in self._stored.blocks():
             yield Block(self._rows.part(start, start + BLOCK_ROWS), vectors_ND)
 
+    def matching(self, ask: Ask) -> list[list[Hit]]:
+        """Refuses: see `Backend`."""
+        refuse("words")
+
+    def upsert(self, source: Source) -> None:
+        """Refuses: see `Backend`."""
+        refuse("an update")
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Refuses: see `Backend`."""
+        refuse("an update")
+
     def _candidates(self, queries_QD: Vectors, k: int) -> Iterator[tuple[Vectors, Places]]:
         if self._code:
             for query_D in queries_QD:
-                scores_N = self._code.scores(query_D, self._mean_D, self._codes)
+                scores_N = self._code.scores(query_D, self._spread, self._codes)
                 yield query_D, candidates(scores_N, k * self._oversample, rounding=0.0)
             return
         at_once = max(1, _SCORES_AT_ONCE // max(len(self), 1))

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block
+from echovec.search import backend as backends
 from echovec.search import reduce as reducing
-from echovec.search.backend import Ask, Hit, backend
-from echovec.search.build import Source, build_index
+from echovec.search.backend import Ask, Hit
+from echovec.search.build import Source, build_index, remove_rows, update_index
 from echovec.search.layout import Facts, read_facts
 from echovec.search.points import Points, points_of
 from echovec.search.query import as_vectors, embed, load_embedder
@@ -27,6 +28,18 @@ from echovec.search.query import as_vectors, embed, load_embedder
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
     from echovec.recipe import Role
+
+
+By = Literal["meaning", "words", "both"]
+
+
+class Asking(TypedDict, total=False):
+    """What `search` takes beside query and k; its docstring explains each."""
+
+    by: By
+    filter: str | None
+    role: Role | None
+    instruction: str | None
 
 
 class Index:
@@ -40,8 +53,8 @@ class Index:
 
     def __init__(self, folder: Path, facts: Facts, embedder: Embedder | None = None) -> None:
         self.folder, self.facts = folder, facts
-        self._backend = backend(facts.backend).Opened(folder, facts)
-        self._reduce = reducing.load(folder, facts.options["dim"], facts.files)
+        self._backend = backends.backend(facts.backend).Opened(folder, facts)
+        self._short = reducing.load(folder, facts.options["dim"], facts.files)
         self._embedder = embedder
 
     # -- where indexes come from --------------------------------------------------------------
@@ -52,6 +65,7 @@ class Index:
         vectors: Source | Sequence[Source],
         out: str | Path,
         *,
+        backend: str | None = None,
         dtype: str = "float32",
         dim: int | None = None,
         reduce: str = "first",
@@ -66,6 +80,8 @@ class Index:
             vectors: one or several outputs of `echovec embed`: .parquet, .npy or .jsonl files or
                 folders of shards; or `VectorFile`s. All made with one recipe.
             out: a folder, made if need be.
+            backend: "exact", "lance" (filters, full text, updates; needs the extra search), or
+                None: exact up to 100,000 rows, above them lance where it is installed.
             dtype: how vectors are stored: "float32", "float16" (half the bytes) or "int8".
             dim: keep so many numbers of each vector, chosen by `reduce`.
             reduce: "first" (the first numbers) or "pca" (the directions that hold most).
@@ -87,7 +103,7 @@ class Index:
         facts = build_index(
             vectors,
             Path(out),
-            name="exact",
+            name=backend,
             dim=dim,
             reduce=reduce,
             options={"dtype": dtype, "codes": codes, "oversample": oversample},
@@ -147,67 +163,82 @@ class Index:
     # -- the public verbs ---------------------------------------------------------------------
 
     @overload
-    def search(
-        self,
-        query: str,
-        k: int = ...,
-        *,
-        role: Role | None = ...,
-        instruction: str | None = ...,
-        filter: str | None = ...,
-    ) -> list[Hit]: ...
+    def search(self, query: str, k: int = ..., **options: Unpack[Asking]) -> list[Hit]: ...
     @overload
-    def search(
-        self,
-        query: Any,
-        k: int = ...,
-        *,
-        role: Role | None = ...,
-        instruction: str | None = ...,
-        filter: str | None = ...,
-    ) -> Any: ...
+    def search(self, query: Any, k: int = ..., **options: Unpack[Asking]) -> Any: ...
     def search(
         self,
         query: str | Sequence[str] | Vectors,
         k: int = 10,
         *,
+        by: By = "meaning",
+        filter: str | None = None,
         role: Role | None = None,
         instruction: str | None = None,
-        filter: str | None = None,
     ) -> Any:
-        """The k nearest rows.
+        """The k best rows.
 
         Args:
             query: a text, a list of texts, a vector [d], or vectors [q, d]. Vectors are as the
                 embedder of `fingerprint` gives them, and are scaled to unit length.
             k: how many; fewer if the index, or what a filter leaves of it, has fewer.
+            by: "meaning" (nearness of vectors); of a lance index also "words" (full text, BM25; no
+                model is needed) or "both" (the two lists merged by rank).
+            filter: a condition on fields as in SQL's WHERE; lance indexes only.
             role: how to embed texts; by default "query" where the rows are "document", else as
                 the rows were.
             instruction: for recipes that take one.
-            filter: a condition on fields as in SQL's WHERE, for backends that know filters.
 
         Returns:
             `list[Hit]`, best first, equal scores in the order of rows; for several queries a list
             of such lists.
 
         Raises:
-            InputError: a query of another recipe or width (both shown), a bad `k`, or a filter
+            InputError: a query of another recipe or width (both shown), a bad `k`, or something
                 that this index cannot answer.
         """
         if k < 1:
             raise InputError(f"k={k}; ask for at least 1")
+        if by not in get_args(By):
+            raise InputError(f"by={by!r}; there are {', '.join(get_args(By))}")
         if not isinstance(query, str) and not len(query):
             return []
-        one_text = isinstance(query, str)
-        if one_text or isinstance(query[0], str):
-            texts = [str(query)] if one_text else [str(text) for text in query]
-            query = embed(self.embedder, texts, self.facts.made, role, instruction)
-        single = one_text or np.ndim(query) == 1
-        vectors_QD = as_vectors(query, self.dimension)
-        if self._reduce:
-            vectors_QD = self._reduce(vectors_QD)
-        hits = self._backend.nearest(vectors_QD, Ask(k, filter=filter))
+        texts = _texts(query)
+        single = isinstance(query, str) or (texts is None and np.ndim(query) == 1)
+        if texts is None and by != "meaning":
+            raise InputError(f"by={by!r} needs words, not vectors")
+        ask = Ask(k, filter, None if by == "meaning" else texts)
+        if by == "words":
+            hits = self._backend.matching(ask)
+        else:
+            if texts is not None:
+                query = embed(self.embedder, texts, self.facts.made, role, instruction)
+            vectors_QD = as_vectors(query, self.dimension)
+            vectors_QD = self._short(vectors_QD) if self._short else vectors_QD
+            hits = self._backend.nearest(vectors_QD, ask)
         return hits[0] if single else hits
+
+    def update(self, vectors: Source | Sequence[Source]) -> None:
+        """Add rows to a lance index; those whose id is there replace the old ones.
+
+        Everything is on the disk when it returns. Stopped in the middle, some rows may be there;
+        the same call again does no harm.
+
+        Raises:
+            InputError: vectors made otherwise than the index's (both shown), or an exact index.
+            StorageError: the disk fails, or another process writes to the index.
+        """
+        self.facts = update_index(vectors, self.folder, self.facts, self._backend)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Delete rows of a lance index by id; returns how many there were.
+
+        Raises:
+            InputError: an exact index.
+            StorageError: the disk fails, or another process writes to the index.
+        """
+        self.facts, removed = remove_rows(list(ids), self.folder, self.facts, self._backend)
+        return removed
 
     def points(self, limit: int | None = None) -> Points:
         """Every row as a point of the plane that shows most: the first two principal axes.
@@ -223,3 +254,10 @@ class Index:
     def blocks(self) -> Iterator[Block]:
         """All rows with their unit vectors, a few thousand at a time."""
         return self._backend.blocks()
+
+
+def _texts(query: str | Sequence[str] | Vectors) -> list[str] | None:
+    """The query's texts; None if it is made of numbers."""
+    if isinstance(query, str):
+        return [query]
+    return [str(text) for text in query] if isinstance(query[0], str) else None

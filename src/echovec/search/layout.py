@@ -4,6 +4,7 @@
     INDEX/recipe.json            how texts became vectors (recipe.safetensors with its arrays)
     INDEX/rows-TOKEN.arrow       id, text and other fields of each row, memory-mapped
     INDEX/vectors-TOKEN.npy      unit vectors, memory-mapped: float32, float16 or int8
+    INDEX/lance-TOKEN/           instead of both, the table of a lance index
     INDEX/....-TOKEN.npy         what else a backend keeps
 
 Files have new names in every build and `index.json` is replaced last, by rename: a build that is
@@ -13,7 +14,7 @@ stopped at any point leaves the old index, whole. What no index.json names is de
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ RECIPE = "recipe.json"
 ARRAYS = "recipe.safetensors"
 FORMAT = 1
 
-_MADE_HERE = ("rows-*.arrow", "*-????????.npy", TEMPORARY)
+_MADE_HERE = ("rows-*.arrow", "*-????????.npy", "lance-????????", TEMPORARY)
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,16 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
 
 
 def _ours(folder: Path, name: str) -> bool:
-    known = name in (INDEX, RECIPE, ARRAYS, "lance")
+    known = name in (INDEX, RECIPE, ARRAYS)
     return known or any((folder / name).match(pattern) for pattern in _MADE_HERE)
 
 
-def clear(folder: Path, kept: Iterable[str]) -> None:
-    """Delete what builds before this one left, but for the files named."""
-    names = set(kept)
+def clear(folder: Path, facts: Facts) -> None:
+    """Delete what builds before this one left."""
+    names = {kept.name for kept in facts.files.values()} | {facts.options.get("folder")}
     for pattern in _MADE_HERE:
         for path in folder.glob(pattern):
-            if path.name not in names:
-                with suppress(OSError):
-                    path.unlink()
+            if path.name in names:
+                continue
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 QUERIES = 100
 DEPTH = 10
+LEAST_RECALL = 0.95
+"""Below this a backend that can look further does."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,305 @@
+"""One suite over every backend of an index, and what only LanceDB's can do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from echovec import Index
+from echovec.cli import app
+from echovec.errors import DependencyError, InputError, StorageError
+from echovec.search import build, lance, lance_table
+from echovec.search.backend import BACKENDS, Hit
+from search_stub import MADE, TEXTS, Letters, some_vectors, source, write_parquet
+
+LANCE = pytest.mark.skipif(find_spec("lancedb") is None, reason="the extra search")
+EVERY = [pytest.param(name, marks=[LANCE] if name == "lance" else []) for name in BACKENDS]
+
+
+@pytest.fixture(params=EVERY)
+def backend(request):
+    """The name of each backend in turn."""
+    return request.param
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A small lance index of texts with fields."""
+    pytest.importorskip("lancedb", reason="the extra search")
+    embedder = Letters()
+    made = source(
+        embedder.encode(TEXTS), texts=TEXTS, year=[1990, 2000, 2008, 2009, 1847], it_s=["'"] * 5
+    )
+    return Index.build(made, tmp_path / "words", backend="lance", embedder=embedder)
+
+
+def test_answers_are_those_of_a_naive_search(tmp_path, backend):
+    """Ids, order and scores; also after the index is opened again."""
+    vectors, asked = some_vectors(300), some_vectors(4, seed=9)
+    vectors[[40, 41]] = vectors[7]
+    Index.build(source(vectors), tmp_path / "index", backend=backend)
+    index = Index.open(tmp_path / "index", verify=True)
+    assert (len(index), index.facts.backend) == (300, backend)
+    for query, hits in zip(
+        [*asked, vectors[7]], index.search([*asked, vectors[7]], 8), strict=True
+    ):
+        scores = vectors.astype(np.float64) @ query
+        expected = sorted(range(300), key=lambda row: (-scores[row], row))[:8]
+        assert [hit.id for hit in hits] == [f"r{row}" for row in expected]
+        assert [hit.score for hit in hits] == pytest.approx(scores[expected], abs=1e-5)
+        assert [hit.rank for hit in hits] == list(range(1, 9))
+
+
+def test_rows_come_back_whole(tmp_path, backend):
+    """Texts of any script, fields and missing values; all rows in blocks, and as points."""
+    vectors = some_vectors(5)
+    made = source(vectors, texts=TEXTS, year=[1, None, 3, 4, 5], ok=[True, False, None, True, True])
+    index = Index.build(made, tmp_path / "index", backend=backend)
+    for n, vector in enumerate(vectors):
+        (hit,) = index.search(vector, 1)
+        assert (hit.id, hit.text) == (f"r{n}", TEXTS[n])
+        assert hit.fields["year"] == [1, None, 3, 4, 5][n]
+    blocks = list(index.blocks())
+    np.testing.assert_allclose(np.concatenate([b.vectors_ND for b in blocks]), vectors, atol=1e-6)
+    points = index.points()
+    assert (points.ids, points.texts) == ([f"r{n}" for n in range(5)], TEXTS)
+    assert points.fields["ok"] == [True, False, None, True, True]
+
+
+def test_shorter_vectors_and_their_recall(tmp_path, backend):
+    """Queries are shortened as the rows were, whatever the backend."""
+    vectors = some_vectors(200)
+    index = Index.build(source(vectors), tmp_path / "i", backend=backend, dim=12, reduce="pca")
+    assert 0.2 < index.facts.recall["recall"] < 1
+    assert index.search(vectors[3], 1)[0].id == "r3"
+
+
+def test_rebuilding_leaves_only_the_new_index(tmp_path, backend):
+    """--overwrite replaces an index by one of any backend, and nothing stays behind."""
+    Index.build(source(some_vectors(20)), tmp_path / "i", backend=backend)
+    Index.build(source(some_vectors(9)), tmp_path / "i", backend=backend, overwrite=True)
+    assert len(Index.open(tmp_path / "i")) == 9
+    assert len([*(tmp_path / "i").glob("vectors-*"), *(tmp_path / "i").glob("lance-*")]) == 1
+
+
+def test_a_bad_input_leaves_the_old_index(tmp_path, backend):
+    """An id twice: refused before the old index is touched."""
+    Index.build(source(some_vectors(20)), tmp_path / "i", backend=backend)
+    twice = source(some_vectors(3), ids=["a", "b", "a"])
+    with pytest.raises(InputError, match='id "a"'):
+        Index.build(twice, tmp_path / "i", backend=backend, overwrite=True)
+    assert len(Index.open(tmp_path / "i")) == 20
+
+
+def test_the_backend_is_chosen_by_rows(monkeypatch, tmp_path):
+    """Above the limit lance, where it is installed; an option of exact indexes asks for exact."""
+    monkeypatch.setattr(build, "EXACT_ROWS", 10)
+    plain = {"dtype": "float32", "codes": None}
+    assert build.choose_backend(None, 10, plain) == "exact"
+    assert build.choose_backend("exact", 11, plain) == "exact"
+    assert build.choose_backend(None, 11, {"dtype": "int8", "codes": None}) == "exact"
+    assert build.choose_backend(None, 11, {"dtype": "float32", "codes": "binary"}) == "exact"
+    monkeypatch.setattr(build, "find_spec", lambda name: name)
+    assert build.choose_backend(None, 11, plain) == "lance"
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match=r"11 rows are many .*echovec\[search\]"):
+        assert build.choose_backend(None, 11, plain) == "exact"
+
+
+def test_without_lancedb_the_extra_is_named(tmp_path, monkeypatch):
+    """Building and opening say what to install."""
+    monkeypatch.setattr(lance_table, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"echovec\[search\]"):
+        Index.build(source(some_vectors(3)), tmp_path / "i", backend="lance")
+    with pytest.raises(DependencyError, match="--backend exact"):
+        lance_table.connect(tmp_path)
+
+
+def test_an_exact_index_says_what_it_cannot(tmp_path):
+    """Filters, words and updates: each names the backend that can."""
+    index = Index.build(source(some_vectors(3, 26)), tmp_path / "i", embedder=Letters())
+    for ask in (
+        lambda: index.search("a", filter="x = 1"),
+        lambda: index.search("a", by="words"),
+        lambda: index.search("a", by="both"),
+        lambda: index.update(source(some_vectors(3, 26))),
+        lambda: index.remove(["r1"]),
+    ):
+        with pytest.raises(InputError, match="--backend lance"):
+            ask()
+    with pytest.raises(InputError, match="needs words"):
+        index.search(np.ones(26), by="words")
+    with pytest.raises(InputError, match="by='sound'"):
+        index.search("a", by="sound")
+
+
+def test_filters_choose_rows_before_they_are_ranked(words):
+    """The best of those that meet the condition, as many as there are; mistakes say the fields."""
+    hits = words.search("a cat on a mat", 5, filter="year >= 2000 AND year < 2009")
+    assert [hit.id for hit in hits] == ["r1", "r2"]
+    assert [hit.id for hit in words.search("x", filter="id = 'r4'")] == ["r4"]
+    assert words.search("x", filter="year = 1") == []
+    for bad in ("yaer > 3", "year >", "year > 'x y"):
+        with pytest.raises(InputError, match=r"the filter .* fields are id, it_s, text, year"):
+            words.search("x", filter=bad)
+
+
+def test_words_find_texts_without_a_model(words):
+    """Full text needs no embedder; both lists are merged by rank."""
+    words.embedder.asked.clear()
+    hits = words.search("MARKETS rose", 5, by="words")
+    assert [hit.id for hit in hits] == ["r3", "r2"]
+    assert hits[0].score > hits[1].score
+    assert words.search("zurich", by="words")[0].id == "r4", "case and accents do not count"
+    assert words.embedder.asked == []
+    assert words.search("markets", by="words", filter="year > 2008")[0].id == "r3"
+    both = words.search("markets fell on a mat", 3, by="both")
+    assert len(both) == 3
+    assert both[0].score == pytest.approx(1 / 61 + 1 / 61, abs=1e-3)
+
+
+def test_lists_are_merged_by_reciprocal_ranks():
+    """By hand: what is in both lists beats what is first in one."""
+    near = [Hit(1, 0.9, "a", None), Hit(2, 0.8, "b", None)]
+    held = [Hit(1, 7.0, "c", None), Hit(2, 5.0, "b", None)]
+    merged = lance._merged([near, held], 3)
+    assert [(hit.rank, hit.id) for hit in merged] == [(1, "b"), (2, "a"), (3, "c")]
+    assert merged[0].score == pytest.approx(2 / 62)
+
+
+def test_updates_replace_by_id_and_are_flushed(words, monkeypatch):
+    """New rows are added, rows of known ids replaced, others stay; files are flushed before."""
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(fd) or real(fd))
+    embedder = Letters()
+    texts = ["a dog on a log", "zzz"]
+    more = source(
+        embedder.encode(texts), texts=texts, ids=["r0", "new"], year=[1, 2], it_s=["", ""]
+    )
+    words.update(more)
+    assert len(flushed) > 4
+    assert (len(words), words.facts.rows) == (6, 6)
+    assert words.search("a dog on a log", 1)[0].id == "r0"
+    assert words.search("zzz", 1)[0].text == "zzz"
+    assert words.search("dog", by="words")[0].id == "r0"
+    words.update(more)
+    assert len(Index.open(words.folder)) == 6, "the same again changes nothing"
+    assert words.remove(["new", "r1", "it's not there"]) == 2
+    assert sorted(i for block in Index.open(words.folder).blocks() for i in block.ids) == [
+        "r0",
+        "r2",
+        "r3",
+        "r4",
+    ]
+    with pytest.raises(InputError, match="fingerprint '0123456789abcdef' and 'ffff"):
+        words.update(source(some_vectors(2, 26), made=replace(MADE, fingerprint="f" * 16)))
+
+
+@LANCE
+def test_a_graph_finds_what_exact_search_finds(tmp_path, monkeypatch):
+    """With a graph the recall is measured and kept; a filter that leaves little is still met."""
+    monkeypatch.setattr(lance, "LEAST_ROWS", 500)
+    vectors = some_vectors(3000, 32, clusters=40)
+    made = source(vectors, n=list(range(3000)))
+    index = Index.build(made, tmp_path / "i", backend="lance")
+    assert index.facts.options["look"] == 200
+    assert index.facts.recall["recall"] >= 0.95
+    few = index.search(vectors[5], 10, filter="n > 2990")
+    scores = vectors[2991:] @ vectors[5]
+    assert [hit.id for hit in few] == [f"r{2991 + n}" for n in np.argsort(-scores)]
+
+
+@LANCE
+def test_a_poor_recall_makes_the_search_look_further(tmp_path, monkeypatch):
+    """Each further look is tried in turn, the last compares every row; the result is kept."""
+    monkeypatch.setattr(lance, "LEAST_ROWS", 500)
+    looked = []
+
+    def measured(opened, queries, truth):
+        looked.append(opened._look)
+        return {"at": 10, "queries": 100, "recall": 0.9 if opened._look is not None else 1.0}
+
+    monkeypatch.setattr(build, "measure", measured)
+    index = Index.build(source(some_vectors(600)), tmp_path / "i", backend="lance")
+    assert looked == [200, 400, 800, None]
+    assert index.facts.options["look"] is None
+    assert index.facts.recall["recall"] == 1.0
+
+
+@LANCE
+@pytest.mark.parametrize("damage", [b"", b"not a manifest"], ids=["empty", "torn"])
+def test_a_damaged_newest_version_is_put_aside(words, damage):
+    """As after a power loss: the version before it answers, and it is said."""
+    embedder = Letters()
+    words.update(source(embedder.encode(["new"]), ids=["new"], texts=["new"], year=[1], it_s=[""]))
+    versions = next(words.folder.glob("lance-*/rows.lance/_versions"))
+    head = min(versions.glob("*.manifest"))
+    head.write_bytes(damage)
+    with pytest.warns(UserWarning, match="the one before it is used"):
+        index = Index.open(words.folder, embedder=embedder)
+    assert len(index) >= 5
+    assert {"r0", "r4"} <= {i for block in index.blocks() for i in block.ids}
+    for manifest in versions.glob("*.manifest"):
+        manifest.write_bytes(damage)
+    with (
+        pytest.warns(UserWarning, match="is used"),
+        pytest.raises(StorageError, match=r"cannot be opened .*; build the index again"),
+    ):
+        Index.open(words.folder)
+
+
+def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
+    """Index --update, search --by and --filter."""
+    from echovec.search import index as indexes
+
+    embedder = Letters()
+    monkeypatch.setattr(indexes, "load_embedder", lambda folder, made: embedder)
+    file = write_parquet(
+        tmp_path / "more.parquet", embedder.encode(["oak"]), ids=["oak"], text=["oak"], year=[3]
+    )
+    runner, folder = CliRunner(), str(words.folder)
+    said = runner.invoke(app, ["index", str(file), "-o", folder, "--update"])
+    assert "5 rows and now 6" in said.stderr, said
+    arguments = ["search", folder, "oak", "--by", "words", "--filter", "year = 3", "--json"]
+    (line,) = runner.invoke(app, arguments).stdout.splitlines()
+    assert json.loads(line)["id"] == "oak"
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from echovec import Index
+from search_stub import source, some_vectors
+index = Index.open({folder!r})
+for n in range(1000):
+    ids = [f"{{n}}-{{row}}" for row in range(7)]
+    index.update(source(some_vectors(7, 26, seed=n), ids=ids, texts=ids, year=[n] * 7, it_s=ids))
+    print(n, flush=True)
+"""
+
+
+@LANCE
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_kill_9_during_updates_loses_no_acknowledged_row(words):
+    """After each of 8 kills every row that was acknowledged is there, and the index opens."""
+    code = WRITER.format(tests=str(Path(__file__).parent), folder=str(words.folder))
+    for kill in range(8):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        acknowledged = [process.stdout.readline() for _ in range(2 + kill % 3)]
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+        done = [int(line) for line in [*acknowledged, *rest.splitlines()] if line.strip()]
+        index = Index.open(words.folder)
+        there = {i for block in index.blocks() for i in block.ids}
+        assert {f"{n}-{row}" for n in done for row in range(7)} <= there
+        assert len(there) == len(index), "no id is there twice"
