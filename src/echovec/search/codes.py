@@ -73,8 +73,8 @@ def measure_spread(blocks: Callable[[], Iterable[Vectors]], dimension: int) -> S
 
 
 def _int8(vectors_ND: Vectors, spread: Spread) -> Array:
-    scaled: Vectors = (vectors_ND - spread.mean_D) * (127 / spread.reach_D)
-    return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
+    steps = (vectors_ND - spread.mean_D) / spread.reach_D * np.float32(127)
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8)
 
 
 def _int8_scores(query_D: Vectors, spread: Spread, codes: Array) -> Vectors:
