@@ -74,7 +74,8 @@ def measure_spread(blocks: Callable[[], Iterable[Vectors]], dimension: int) -> S
 
 def _int8(vectors_ND: Vectors, spread: Spread) -> Array:
     steps = (vectors_ND - spread.mean_D) / spread.reach_D * np.float32(127)
-    return np.clip(np.rint(steps), -127, 127).astype(np.int8)
+    codes: Array = np.clip(np.rint(steps), -127, 127).astype(np.int8)
+    return codes
 
 
 def _int8_scores(query_D: Vectors, spread: Spread, codes: Array) -> Vectors:
