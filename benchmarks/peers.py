@@ -197,12 +197,13 @@ def onnxruntime_peer() -> Callable[[Path], Encode]:
 
         rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
         shape = {0: rows, 1: columns}
-        example = torch.ones(3, 9, dtype=torch.long)
+        # Two tensors: the converter takes one given twice for one input, and embeds the mask.
+        example = torch.ones(3, 9, dtype=torch.long), torch.ones(3, 9, dtype=torch.long)
         with tempfile.TemporaryDirectory() as folder:
             file = f"{folder}/model.onnx"
             torch.onnx.export(
                 _States(model),
-                (example, example),
+                example,
                 file,
                 dynamo=True,
                 dynamic_shapes={"ids": shape, "mask": shape},

@@ -12,7 +12,7 @@ import typer
 def export(
     folder: Annotated[Path, typer.Argument(help="Where to; must not be there yet.")],
     to: Annotated[
-        str, typer.Option(help="sentence-transformers is all there is.")
+        str, typer.Option(help="sentence-transformers, onnx, onnx-int8 or openvino.")
     ] = "sentence-transformers",
     model: Annotated[str | None, typer.Option(help="Name, folder or .gguf; default model.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A preset's name or a recipe file.")] = None,

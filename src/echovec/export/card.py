@@ -67,3 +67,31 @@ Compared with the embedder it was made from, when it was written:
 The model's own licence holds for its weights. Method: Springer et al., "Repetition Improves
 Language Model Embeddings", ICLR 2025, arXiv 2402.15449.
 """
+
+
+def graph_card(embedder: Embedder, parity: Parity) -> str:
+    """Markdown for a graph: its inputs, how to run it, and the proof that it is the same."""
+    recipe = embedder.recipe
+    name = recipe.model.name if recipe.model else "a causal language model"
+    rows = "\n".join(
+        f"| {g.name} | {g.texts} | {g.max_diff:.1e} | {g.lowest_cosine:.7f} |"
+        for g in parity.groups
+    )
+    return f"""# {name}, {recipe.name}, {parity.route}
+
+Written by echovec {__version__}; recipe fingerprint `{recipe.fingerprint}`, {embedder.dimension}
+numbers to a vector.
+
+```python
+from echovec.export.runtime import Runtime
+
+vectors = Runtime("this folder").encode(["a text"], role="query")
+```
+
+The graph's inputs, for each pass k: `ids_k` and `mask_k` [texts, tokens], `spans_k` [texts, views,
+2] (the half-open positions that are pooled), all int64; its output: unit `vectors`.
+
+| texts | count | max difference | lowest cosine |
+|---|---|---|---|
+{rows}
+"""

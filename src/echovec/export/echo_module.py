@@ -261,7 +261,7 @@ class EchoModule(InputModule):  # type: ignore[misc]
 def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor) -> Tensor:
     """One vector for each sequence, in float32."""
     start_S1, stop_S1 = spans_S2[:, :1], spans_S2[:, 1:]
-    rows = torch.arange(len(spans_S2), device=h_SLD.device)
+    rows = torch.arange(spans_S2.shape[0], device=h_SLD.device)  # len() would fix it
     if pooling == "lasttoken":
         return h_SLD[rows, stop_S1[:, 0] - 1].float()
     place_SL = torch.arange(h_SLD.shape[1], device=h_SLD.device)[None] - start_S1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from echovec.embedder import Embedder
+from echovec.errors import InputError
 from echovec.export.parity import Parity
 
 Export = Callable[[Embedder, Path, Any], Parity]
@@ -19,4 +20,20 @@ def _sentence_transformers(embedder: Embedder, folder: Path, route: Any) -> Pari
     return export(embedder, folder, route=route)
 
 
-FORMATS: Mapping[str, Export] = {"sentence-transformers": _sentence_transformers}
+def _graph(kind: str) -> Export:
+    def export(embedder: Embedder, folder: Path, route: Any) -> Parity:
+        from echovec.export.to_graph import export_graph
+
+        if route != "auto":
+            raise InputError(f"--route {route!r} is for sentence-transformers; {kind} has one way")
+        return export_graph(embedder, folder, kind)
+
+    return export
+
+
+FORMATS: Mapping[str, Export] = {
+    "sentence-transformers": _sentence_transformers,
+    "onnx": _graph("onnx"),
+    "onnx-int8": _graph("onnx-int8"),
+    "openvino": _graph("openvino"),
+}

@@ -107,7 +107,8 @@ class Parity:
             f"{g.name:<28}{g.texts:>6}{g.max_diff:>17.1e}{g.lowest_cosine:>16.7f}"
             for g in self.groups
         ]
-        verdict = "same vectors" if self.holds else "NOT the same vectors"
+        same = "same vectors" if self.least_cosine > 0.9999 else "near enough"
+        verdict = same if self.holds else "NOT the same vectors"
         limits = f"limits: difference {self.most_diff:g}, cosine {self.least_cosine:g}"
         return [*self.notes, head, *rows, f"{verdict} ({limits})"]
 

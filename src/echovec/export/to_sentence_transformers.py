@@ -71,7 +71,7 @@ def need_sentence_transformers() -> None:
         import sentence_transformers  # noqa: F401
     except ImportError as error:
         raise DependencyError(
-            "sentence-transformers is not installed: pip install 'echovec[train]'"
+            "sentence-transformers is not installed: pip install 'echovec[export]'"
         ) from error
 
 

@@ -1,0 +1,152 @@
+"""Runtime: an exported graph with its recipe and tokenizer, run by another engine.
+
+    folder/model.onnx (or model.xml, model.bin)    ids, mask, spans of each pass -> unit vectors
+    folder/echovec/                                recipe.json, its arrays, the tokenizer
+    folder/graph.json                              which engine, the model's limit of positions
+
+Texts are rendered as everywhere in this package; only the arithmetic is the other engine's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echovec.errors import DependencyError, InputError
+from echovec.recipe import ROLES, Recipe, Role
+from echovec.saved import EXPORT_FOLDER
+from echovec.text.render import Renderer, render_passes
+from echovec.text.tokenizer import HFTokenizer
+from echovec.vector.passes import passes_of
+
+GRAPH_FILE = "graph.json"
+Vectors = NDArray[np.float32]
+Run = Callable[[dict[str, NDArray[np.int64]]], Vectors]
+
+
+class Runtime:
+    """Texts to unit vectors through ONNX Runtime or OpenVINO.
+
+    Args:
+        folder: what `echovec export --to onnx` (or openvino) wrote.
+        threads: processors to use; by default the engine's choice.
+
+    Raises:
+        InputError: no such folder.
+        DependencyError: the engine is not installed.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / GRAPH_FILE).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no exported graph ({error})") from None
+        own = folder / EXPORT_FOLDER
+        self.recipe = Recipe.load(own)
+        tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(str(own), local_files_only=True))
+        self._passes = {role: passes_of(self.recipe.views[role]) for role in ROLES}
+        self._renderers = {
+            role: [
+                Renderer(
+                    one.templates,
+                    tokenizer,
+                    max_tokens=self.recipe.max_tokens,
+                    max_positions=about["max_positions"],
+                    text_share=self.recipe.text_share,
+                )
+                for one in self._passes[role]
+            ]
+            for role in ROLES
+        }
+        self._run = ENGINES[about["engine"]](folder / about["file"], threads)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role | None = None,
+        instruction: str | None = None,
+        batch_tokens: int = 4096,
+    ) -> Vectors:
+        """Unit vectors of texts, in order: float32 [n, d].
+
+        Raises:
+            InputError: a text cannot be embedded; `index` is its place.
+        """
+        chosen = role or "symmetric"
+        rendered = render_passes(self._renderers[chosen], list(texts), instruction)
+        lengths = np.max([own.lengths_S for own in rendered], axis=0)
+        order = np.argsort(-lengths, kind="stable")
+        found: list[tuple[NDArray[np.int64], Vectors]] = []
+        start = 0
+        while start < len(order):
+            places = order[start : start + max(1, batch_tokens // int(lengths[order[start]]))]
+            start += len(places)
+            feed: dict[str, NDArray[np.int64]] = {}
+            for k, (one, own) in enumerate(zip(self._passes[chosen], rendered, strict=True)):
+                views = [self.recipe.views[chosen][place] for place in one.places]
+                spans = [one.templates.index(view.template) for view in views]
+                feed |= _padded([own[int(place)] for place in places], spans, k)
+            found.append((places, self._run(feed)))
+        out = np.zeros((len(texts), found[0][1].shape[1] if found else 0), np.float32)
+        for places, vectors in found:
+            out[places] = vectors
+        return out
+
+
+def _padded(rendered: list[Any], spans: list[int], k: int) -> dict[str, NDArray[np.int64]]:
+    longest = max(len(one.ids) for one in rendered)
+    ids = np.zeros((len(rendered), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for row, one in enumerate(rendered):
+        ids[row, : len(one.ids)] = one.ids
+        mask[row, : len(one.ids)] = 1
+    places = np.array([[one.spans[span] for span in spans] for one in rendered], np.int64)
+    return {f"ids_{k}": ids, f"mask_{k}": mask, f"spans_{k}": places}
+
+
+def _onnx(file: Path, threads: int | None) -> Run:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError("needs ONNX Runtime: pip install 'echovec[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(feed: dict[str, NDArray[np.int64]]) -> Vectors:
+        vectors: Vectors = session.run(None, feed)[0]
+        return vectors
+
+    return run
+
+
+def _openvino(file: Path, threads: int | None) -> Run:
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError("needs OpenVINO: pip install 'echovec[export]'") from error
+    # float32 as it is: the default may compute in bfloat16 where the processor has it.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+
+    def run(feed: dict[str, NDArray[np.int64]]) -> Vectors:
+        return np.array(compiled(feed)[0], dtype=np.float32)
+
+    return run
+
+
+ENGINES: dict[str, Callable[[Path, int | None], Run]] = {"onnx": _onnx, "openvino": _openvino}
+"""What runs a graph, by the name that `graph.json` has; to add one, add a row."""

@@ -1,0 +1,170 @@
+"""To a graph: ONNX, the same with 8-bit weights, and OpenVINO, each compared before it is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from echovec.embedder import Embedder
+from echovec.errors import DependencyError, ExportError, InputError, StorageError
+from echovec.export.card import graph_card
+from echovec.export.parity import Parity, Vectors, compare
+from echovec.export.pipeline import OUTPUT, Pipeline
+from echovec.export.program import program_of
+from echovec.export.runtime import GRAPH_FILE, Runtime
+from echovec.recipe import Role
+from echovec.saved import EXPORT_FOLDER
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One kind of graph: who runs it, its file, how it is made from the ONNX file, its limits."""
+
+    engine: str
+    file: str
+    make: Callable[[Path, Path], None]
+    limits: tuple[float, float] | None = None
+    """The least cosine and largest difference; None for those of the dtype."""
+
+
+def export_graph(embedder: Embedder, folder: Path, kind: str) -> Parity:
+    """Write a graph's folder, run it, compare, and keep it if it is the same embedder.
+
+    Args:
+        embedder: float32, with any recipe that `program_of` takes.
+        folder: where to; must not be there yet.
+        kind: "onnx", "onnx-int8" or "openvino".
+
+    Raises:
+        InputError: the folder is there, or the model does not compute in float32.
+        RecipeError: no graph holds the recipe.
+        ExportError: the graph's vectors differ; it was removed.
+        DependencyError: a converter is not installed.
+    """
+    graph = GRAPHS[kind]
+    if folder.exists():
+        raise InputError(f"{folder} is there already; remove it or choose another folder")
+    if embedder.backbone.dtype != "float32":
+        raise InputError(
+            f"the model computes in {embedder.backbone.dtype}; graphs are made of float32 ones: "
+            "load it with precision='exact'"
+        )
+    _need_converters()
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        try:
+            _write(embedder, unfinished, graph)
+        except OSError as error:
+            raise StorageError(f"cannot write {unfinished}: {error.strerror or error}") from error
+        runtime = Runtime(unfinished)
+        parity = compare(embedder, encode_with(runtime), route=kind, limits=graph.limits)
+        del runtime
+        if not parity.holds:
+            table = "\n".join(parity.lines())
+            raise ExportError(f"the {kind} export computes other vectors, removed:\n{table}")
+        (unfinished / "README.md").write_text(graph_card(embedder, parity), "utf-8")
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return parity
+
+
+def encode_with(runtime: Runtime) -> Callable[[Sequence[str], Role], Vectors]:
+    """A runtime as the other side of a parity check."""
+    return lambda texts, role: runtime.encode(texts, role=role)
+
+
+def _write(embedder: Embedder, folder: Path, graph: Graph) -> None:
+    own = folder / EXPORT_FOLDER
+    own.mkdir(parents=True)
+    embedder.recipe.save(own)
+    embedder.hugging_face[1].save_pretrained(own)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        source = Path(scratch) / "model.onnx"
+        _to_onnx(Pipeline(embedder, program_of(embedder)), source)
+        graph.make(source, folder / graph.file)
+    about = {
+        "format": 1,
+        "engine": graph.engine,
+        "file": graph.file,
+        "max_positions": embedder.backbone.max_positions,
+    }
+    (folder / GRAPH_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+
+
+def _to_onnx(pipeline: Pipeline, file: Path) -> None:
+    rows = torch.export.Dim("rows")
+    shapes: list[dict[int, Any]] = []
+    for place in range(len(pipeline.views)):
+        both = {0: rows, 1: torch.export.Dim(f"length_{place}")}
+        shapes += [both, both, {0: rows}]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")  # the converter talks much; parity is what counts
+        torch.onnx.export(
+            pipeline,
+            pipeline.example(),
+            str(file),
+            dynamo=True,
+            input_names=pipeline.names,
+            output_names=[OUTPUT],
+            dynamic_shapes={"inputs": tuple(shapes)},
+            verbose=False,
+        )
+
+
+def _need_converters() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+        import sentence_transformers  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(f"{error.name} is missing: pip install 'echovec[export]'") from error
+
+
+def _moved(source: Path, target: Path) -> None:
+    for file in source.parent.iterdir():  # weights lie in a file of their own
+        file.replace(target.parent / file.name)
+
+
+def _int8(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)
+    quantize_dynamic(
+        str(source),
+        str(target),
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["MatMul"],
+        use_external_data_format=False,
+    )
+
+
+def _openvino(source: Path, target: Path) -> None:
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError("needs OpenVINO: pip install 'echovec[export]'") from error
+    model = openvino.convert_model(str(source))
+    openvino.save_model(model, str(target), compress_to_fp16=False)
+
+
+GRAPHS: dict[str, Graph] = {
+    "onnx": Graph("onnx", "model.onnx", _moved),
+    "onnx-int8": Graph("onnx", "model.onnx", _int8, (0.9, 0.3)),
+    "openvino": Graph("openvino", "model.xml", _openvino),
+}
+"""The kinds of graph; to add one, add a row."""

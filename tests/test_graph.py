@@ -1,0 +1,116 @@
+"""Graphs for ONNX Runtime and OpenVINO: the same vectors from ids and spans."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from echovec import Embedder, InputError, RecipeError, Template, View
+from echovec.export.parity import REAL
+from echovec.presets import recipe_of
+from echovec.train.tiny import tiny_model
+
+pytest.importorskip("sentence_transformers", reason="the extra train")
+ECHO = Template('A: {text}\nB: {text} means "')
+TWO = recipe_of(
+    "two",
+    View(Template("a {text}"), "weightedmean", layer=1),
+    View(ECHO),
+    View(dataclasses.replace(ECHO, pooled="end"), "lasttoken", weight=0.5),
+)
+
+
+def embedder(recipe="echo-instruct"):
+    made = Embedder.from_model(*tiny_model(), recipe)
+    return made.with_recipe(recipe, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """One ONNX export: prompts of their own for queries and documents."""
+    pytest.importorskip("onnxruntime", reason="the extra export")
+    pytest.importorskip("onnxscript", reason="the extra export")
+    from echovec.export.to_graph import export_graph
+
+    folder = tmp_path_factory.mktemp("graph") / "onnx"
+    return folder, export_graph(embedder(), folder, "onnx")
+
+
+def test_an_onnx_graph_gives_our_vectors(graph):
+    """Token ids and spans to unit vectors, every role, padded and cut batches: rounding only."""
+    from echovec.export.runtime import Runtime
+
+    folder, parity = graph
+    assert parity.holds
+    assert parity.max_diff < 1e-5
+    runtime = Runtime(folder, threads=1)
+    made = embedder()
+    ours, _ = made.encode(REAL, role="query", instruction="Find it", return_truncated=True)
+    theirs = runtime.encode(list(REAL), role="query", instruction="Find it", batch_tokens=100)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert not list(folder.rglob("*.unfinished"))
+
+
+def test_no_two_example_inputs_are_one_tensor():
+    """A converter ties inputs that are one object: the mask was embedded once (cosine 0.32)."""
+    from echovec.export.pipeline import Pipeline
+    from echovec.export.program import program_of
+
+    pipeline = Pipeline(embedder(TWO), program_of(embedder(TWO)))
+    example = pipeline.example()
+    assert len({id(one) for one in example}) == len({one.data_ptr() for one in example}) == 6
+    assert pipeline.names == ["ids_0", "mask_0", "spans_0", "ids_1", "mask_1", "spans_1"]
+
+
+def test_the_pipeline_is_the_embedder():
+    """Before any converter: views of two passes, layers and weights, from ids and spans."""
+    import torch
+
+    from echovec.export.pipeline import Pipeline
+    from echovec.export.program import program_of
+
+    made = embedder(TWO)
+    pipeline = Pipeline(made, program_of(made))
+    inputs = []
+    for renderer, one in zip(made._readers["symmetric"].renderers, pipeline.views, strict=True):
+        (rendered,) = renderer.render(["a cat sat"])
+        ids = torch.from_numpy(rendered.ids)[None]
+        spans = torch.tensor([rendered.spans])
+        assert spans.shape == (1, one, 2)
+        inputs += [ids, torch.ones_like(ids), spans]
+    np.testing.assert_allclose(pipeline(*inputs)[0], made.encode("a cat sat"), atol=1e-6)
+
+
+def test_what_a_graph_cannot_hold_is_refused(tmp_path):
+    """Roles that are read in different ways, narrower dtypes, a folder that is there."""
+    import torch
+
+    from echovec.export.pipeline import Pipeline
+    from echovec.export.program import program_of
+    from echovec.export.to_graph import export_graph
+
+    views = {"symmetric": View(ECHO), "query": View(ECHO), "document": View(ECHO, layer=1)}
+    made = embedder(dataclasses.replace(TWO, views=views))
+    with pytest.raises(RecipeError, match="document texts in another way"):
+        Pipeline(made, program_of(made))
+    with pytest.raises(InputError, match="there already"):
+        export_graph(made, tmp_path, "onnx")
+    model, tokenizer = tiny_model()
+    half = Embedder.from_model(model.to(torch.bfloat16), tokenizer)
+    with pytest.raises(InputError, match="bfloat16"):
+        export_graph(half, tmp_path / "x", "onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx-int8", "openvino"])
+@pytest.mark.parametrize("recipe", ["echo-instruct", TWO], ids=["roles", "two passes"])
+def test_other_graphs(kind, recipe, tmp_path):
+    """OpenVINO to rounding, 8-bit weights to their precision."""
+    pytest.importorskip("openvino", reason="the extra export")
+    from echovec.export.to_graph import export_graph
+
+    parity = export_graph(embedder(recipe), tmp_path / "x", kind)
+    assert parity.holds
+    assert parity.lowest_cosine > (0.9 if kind == "onnx-int8" else 0.999999)
