@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 
 from echovec import Embedder, ModelError, RecipeError
 from echovec.export.parity import REAL
-from echovec.presets import published
+from echovec.presets import default_recipe
 from echovec.train.tiny import tiny_model
 
 st = pytest.importorskip("sentence_transformers", reason="the extra train")
@@ -101,5 +101,6 @@ def test_what_a_recipe_cannot_say_is_refused(tmp_path):
 
 def test_the_authors_checkpoint_has_its_recipe():
     """A published checkpoint is read with the format it was trained with; others with echo."""
-    assert published("jspringer/echo-mistral-7b-instruct-lasttoken") == "echo-instruct"
-    assert published("any/other") == published(None) == "echo"
+    assert default_recipe("jspringer/echo-mistral-7b-instruct-lasttoken") == "echo-instruct"
+    assert default_recipe("any/other") == "echo"
+    assert default_recipe(None) == "best"

@@ -110,8 +110,8 @@ class Embedder:
             model: None for the default model (SmolLM2-135M-Instruct), a hub name, a local model
                 folder, a .gguf file, a folder written by `save`, `echovec train` or `echovec
                 export`, or the name of a trained embedder that ships ("smollm2-135m-echo").
-            recipe: how texts are embedded; by default "echo", or the saved folder's own, or what
-                a sentence-transformers folder says, or the authors' for their checkpoints.
+            recipe: how texts are embedded. By default "best" for the default model, the folder's
+                own, or the authors' for their checkpoints; "echo", the paper's, for any other.
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device

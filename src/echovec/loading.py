@@ -14,7 +14,7 @@ import torch
 from echovec.imported import foreign_folder, imported_recipe
 from echovec.model.backbone import Backbone
 from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
-from echovec.presets import as_recipe, published
+from echovec.presets import as_recipe, default_recipe
 from echovec.recipe import Recipe
 from echovec.saved import saved_adapter, saved_folder, saved_model, saved_tokenizer
 from echovec.text.template import Template
@@ -54,7 +54,7 @@ def open_model(
         tokenizer_at = saved_tokenizer(folder)
     elif recipe is None:
         foreign = foreign_folder(model)
-    bound = as_recipe(published(model) if recipe is None else recipe)
+    bound = as_recipe(default_recipe(model) if recipe is None else recipe)
     chosen_device = pick_device(device)
     if dtype is None and precision is None and bound.dtype is not None:
         dtype = bound.dtype

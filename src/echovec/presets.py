@@ -125,9 +125,13 @@ PUBLISHED: Mapping[str, str] = {"jspringer/echo-mistral-7b-instruct-lasttoken": 
 """The authors' checkpoints, and the recipe that each was trained with."""
 
 
-def published(model: str | Path | None) -> str:
-    """The recipe for a model where the caller names none: "echo", or what it was trained with."""
-    return PUBLISHED.get(str(model), "echo")
+def default_recipe(model: str | Path | None) -> str:
+    """The recipe for a model where the caller names none.
+
+    "best" for the default model (None), which it is fitted to; for a published checkpoint what it
+    was trained with; else "echo", the paper's.
+    """
+    return "best" if model is None else PUBLISHED.get(str(model), "echo")
 
 
 FITTED = ("best", "one-pass", "fast")

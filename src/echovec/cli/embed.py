@@ -64,7 +64,10 @@ def embed(
         str | None, typer.Option(help="What the vectors are for, for recipes that take it.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name, or its .json file; by default echo.")
+        str | None,
+        typer.Option(
+            help="A recipe's name, or its .json file; by default best, on other models echo."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")

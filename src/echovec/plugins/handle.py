@@ -54,8 +54,8 @@ class Handle:
     Args:
         model: an `Embedder`; or what `Embedder.load` takes: None for the default model, a hub
             name, a folder, a .gguf file. Nothing is loaded yet.
-        recipe: a preset's name or a recipe file; by default the embedder's or folder's own, else
-            "echo".
+        recipe: a preset's name or a recipe file; by default the embedder's, or what
+            `Embedder.load` takes.
         device: a torch device.
         precision: "exact" or "fast".
         max_tokens: the token budget per copy.

@@ -30,7 +30,7 @@ class EchovecTextEmbedder:
 
     Args:
         model: an `Embedder`, or the name or folder of a model; None for the default model.
-        recipe: a preset's name or a recipe file; "echo" if nothing is said.
+        recipe: a preset's name or a recipe file; by default what `Embedder.load` takes.
         instruction: what searches are for, for recipes that take one.
         prefix: stands before each text, as part of it.
         suffix: stands after each text, as part of it.
@@ -101,7 +101,7 @@ class EchovecDocumentEmbedder:
 
     Args:
         model: an `Embedder`, or the name or folder of a model; None for the default model.
-        recipe: a preset's name or a recipe file; "echo" if nothing is said.
+        recipe: a preset's name or a recipe file; by default what `Embedder.load` takes.
         prefix: stands before each document, as part of it.
         suffix: stands after each document, as part of it.
         meta_fields_to_embed: metadata to put in front of the content.

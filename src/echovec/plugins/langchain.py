@@ -30,7 +30,7 @@ class EchovecEmbeddings(Embeddings):  # type: ignore[misc]
 
     Args:
         model: an `Embedder`, or the name or folder of a model; None for the default model.
-        recipe: a preset's name or a recipe file; "echo" if nothing is said.
+        recipe: a preset's name or a recipe file; by default what `Embedder.load` takes.
         instruction: what searches are for, for recipes that take one; goes to queries.
         device: a torch device.
         precision: "exact" or "fast".

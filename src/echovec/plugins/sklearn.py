@@ -38,7 +38,7 @@ class EchovecTransformer(
 
     Args:
         model: an `Embedder`, or the name or folder of a model; None for the default model.
-        recipe: a preset's name or a recipe file; "echo" if nothing is said.
+        recipe: a preset's name or a recipe file; by default what `Embedder.load` takes.
         role: "query", "document", or None for neither.
         instruction: what the vectors are for, for recipes that take one.
         device: a torch device.
