@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--sample", type=int, default=150)
     parser.add_argument("--print", action="store_true", help="only what is there")
@@ -72,7 +73,8 @@ def scored(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]
 
     if not (folder / "recipe.json").is_file():
         run = replace(RUNS[ARMS[arm]], steps=options.steps, seed=seed, warmup_steps=2)
-        train(replace(run, eval_every=1000), folder, data=options.data)
+        run = replace(run, batch_size=options.batch, mini_batch_tokens=2048, eval_every=1000)
+        train(run, folder, data=options.data)
     trained = Embedder.load(folder, precision="fast", max_tokens=256)
     outcomes = evaluate(
         trained,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from echovec.errors import InputError
+from echovec.presets import preset
 from echovec.train.run import Run, read_run, run_of
 from echovec.train.runs import PAPER_SOURCES, RUNS
 
@@ -69,3 +70,13 @@ def test_arms_are_one_switch(settings, copies, mask):
     (view,) = Run().changed(settings).recipe.views["symmetric"]
     assert view.template.prompt.count("{text}") == copies
     assert view.mask == mask
+
+
+def test_a_recipe_can_be_trained_on():
+    """Its views and fitted numbers stay, bound to no weights; it brings its own prompt."""
+    run = Run(name="r", base_recipe="one-pass", max_tokens=64)
+    assert run.recipe.views == preset("one-pass").views
+    assert (run.recipe.name, run.recipe.model, run.recipe.max_tokens) == ("r", None, 64)
+    assert run_of(run.to_toml(), name="r") == run
+    with pytest.raises(InputError, match="base_recipe"):
+        Run(base_recipe="one-pass", arm="classical")

@@ -73,6 +73,8 @@ def write_card(run: Run, sets: Sequence[TrainingSet], out: Path, *, last: dict[s
 
 
 def _arm(run: Run) -> str:
+    if run.base_recipe is not None:
+        return f"it reads texts by the recipe {run.base_recipe}"
     pooled = "the end token" if run.prompt == "instruct" else "the mean"
     told = {
         "echo": f"it reads the text twice and pools {pooled} of the second copy",

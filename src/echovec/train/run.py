@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from echovec.errors import InputError
-from echovec.presets import preset
+from echovec.presets import as_recipe, preset
 from echovec.recipe import ROLES, Recipe
 from echovec.train.data import Source
 
@@ -43,6 +43,11 @@ class Run:
     prompt: Prompt = "plain"
     """"plain": the zero-shot prompt, mean pooled. "instruct": the authors' format with a task
     instruction and an end token, whose state is the vector and whose embedding is trained."""
+
+    base_recipe: str | None = None
+    """Train these readings of the model instead of the prompt's own mean: the name or folder of a
+    recipe that runs the model once, such as "one-pass". Its calibrations stay as they are, so
+    training begins where the training-free recipe ends."""
 
     objective: Objective = "contrastive"
     """"contrastive": InfoNCE on pairs. "simcse": each text against itself under another dropout.
@@ -124,6 +129,8 @@ class Run:
                 "objective='simcse' compares a text with itself under another dropout, and this "
                 "run has none: set input_dropout=0.1"
             )
+        if self.base_recipe is not None and (self.arm, self.prompt) != ("echo", "plain"):
+            raise InputError("base_recipe brings its own prompt; leave arm and prompt out")
         if self.arm == "bidirectional" and self.engine == "packed":
             raise InputError("arm='bidirectional' runs on the plain engine; leave engine out")
 
@@ -131,7 +138,13 @@ class Run:
     def recipe(self) -> Recipe:
         """How the trained model embeds."""
         base = "classical" if self.arm == "bidirectional" else self.arm
-        chosen = preset(base if self.prompt == "plain" else f"{base}-instruct")
+        if self.base_recipe is not None:
+            # Fitted to the weights as they were; what is trained are other weights.
+            chosen = dataclasses.replace(
+                as_recipe(self.base_recipe), model=None, dtype=None, versions={}
+            )
+        else:
+            chosen = preset(base if self.prompt == "plain" else f"{base}-instruct")
         views = chosen.views
         if self.arm == "bidirectional":
             views = {
