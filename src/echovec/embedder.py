@@ -407,8 +407,8 @@ class Embedder:
             with torch.inference_mode():  # in place: a second copy may be gigabytes
                 for rows in torch.split(vectors, 4096):
                     rows.copy_(Normalize()(rows))
-        all_differ = len(unique) == len(inverse)  # then in the caller's order already
-        result = vectors.numpy() if all_differ else vectors.numpy()[inverse]
+        # Where all differ they are in the caller's order already.
+        result = vectors.numpy() if len(unique) == len(inverse) else vectors.numpy()[inverse]
         cut = truncated[inverse]
         if cut.any() and not return_truncated:
             warnings.warn(self._truncation(cut), TruncationWarning, stacklevel=2)
@@ -437,10 +437,9 @@ class Embedder:
 
         Args:
             folder: where to; made if it is not there.
-            include_model: also write weights and tokenizer (in the dtype they are in). By
-                default only for a model that lives in memory alone: others are named, with
-                their hash, and loaded from where they are. An adapter is copied; with the
-                weights it is merged into them, and the fingerprint becomes that of the merged.
+            include_model: also write weights and tokenizer. By default only for a model that
+                lives in memory alone: others are named, with their hash. An adapter is copied;
+                with the weights it is merged, and the fingerprint becomes that of the merged.
 
         Raises:
             StorageError: the disk does not take it.
@@ -449,14 +448,13 @@ class Embedder:
         if include_model is None:
             include_model = self._model_path is None
         if not include_model:
-            write_saved(folder, self.recipe, None, self._adapter)
+            write_saved(folder, self.recipe, adapter=self._adapter)
             return folder
-        recipe = self.recipe
+        recipe, (model, tokenizer) = self.recipe, self.hugging_face
         if self._adapter is not None:  # merged weights are weights of their own
-            model, _ = self.hugging_face
             merged = hash_weights(config_text(model.config), model.state_dict())
             recipe = replace(recipe, model=replace(self.identity, hash=merged))
-        write_saved(folder, recipe, self._save_model)
+        write_saved(folder, recipe, (model, tokenizer))
         return folder
 
     def save_sentence_transformers(
@@ -497,8 +495,3 @@ class Embedder:
             f"{limit} tokens per copy, or to the model's limit of {self.backbone.max_positions} "
             "for the prompt; raise max_tokens, or split the texts"
         )
-
-    def _save_model(self, folder: Path) -> None:
-        model, tokenizer = self.hugging_face
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from echovec.errors import RecipeError, StorageError
 from echovec.recipe import RECIPE_FILE, ModelIdentity, Recipe
@@ -79,7 +80,8 @@ def saved_model(folder: Path, recipe: Recipe) -> str | Path | None:
 def write_saved(
     folder: Path,
     recipe: Recipe,
-    save_model: Callable[[Path], None] | None,
+    parts: Sequence[Any] = (),
+    *,
     adapter: Path | None = None,
 ) -> None:
     """Write a saved folder; the recipe comes last, by rename, so a folder with one is whole.
@@ -87,8 +89,7 @@ def write_saved(
     Args:
         folder: made if it is not there.
         recipe: what to write.
-        save_model: writes weights and tokenizer into the folder it is given; None to name the
-            model only.
+        parts: the model and its tokenizer, to be written too; none to name the model only.
         adapter: a folder to copy as the saved one's adapter.
 
     Raises:
@@ -96,8 +97,8 @@ def write_saved(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if save_model is not None:
-            save_model(folder / MODEL_FOLDER)
+        for part in parts:
+            part.save_pretrained(folder / MODEL_FOLDER)
         if adapter is not None and adapter.resolve() != (folder / ADAPTER_FOLDER).resolve():
             shutil.copytree(adapter, folder / ADAPTER_FOLDER, dirs_exist_ok=True)
     except OSError as error:
