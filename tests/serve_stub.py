@@ -69,10 +69,10 @@ def service(settings=None, backbone=None, recipes=("echo", "classical"), **limit
 
 
 @contextlib.contextmanager
-def serving(served):
+def serving(served, index=None):
     """Serve on a free port; yields "host:port"."""
     door = listen("127.0.0.1", 0)
-    server = server_of(served)
+    server = server_of(served, index=index)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     try:

@@ -82,13 +82,21 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", envvar="ECHOVEC_CACHE", help="Keep vectors in this file."),
     ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            envvar="ECHOVEC_INDEX",
+            help="An index that the page at / searches and draws.",
+        ),
+    ] = None,
     access_log: Annotated[
         bool,
         typer.Option("--access-log", envvar="ECHOVEC_ACCESS_LOG", help="Log method, path, status."),
     ] = False,
 ) -> None:
     """Serve embedders over HTTP: the interfaces of OpenAI, Cohere and TEI, and a page at /."""
-    from echovec.serve.load import embedders, read_keys
+    from echovec.serve.load import embedders, opened, read_keys
     from echovec.serve.run import run
     from echovec.serve.service import Service
     from echovec.serve.settings import Settings
@@ -105,6 +113,7 @@ def serve(
         drain_seconds=drain_seconds,
         cache=cache,
     )
+    shown = None if index is None else opened(index)
     loaded = embedders(
         model, recipe, also or (), device=device, precision=precision, max_tokens=max_tokens
     )
@@ -116,5 +125,6 @@ def serve(
         host=host,
         port=port,
         access_log=access_log,
+        index=shown,
         say=lambda address: print(f"listening on {address}", file=sys.stderr, flush=True),
     )

@@ -13,15 +13,26 @@ from starlette.exceptions import HTTPException
 from echovec.serve import cohere, info, openai, tei
 from echovec.serve.describe import describe
 from echovec.serve.guard import FAULT, Guard
+from echovec.serve.playground import routes as playground
+from echovec.serve.playground.searchable import Shown
 from echovec.serve.problem import Problem
 from echovec.serve.service import Service
 from echovec.version import __version__
 
-ROUTERS = (openai.router, cohere.router, tei.router, info.router)
+ROUTERS = (
+    openai.router,
+    cohere.router,
+    tei.router,
+    info.router,
+    playground.router,
+    playground.pages,
+)
 
 
-def create_app(service: Service) -> Guard:
+def create_app(service: Service, index: Shown | None = None) -> Guard:
     """The ASGI application that serves `service`; hand it to any ASGI server.
+
+    `index` is what the playground searches and draws.
 
     It starts nothing until it is served, and closes `service` when serving ends.
     """
@@ -46,6 +57,7 @@ def create_app(service: Service) -> Guard:
         },
     )
     app.state.service = service
+    app.state.index, app.state.points = index, {}
     for router in ROUTERS:
         app.include_router(router)
     describe(app, service)

@@ -15,10 +15,10 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from echovec.text.batch import Chunk, join
 
 _LOG = logging.getLogger(__name__)
 _ONE_CHUNK = 1 << 60
+T = TypeVar("T")
 
 
 class Lane(NamedTuple):
@@ -150,6 +151,11 @@ class Batcher:
         finally:
             for one in mine:
                 one.callers -= 1
+
+    async def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in the model's thread, between two groups."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, function, *arguments)
 
     @property
     def seconds(self) -> float:

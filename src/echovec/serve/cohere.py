@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -36,6 +36,7 @@ class EmbedRequest(BaseModel):
     embedding_types: list[Kind] = Field(
         ["float"],
         min_length=1,
+        max_length=len(get_args(Kind)),
         description="Numbers, base64 of float32, or the signs packed into bytes, signed or not.",
     )
     truncate: Literal["NONE", "END"] = Field("END", description="Refuse texts too long, or cut.")

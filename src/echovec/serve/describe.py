@@ -96,7 +96,7 @@ def _limit_ids(kind: dict[str, Any], service: Service) -> None:
     """Arrays of texts and ids: how many items, and which ids there are."""
     if kind.get("type") != "array":
         return
-    kind["maxItems"] = service.settings.max_inputs
+    kind.setdefault("maxItems", service.settings.max_inputs)
     items = kind.get("items", {})
     if items.get("type") == "integer":
         tokenizers = [served.embedder.tokenizer for served in service.served.values()]

@@ -8,6 +8,8 @@ from pathlib import Path
 from echovec.embedder import Embedder
 from echovec.errors import InputError, StorageError
 from echovec.model.load import Precision
+from echovec.recipe import ROLES, Role
+from echovec.serve.playground.searchable import Shown
 
 COMPANIONS = ("echo", "classical", "best", "fast")
 """Served where no recipe is named: they share the model, so they cost no memory."""
@@ -69,6 +71,22 @@ def embedders(
     return found
 
 
+def opened(folder: Path) -> Shown:
+    """The index in a folder, for the playground.
+
+    Raises:
+        InputError: it is no index.
+        StorageError: it is damaged.
+    """
+    from echovec.search.index import Index
+
+    index = Index.open(folder)
+    made = index.facts.made
+    role = "query" if made.role == "document" else _role(made.role)
+    instruction = None if role == "query" else made.instruction
+    return Shown(index, folder.name, role, instruction, made.truncate_dim)
+
+
 def read_keys(path: Path) -> tuple[str, ...]:
     """The keys in a file, one a line; blank lines and lines after "#" do not count.
 
@@ -98,6 +116,10 @@ def _name(recipe: str) -> str:
     if path.name == "recipe.json":
         path = path.parent
     return path.stem if path.suffix == ".json" else path.name
+
+
+def _role(given: str | None) -> Role | None:
+    return next((role for role in ROLES if role == given), None)
 
 
 def _precision(given: str | None) -> Precision | None:

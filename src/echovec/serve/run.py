@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echovec.errors import InputError
 from echovec.serve.app import create_app
+from echovec.serve.playground.searchable import Shown
 from echovec.serve.service import Service
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8080,
     access_log: bool = False,
+    index: Shown | None = None,
     say: Callable[[str], None] = _LOG.info,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what runs. Returns when all is done.
@@ -47,6 +49,7 @@ def run(
         service: what to serve.
         host: the address to listen on.
         port: its port; 0 for any that is free.
+        index: what the playground searches and draws.
         access_log: log method, path and status of each request; never its body.
         say: told the address, once it listens.
 
@@ -57,16 +60,21 @@ def run(
     door = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{door.getsockname()[1]}"
-    server_of(service, access_log=access_log, begun=lambda: say(address)).run(sockets=[door])
+    server = server_of(service, access_log=access_log, index=index, begun=lambda: say(address))
+    server.run(sockets=[door])
 
 
 def server_of(
-    service: Service, *, access_log: bool = False, begun: Callable[[], None] = lambda: None
+    service: Service,
+    *,
+    access_log: bool = False,
+    index: Shown | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> Server:
     """The server of a service, not yet running; `run(sockets=[...])` serves, then calls `begun`."""
     settings = service.settings
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, index),
         http=type("Timed", (Timed,), {"header_seconds": settings.header_seconds}),
         ws="none",
         lifespan="on",

@@ -23,7 +23,7 @@ from echovec.serve.batcher import Batcher
 from echovec.serve.cache import VectorCache
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
-from echovec.serve.ready import Target, Vectors, ready
+from echovec.serve.ready import Target, Vectors, counted, ready
 from echovec.serve.settings import Settings
 
 T = TypeVar("T")
@@ -170,6 +170,18 @@ class Service:
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that computes without the model, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def in_turn(self, served: Served, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that computes with a model, when it is its turn."""
+        return await self._batcher(served.embedder).in_turn(function, *arguments)
+
+    def check(self, served: Served, texts: Sequence[str], param: str) -> None:
+        """Whether texts may be embedded at all.
+
+        Raises:
+            Problem: 400; a text cannot be, or is too long, or all together are.
+        """
+        counted(served.embedder, texts, param, self.settings)
 
     def close(self) -> None:
         """End the threads and close the cache."""

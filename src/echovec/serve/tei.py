@@ -23,9 +23,7 @@ from echovec.serve.inputs import (
     texts_or_ids,
 )
 from echovec.serve.openai import as_json, headers_of
-from echovec.serve.ready import counted
 from echovec.serve.service import Served, Service
-from echovec.serve.settings import Settings
 from echovec.serve.strict import StrictRoute
 from echovec.vector.similarity import cosine
 
@@ -163,7 +161,8 @@ async def tokenize(
     """
     served, _ = _served(service, body.model)
     texts = texts_of(body.inputs, "inputs", service.settings.max_inputs)
-    return await service.run(_tokens, served, texts, service.settings)
+    await service.run(service.check, served, texts, "inputs")
+    return await service.run(_tokens, served, texts)
 
 
 @router.post("/rerank", response_model=list[Rank], response_model_exclude_none=True)
@@ -190,9 +189,8 @@ def _served(service: Service, name: str | None) -> tuple[Served, Role | None]:
     return (service.first, None) if name is None else service.find(name)
 
 
-def _tokens(served: Served, texts: list[str], settings: Settings) -> list[list[Token]]:
+def _tokens(served: Served, texts: list[str]) -> list[list[Token]]:
     tokenizer = served.embedder.tokenizer
-    counted(served.embedder, texts, "inputs", settings)
     return [
         [Token(id=one, text=tokenizer.detokenize([one])) for one in row]
         for row in tokenizer.tokenize(texts)

@@ -1,0 +1,16 @@
+// Search: rows of the server's index near a question.
+import { ask, el, onSend, shown } from "./ui.js";
+
+export function start(panel) {
+  onSend(panel, async (data, signal) => {
+    const body = { query: data.get("query"), k: Number(data.get("k")) };
+    const { hits } = await ask("/playground/search", body, signal);
+    return hitList(hits);
+  });
+}
+
+export function hitList(hits) {
+  return el("ol", { class: "hits" }, ...hits.map((hit) => el("li", {},
+    el("span", { class: "number" }, shown(hit.score)),
+    el("span", {}, hit.text ?? "(its text was not kept)", el("span", { class: "id" }, hit.id)))));
+}
