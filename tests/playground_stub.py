@@ -53,24 +53,31 @@ def shown(service, name="echo"):
 
 
 @contextlib.contextmanager
-def page_of(address, **options):
-    """A page of Chromium at the server's address, and what its console complained of."""
+def chromium():
+    """Debian's Chromium, without a window."""
     from playwright.sync_api import sync_playwright
 
-    complaints = []
     with sync_playwright() as engines:
         browser = engines.chromium.launch(
             executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(**options)
-        page.set_default_timeout(30_000)
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: outside(request.url, address, complaints))
-        page.goto(f"http://{address}/")
-        page.wait_for_selector("html[data-ready]", state="attached")
-        yield page, complaints
+        yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def page_of(browser, address, **options):
+    """A page at the server's address, and what its console complained of."""
+    complaints = []
+    page = browser.new_page(**options)
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: outside(request.url, address, complaints))
+    page.goto(f"http://{address}/")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    yield page, complaints
+    page.close()
 
 
 def outside(url, address, complaints):
