@@ -25,17 +25,29 @@ from echovec.export.to_graph import export_graph
 from echovec.export.to_sentence_transformers import export
 from echovec.saved import shipped_names
 
-RECIPES = ("classical", "echo", "prompt-eol", "echo-instruct", "fast", "one-pass", "best")
+RECIPES = ("echo", "prompt-eol", "echo-instruct", "fast", "one-pass", "best")
 START, END = "<!-- parity: begin -->", "<!-- parity: end -->"
 Export = Callable[[Embedder, Path], Parity]
 
 RUNTIMES: Mapping[str, Export] = {
     "sentence-transformers, plain": lambda e, f: export(e, f, route="plain"),
     "sentence-transformers, module": lambda e, f: export(e, f, route="module"),
-    "onnx": lambda e, f: export_graph(e, f, "onnx"),
-    "onnx-int8": lambda e, f: export_graph(e, f, "onnx-int8"),
-    "openvino": lambda e, f: export_graph(e, f, "openvino"),
+    "onnx": lambda e, f: _graph(e, f, "onnx"),
+    "onnx-int8": lambda e, f: _graph(e, f, "onnx-int8"),
+    "openvino": lambda e, f: _graph(e, f, "openvino"),
 }
+_KEPT = tempfile.TemporaryDirectory()
+
+
+def _graph(embedder: Embedder, folder: Path, kind: str) -> Parity:
+    """The ONNX file of a recipe is made once and serves all three."""
+    kept = Path(_KEPT.name) / embedder.recipe.fingerprint / "model.onnx"
+    parity = export_graph(embedder, folder, kind, source=kept if kept.is_file() else None)
+    if kind == "onnx":
+        kept.parent.mkdir()
+        for file in folder.glob("model.onnx*"):
+            shutil.copy(file, kept.parent)
+    return parity
 
 
 @dataclass(frozen=True)

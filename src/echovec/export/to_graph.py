@@ -38,13 +38,16 @@ class Graph:
     """The least cosine and largest difference; None for those of the dtype."""
 
 
-def export_graph(embedder: Embedder, folder: Path, kind: str) -> Parity:
+def export_graph(
+    embedder: Embedder, folder: Path, kind: str, *, source: Path | None = None
+) -> Parity:
     """Write a graph's folder, run it, compare, and keep it if it is the same embedder.
 
     Args:
         embedder: float32, with any recipe that `program_of` takes.
         folder: where to; must not be there yet.
         kind: "onnx", "onnx-int8" or "openvino".
+        source: a `model.onnx` of the same model and reading, made before; it is copied.
 
     Raises:
         InputError: the folder is there, or the model does not compute in float32.
@@ -65,7 +68,7 @@ def export_graph(embedder: Embedder, folder: Path, kind: str) -> Parity:
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         try:
-            _write(embedder, unfinished, graph)
+            _write(embedder, unfinished, graph, source)
         except OSError as error:
             raise StorageError(f"cannot write {unfinished}: {error.strerror or error}") from error
         runtime = Runtime(unfinished)
@@ -86,14 +89,18 @@ def encode_with(runtime: Runtime) -> Callable[[Sequence[str], Role], Vectors]:
     return lambda texts, role: runtime.encode(texts, role=role)
 
 
-def _write(embedder: Embedder, folder: Path, graph: Graph) -> None:
+def _write(embedder: Embedder, folder: Path, graph: Graph, known: Path | None) -> None:
     own = folder / EXPORT_FOLDER
     own.mkdir(parents=True)
     embedder.recipe.save(own)
     embedder.hugging_face[1].save_pretrained(own)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         source = Path(scratch) / "model.onnx"
-        _to_onnx(Pipeline(embedder, program_of(embedder)), source)
+        if known is None:
+            _to_onnx(Pipeline(embedder, program_of(embedder)), source)
+        else:
+            for file in known.parent.glob(f"{known.name}*"):
+                shutil.copy(file, scratch)
         graph.make(source, folder / graph.file)
     about = {
         "format": 1,
