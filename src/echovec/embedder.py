@@ -460,22 +460,15 @@ class Embedder:
     def save_sentence_transformers(
         self, folder: str | Path, *, route: Literal["auto", "plain", "module"] = "auto"
     ) -> Any:
-        """Write a folder that `SentenceTransformer(folder)` loads, and compare it with this.
+        """Write a new folder that `SentenceTransformer(folder)` loads, and compare it with this.
 
-        Args:
-            folder: where to; must not be there yet.
-            route: "plain" loads without code of ours, for recipes that pool the last token;
-                "module" is for nearly all, and loads with `trust_remote_code=True` or
-                `echovec.sentence_transformers.load`; "auto" is plain where that can be.
-
-        Returns:
-            An `echovec.export.parity.Parity`: how far apart the vectors are.
+        Returns an `echovec.export.parity.Parity`: how far apart the vectors are. Route "plain"
+        loads without code of ours, for recipes that pool the prompt's last token; "module" is for
+        nearly all; "auto" is plain where that can be.
 
         Raises:
-            InputError: the folder is there already.
-            RecipeError: the recipe cannot be held by this route.
+            RecipeError: this route cannot hold the recipe.
             ExportError: the export's vectors differ; it was removed.
-            DependencyError: sentence-transformers is not installed.
         """
         from echovec.export.to_sentence_transformers import export
 
