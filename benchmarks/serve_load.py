@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--peer", action="store_true")
     options = parser.parse_args()
-    embedder = Embedder.load()
+    embedder = Embedder.load(recipe="echo")
     bare = embedder.with_recipe(bare_recipe())
     texts = sentences(options.texts)
     result: dict[str, Any] = {"load_before": os.getloadavg()[0], "texts": len(texts)}

@@ -35,7 +35,7 @@ def main() -> None:
     transformer = Transformer(str(default_model()), max_seq_length=512)
     tokenizer: Any = transformer.tokenizer
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    pooling = Pooling(transformer.get_word_embedding_dimension(), "mean")
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
     model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
     app = FastAPI()
 

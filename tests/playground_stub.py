@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from echovec.search.points import principal_plane
 from echovec.serve.playground.searchable import Shown
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -17,32 +18,36 @@ TEXTS = [f"{animal} number {n}" for animal in ("cat", "dog", "fish") for n in ra
 class StubIndex:
     """Texts embedded by a tiny model, searched by hand."""
 
-    def __init__(self, embedder):
+    def __init__(self, embedder, texts=TEXTS, fields=None):
         self.fingerprint = embedder.recipe.fingerprint
-        self.vectors = embedder.encode(TEXTS)
+        self.texts, self.fields = texts, fields
+        self.vectors = embedder.encode(texts, show_progress_bar=False)
 
     def __len__(self):
-        return len(TEXTS)
+        return len(self.texts)
 
     def search(self, query, k=10):
         scores = self.vectors @ query
         order = np.argsort(-scores, kind="stable")[:k]
         return [
-            SimpleNamespace(rank=rank + 1, score=float(scores[i]), id=f"row-{i}", text=TEXTS[i])
+            SimpleNamespace(
+                rank=rank + 1, score=float(scores[i]), id=f"row-{i}", text=self.texts[i]
+            )
             for rank, i in enumerate(order)
         ]
 
     def points(self, limit=None):
-        count = min(limit or len(TEXTS), len(TEXTS))
+        count = min(limit or len(self), len(self))
+        numbers = {
+            "animal": [text.split()[0] for text in self.texts[:count]],
+            "unique": list(range(count)),
+            "same": [1] * count,
+        }
         return SimpleNamespace(
             ids=[f"row-{i}" for i in range(count)],
-            texts=TEXTS[:count],
-            fields={
-                "animal": [text.split()[0] for text in TEXTS[:count]],
-                "unique": list(range(count)),
-                "same": [1] * count,
-            },
-            xy_N2=self.vectors[:count, :2],
+            texts=self.texts[:count],
+            fields=numbers if self.fields is None else self.fields,
+            xy_N2=principal_plane(self.vectors[:count]),
             vectors_ND=self.vectors[:count],
         )
 

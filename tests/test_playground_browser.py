@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
 import pytest
 
-from playground_stub import CHROMIUM, chromium, page_of, shown
+from echovec.serve.load import embedders
+from echovec.serve.playground.searchable import Shown
+from echovec.serve.service import Service
+from playground_stub import CHROMIUM, StubIndex, chromium, page_of, shown
 from serve_stub import Gated, service, serving
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -153,6 +161,42 @@ def test_it_fits_and_can_be_read(browser, address, width, scheme):
             assert page.evaluate(CONTRAST, selector) >= 4.5, selector
         assert complaints == []
 
+
+@pytest.mark.slow
+def test_screenshots_of_every_tab(browser, default_model, tmp_path):
+    """Each tab with the default model as a picture; ECHOVEC_SCREENSHOTS=1: in docs/images."""
+    toy = resources.files("echovec.evaluate.reproduce") / "toy_triplets.jsonl"
+    rows = [json.loads(line) for line in toy.read_text("utf-8").splitlines()]
+    texts = [row[one] + row["join"] + row[two] for row in rows for one, two in SIDES]
+    loaded = embedders()
+    index = StubIndex(loaded["fast"], texts, {})
+    folder = Path(__file__).parents[1] / "docs" / "images"
+    folder = folder if os.environ.get("ECHOVEC_SCREENSHOTS") else tmp_path
+    folder.mkdir(exist_ok=True)
+    with (
+        serving(Service(loaded), Shown(index, "the toy set's texts")) as where,
+        page_of(browser, where, viewport={"width": 1080, "height": 760}) as (page, complaints),
+    ):
+        fill = {"search": "animals that came back", "map": "what is taught at school"}
+        done = {"compare": ".heat", "rank": ".column", "search": ".hits", "map": ".out .note"}
+        for tab, result in {**done, "use": ".code"}.items():
+            page.click(f"#tab-{tab}")
+            if tab == "map":
+                page.wait_for_selector("#map .plane:not([hidden])")
+            if tab in fill:
+                page.fill(f"#{tab} input[name=query]", fill[tab])
+            if tab in ("rank", *fill):
+                page.click(f"#{tab} button.main")
+            page.wait_for_selector(f"#{tab} {result}")
+            if tab == "map":
+                page.wait_for_selector("#map .out:has-text('nearest')")
+            page.screenshot(path=folder / f"playground-{tab}.png", full_page=True)
+        assert complaints == []
+    assert len(list(folder.glob("playground-*.png"))) == 5
+
+
+SIDES = (("a", "b"), ("a_near", "b_near"), ("a_far", "b_far"), ("a", "b_negative"))
+"""What a text of the toy set is put together from."""
 
 CONTRAST = """selector => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

@@ -21,8 +21,8 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar="ECHOVEC_RECIPE",
-            help="A recipe to serve by its name; repeat for more. By default echo, classical and, "
-            "where they fit the model, best and fast; a saved embedder's own comes first.",
+            help="A recipe to serve by its name; repeat for more. By default the model's own, "
+            "and beside it echo, classical and, where they fit, best and fast.",
         ),
     ] = None,
     also: Annotated[
@@ -78,9 +78,9 @@ def serve(
             min=0.1, envvar="ECHOVEC_DRAIN_SECONDS", help="For what runs at SIGTERM to end."
         ),
     ] = 30.0,
-    cache: Annotated[
+    vector_cache: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", envvar="ECHOVEC_CACHE", help="Keep vectors in this file."),
+        typer.Option(metavar="FILE", envvar="ECHOVEC_VECTOR_CACHE", help="Keep vectors here."),
     ] = None,
     index: Annotated[
         Path | None,
@@ -111,7 +111,7 @@ def serve(
         max_requests=max_requests,
         max_body_bytes=max_body_bytes,
         drain_seconds=drain_seconds,
-        cache=cache,
+        cache=vector_cache,
     )
     shown = None if index is None else opened(index)
     loaded = embedders(

@@ -28,7 +28,7 @@ def embedders(
 
     Args:
         model: what `Embedder.load` takes.
-        recipes: names or files; by default the model's own or "echo", and `COMPANIONS` that fit.
+        recipes: names or files; by default the model's own, and those of `COMPANIONS` that fit.
         also: "NAME=MODEL" or "NAME=MODEL@RECIPE".
         device: as `Embedder.load`.
         precision: as `Embedder.load`.

