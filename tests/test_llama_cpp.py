@@ -1,0 +1,37 @@
+"""The llama.cpp backbone: a GGUF file as it is, near the same file widened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from echovec import Embedder, InputError, ModelError
+from echovec.model import store
+from echovec.model.llama_cpp import load_llama_cpp
+from echovec.text.tokenizer import HFTokenizer
+
+TEXTS = ["a cat sat on the mat", "The bank was steep and muddy.", "x" * 300, "words " * 90]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """No such file: said before anything is loaded."""
+    with pytest.raises(ModelError, match="no such file"):
+        load_llama_cpp(tmp_path / "none.gguf")
+
+
+@pytest.mark.slow
+def test_it_is_near_the_widened_model(default_model):
+    """Cosines above 0.95 with the float32 engine; alone equals in a batch; last layer only."""
+    pytest.importorskip("llama_cpp", reason="the extra gguf")
+    file = store._packaged_gguf()
+    if file is None:
+        pytest.skip("the GGUF file itself is not here")
+    backbone, tokenizer = load_llama_cpp(file, threads=1)
+    ours = Embedder("echo", HFTokenizer(tokenizer), backbone)
+    widened = Embedder.load(default_model)
+    a, b = ours.encode(TEXTS), widened.encode(TEXTS)
+    assert (a * b).sum(axis=1).min() > 0.95
+    alone = np.stack([ours.encode(text) for text in TEXTS])
+    np.testing.assert_allclose(alone, a, atol=2e-2)
+    with pytest.raises(InputError, match="last layer only"):
+        ours.states(TEXTS, [3])
