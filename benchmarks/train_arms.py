@@ -73,9 +73,9 @@ def scored(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]
 
     if not (folder / "recipe.json").is_file():
         run = replace(RUNS[ARMS[arm]], steps=options.steps, seed=seed, warmup_steps=2)
-        run = replace(run, batch_size=options.batch, mini_batch_tokens=2048, eval_every=1000)
+        run = replace(run, batch_size=options.batch, eval_every=1000)
         train(run, folder, data=options.data)
-    trained = Embedder.load(folder, precision="fast", max_tokens=256)
+    trained = Embedder.load(folder, precision="fast", max_tokens=128)
     outcomes = evaluate(
         trained,
         [trained.definition],
