@@ -154,6 +154,28 @@ async def test_requests_take_turns():
     assert sum(backbone.batches) == 41
 
 
+async def test_like_requests_are_served_in_order():
+    """Requests of like size that wait together end one after the other, not all at the end."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=500, group=1)
+    ended = []
+
+    async def ask(number):
+        await queue.vectors(lane, lane.prepare([f"{number} {n}" for n in range(3)]))
+        ended.append((number, len(backbone.batches)))
+
+    backbone.gate.clear()
+    first = asyncio.create_task(queue.vectors(lane, lane.prepare(["first"])))
+    await until(backbone.running.is_set)
+    calls = [asyncio.create_task(ask(number)) for number in range(12)]
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    await asyncio.gather(first, *calls)
+    queue.close()
+    assert [number for number, _ in ended] == list(range(12))
+    assert ended[0][1] < ended[6][1] < ended[-1][1]
+
+
 async def test_a_caller_that_leaves_takes_nothing_from_others():
     """A cancelled call ends alone; a text that another waits for is computed; others are not."""
     backbone = Gated()

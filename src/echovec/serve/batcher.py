@@ -2,9 +2,10 @@
 
 All of its state is touched by the event loop only; the model's thread gets one group of texts after
 the other. A text that finds the model idle is computed at once; while the model computes, others
-gather, so load fills the batches and nobody waits for a timer. Requests take turns, text by text:
-a short one does not wait for all of a long one. A text that is on its way already is computed once.
-Texts whose callers are all gone are dropped before they are computed.
+gather, so load fills the batches and nobody waits for a timer. Requests are served in order, but
+none takes more than half of a group while others wait: a short one does not wait for all of a long
+one. A text that is on its way already is computed once. Texts whose callers are all gone are
+dropped before they are computed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import asyncio
 import logging
 import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.embedder import Embedder
-from echovec.errors import PrecisionWarning
 from echovec.recipe import Role
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem, come_back
@@ -196,30 +195,43 @@ class Batcher:
         self._pump = None
 
     def _take(self) -> list[_Wanted]:
-        """The next group: one text of each request in turn, all of one lane."""
+        """The next group, of one lane: requests in order, none with more than half of it.
+
+        One with more than that goes to the end of the queue with the rest of its texts.
+        """
         group: list[_Wanted] = []
-        aside: deque[deque[_Wanted]] = deque()
-        tokens = 0
-        while self._queue:
+        others: deque[deque[_Wanted]] = deque()  # of another lane: they come next
+        later: deque[deque[_Wanted]] = deque()
+        left = self.group_tokens
+        while self._queue and left > 0:
             job = self._queue.popleft()
-            while job and not job[0].callers:
-                self._drop(job.popleft())
-            if not job:
+            self._drop_dead(job)
+            if job and group and job[0].lane != group[0].lane:
+                others.append(job)
                 continue
-            first = job[0]
-            if group and first.lane != group[0].lane:
-                aside.append(job)
-                continue
-            if group and tokens + first.prepared.tokens > self.group_tokens:
+            share = left if not self._queue else min(left, self.group_tokens // 2)
+            if job and not group:
+                share = max(share, job[0].prepared.tokens)  # one text always goes
+            taken = 0
+            while job and taken + job[0].prepared.tokens <= share:
+                one = job.popleft()
+                self._wait(-one.prepared.tokens, -1)
+                taken += one.prepared.tokens
+                group.append(one)
+                self._drop_dead(job)
+            if job and share < left and taken:
+                later.append(job)
+            elif job:  # the group is full; it comes first in the next
                 self._queue.appendleft(job)
                 break
-            group.append(job.popleft())
-            tokens += first.prepared.tokens
-            self._wait(-first.prepared.tokens, -1)
-            if job:
-                self._queue.append(job)
-        self._queue.extendleft(reversed(aside))  # they waited longest
+            left -= taken
+        self._queue = others + self._queue + later
         return group
+
+    def _drop_dead(self, job: deque[_Wanted]) -> None:
+        """Drop what stands first and nobody waits for."""
+        while job and not job[0].callers:
+            self._drop(job.popleft())
 
     def _drop(self, one: _Wanted) -> None:
         self._wait(-one.prepared.tokens, -1)
@@ -239,10 +251,8 @@ class Batcher:
         """In the model's thread: the vectors of a group; what fails is found by halving."""
         lane = group[0].lane
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", PrecisionWarning)
-                chunks = chunks_of([one.prepared for one in group], self.batch_tokens)
-                vectors, _ = lane.embedder.vectors(chunks, role=lane.role)
+            chunks = chunks_of([one.prepared for one in group], self.batch_tokens)
+            vectors, _ = lane.embedder.vectors(chunks, role=lane.role)
             return list(vectors)
         except Exception as error:
             if len(group) == 1:
