@@ -33,11 +33,12 @@ from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import check_same_model, library_versions, write_saved
 from echovec.text.batch import Chunk
+from echovec.text.planner import Planner
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.text.unique import in_callers_list, unique_texts
+from echovec.vector.finish import finish
 from echovec.vector.similarity import cosine, cosine_pairwise
-from echovec.vector.transform import Normalize, Truncate
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -290,6 +291,11 @@ class Embedder:
         """
         return list(self._reader(role).prepare(texts, instruction, batch_tokens, batch_size))
 
+    def planner(self, role: Role | None = None) -> Planner:
+        """What `prepare` does, to send to another process: no torch and no model in it."""
+        reader = self._reader(role)
+        return Planner(tuple(reader.renderers), self._definition.long_text, reader.batch_tokens)
+
     def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
         """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.
 
@@ -401,12 +407,7 @@ class Embedder:
             vectors, truncated = reader.vectors(chunks, show_progress_bar=show_progress_bar)
         except (InputError, NonFiniteError) as error:
             raise in_callers_list(error, inverse) from error.__cause__
-        if truncate_dim is not None:
-            vectors = Truncate(truncate_dim)(vectors).contiguous()
-        if normalize_embeddings:
-            with torch.inference_mode():  # in place: a second copy may be gigabytes
-                for rows in torch.split(vectors, 4096):
-                    rows.copy_(Normalize()(rows))
+        vectors = finish(vectors, truncate_dim=truncate_dim, normalize=normalize_embeddings)
         # Where all differ they are in the caller's order already.
         result = vectors.numpy() if len(unique) == len(inverse) else vectors.numpy()[inverse]
         cut = truncated[inverse]

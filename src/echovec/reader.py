@@ -75,8 +75,14 @@ class Reader:
         rendered = render_passes(
             self.renderers, texts, instruction, long_text=self._recipe.long_text
         )
-        tokens = batch_tokens or _batch_tokens(self._backbone)
+        tokens = batch_tokens or self.batch_tokens
         return plan(rendered, batch_tokens=tokens, batch_size=batch_size)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per batch where the caller says nothing, by device."""
+        device = getattr(getattr(self._backbone, "model", None), "device", None)
+        return _BATCH_TOKENS.get(getattr(device, "type", "cpu"), _BATCH_TOKENS["cpu"])
 
     def vectors(
         self, chunks: Sequence[Chunk], *, show_progress_bar: bool | None = None
@@ -211,9 +217,3 @@ def layers_of(wanted: View | Sequence[int], num_layers: int) -> tuple[int, ...]:
         return tuple(range(1, num_layers + 1))
     chosen = (layers,) if isinstance(layers, int) else layers
     return tuple(layer_index(int(layer), num_layers) for layer in chosen)
-
-
-def _batch_tokens(backbone: Backbone) -> int:
-    """Tokens per batch where the caller says nothing, by device."""
-    device = getattr(getattr(backbone, "model", None), "device", None)
-    return _BATCH_TOKENS.get(getattr(device, "type", "cpu"), _BATCH_TOKENS["cpu"])

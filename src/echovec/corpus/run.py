@@ -1,6 +1,6 @@
 """The corpus job: millions of texts, each embedded once, into a folder of shards.
 
-    rows --cut--> Slice --known texts out--> Task --Engine--> vectors --Folder.add--> shard
+    rows --cut--> Slice --known texts out--> Task --Runner--> vectors --Folder.add--> shard
 
 What the manifest has is read again, to see that the input has not changed, and not embedded again.
 A text that an earlier shard holds gets its vector from there. Memory: the slices at hand (8,192
@@ -63,8 +63,8 @@ class Done:
     problems: list[Problem]
 
 
-class Engine(Protocol):
-    """Embeds the new rows of tasks, on this machine or others; results in the tasks' order."""
+class Runner(Protocol):
+    """Embeds the new rows of tasks, here or on other machines; results in the tasks' order."""
 
     def __call__(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Done]]:
         """May take a few tasks ahead of the results it gives."""
@@ -95,8 +95,8 @@ class Progress:
         return (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
 
 
-def local_engine(encode: Encode) -> Engine:
-    """The engine of one process: one task after the other, 2,048 rows at a time."""
+def local_runner(encode: Encode) -> Runner:
+    """The runner of one process: one task after the other, 2,048 rows at a time."""
 
     def run(tasks: Iterable[Task]) -> Iterator[tuple[Task, Done]]:
         for task in tasks:
@@ -108,11 +108,13 @@ def local_engine(encode: Encode) -> Engine:
 def embed_new(encode: Encode, rows: list[Row]) -> Done:
     """Embed rows in chunks bounded in rows and characters."""
     problems: list[Problem] = []
-    chunks = [
-        chunk
-        for piece in take_chunks(rows, CHUNK_ROWS, problems.append)
-        if (chunk := encode_rows(encode, piece, problems.append)).rows
-    ]
+    pieces = take_chunks(rows, CHUNK_ROWS, problems.append)
+    return joined([encode_rows(encode, piece, problems.append) for piece in pieces], problems)
+
+
+def joined(pieces: Iterable[Chunk], problems: list[Problem]) -> Done:
+    """The pieces of a task's rows, in order, as one."""
+    chunks = [chunk for chunk in pieces if chunk.rows]
     if not chunks:
         return Done(Chunk([], np.zeros((0, 0), np.float32), np.zeros(0, np.bool_)), problems)
     kept = [row for chunk in chunks for row in chunk.rows]
@@ -130,7 +132,7 @@ def embed_corpus(
     on_error: OnError = "skip",
     overwrite: bool = False,
     repair: bool = False,
-    engine: Engine | None = None,
+    runner: Runner | None = None,
     on_start: Callable[[Folder], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Progress:
@@ -145,7 +147,7 @@ def embed_corpus(
         on_error: "skip" writes rows that cannot be used to rejected.jsonl, "fail" stops at one.
         overwrite: begin anew, with another recipe or changed input.
         repair: check every shard by its hash and do again what is damaged.
-        engine: where the work is done; by default here.
+        runner: where the work is done; by default here.
         on_start: called with the open folder before the work begins.
         on_progress: called after each shard.
 
@@ -158,8 +160,8 @@ def embed_corpus(
     """
     if not 0 < shard_rows < _SHARD_BITS:
         raise InputError(f"shard_rows={shard_rows}; give 1 to {_SHARD_BITS - 1:,}")
-    if engine is None:
-        engine = local_engine(
+    if runner is None:
+        runner = local_runner(
             bind_encode(embedder, contents.role, contents.instruction, contents.truncate_dim)
         )
     recipe = embedder.recipe
@@ -169,7 +171,7 @@ def embed_corpus(
         if on_start:
             on_start(opened)
         job = _Job(opened, contents, on_error, dict(getattr(recipe, "versions", {})))
-        for task, done in engine(job.tasks(rows, shard_rows)):
+        for task, done in runner(job.tasks(rows, shard_rows)):
             job.write(task, done)
             if on_progress:
                 on_progress(job.progress)
