@@ -17,6 +17,8 @@ A message says what is wrong, the value received, and the next step.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EchovecError(Exception):
     """The root of the tree: catch this to catch everything echovec raises on purpose."""
@@ -79,6 +81,13 @@ class NonFiniteError(EchovecError):
     def __init__(self, message: str, *, row: int) -> None:
         super().__init__(message)
         self.row = row
+
+    def __reduce__(self) -> tuple[Any, ...]:  # between processes
+        return _non_finite, (str(self), self.row)
+
+
+def _non_finite(message: str, row: int) -> NonFiniteError:
+    return NonFiniteError(message, row=row)
 
 
 class TruncationWarning(UserWarning):

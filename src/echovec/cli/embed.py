@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from echovec import Embedder
     from echovec.corpus.job import Report
     from echovec.corpus.source import Problem
+    from echovec.recipe import Recipe
 
 SHOWN_PROBLEMS = 10
 
@@ -124,6 +126,20 @@ def embed(
         bool,
         typer.Option("--json-progress", help="FOLDER/: a line of JSON on stdout for each shard."),
     ] = False,
+    runner: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="FOLDER/: where models run, in this process or on a Ray cluster."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A running cluster: auto, HOST:6379; by default one on this machine."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Models on the cluster; by default one for each GPU.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="GPUs for each model; by default 1 if there are.")
+    ] = None,
 ) -> None:
     """Embed every text of the inputs into one file of vectors, or a folder of shards."""
     from tqdm import tqdm
@@ -132,6 +148,7 @@ def embed(
     from echovec.corpus.count import count_rows
     from echovec.corpus.folder import check_folder
     from echovec.corpus.job import embed_files, stop_at
+    from echovec.corpus.ray_runner import RayRunner
     from echovec.corpus.sink import Contents, Sink, check_out
     from echovec.corpus.source import STDIN, Problem, read_rows
 
@@ -142,7 +159,7 @@ def embed(
     if to_folder:
         check_folder(Path(out), files)
     else:
-        _refuse_without_folder(shard_rows, repair, json_progress)
+        _refuse_without_folder(shard_rows, repair, json_progress, runner == "ray")
         check_out(out, overwrite=overwrite, inputs=files)
     rows = read_rows(
         inputs,
@@ -154,22 +171,23 @@ def embed(
     first = next(rows)
     if isinstance(first, Problem) and on_error == "fail":
         stop_at(first)
-    embedder = _load(model, recipe, device, dtype, precision, engine, max_tokens)
-    contents = Contents(
-        recipe_json=embedder.recipe.to_json(),
-        fingerprint=embedder.recipe.fingerprint,
-        role=role,
-        instruction=instruction,
-        truncate_dim=truncate_dim,
-        keep_text=not no_text,
-        flag_truncated=flag_truncated,
-    )
+    load = partial(_load, model, recipe, device, dtype, precision, engine, max_tokens)
+    run: dict[str, Any] = {"role": role, "instruction": instruction, "truncate_dim": truncate_dim}
+
+    def contents(made_by: Recipe) -> Contents:
+        return Contents(
+            recipe_json=made_by.to_json(),
+            fingerprint=made_by.fingerprint,
+            keep_text=not no_text,
+            flag_truncated=flag_truncated,
+            **run,
+        )
+
     if to_folder:
-        embed_folder(
-            embedder,
-            chain([first], rows),
-            Path(out),
-            contents,
+        start = partial(
+            embed_folder,
+            rows=chain([first], rows),
+            out=Path(out),
             total=count_rows(inputs, input_format),
             shard_rows=shard_rows,
             on_error=on_error,
@@ -177,10 +195,18 @@ def embed(
             repair=repair,
             json_progress=json_progress,
         )
+        if runner == "ray":
+            cluster: dict[str, Any] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+            with RayRunner(load, **run, address=ray_address, **cluster) as models:
+                start(models, contents=contents(models.recipe), runner=models)
+        else:
+            embedder = load()
+            start(embedder, contents=contents(embedder.recipe))
         return
+    embedder = load()
     problems: list[Problem] = []
     with (
-        Sink(out, contents, overwrite=overwrite) as sink,
+        Sink(out, contents(embedder.recipe), overwrite=overwrite) as sink,
         tqdm(unit=" texts", disable=None, leave=False) as bar,
     ):
         report = embed_files(
@@ -219,8 +245,11 @@ def _load(
     )
 
 
-def _refuse_without_folder(shard_rows: int | None, repair: bool, json_progress: bool) -> None:
+def _refuse_without_folder(
+    shard_rows: int | None, repair: bool, json_progress: bool, on_ray: bool
+) -> None:
     given = {"--shard-rows": shard_rows, "--repair": repair, "--json-progress": json_progress}
+    given["--runner ray"] = on_ray
     if named := [name for name, value in given.items() if value]:
         raise InputError(
             f"{named[0]} is for a folder of shards; end the name of the output with a slash"

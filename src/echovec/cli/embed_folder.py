@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from echovec import Embedder
     from echovec.corpus.folder import Folder
     from echovec.corpus.formats import Contents
+    from echovec.corpus.ray_runner import RayRunner
     from echovec.corpus.run import Progress
     from echovec.corpus.source import Problem, Row
 
@@ -20,17 +21,18 @@ SHOWN_REPAIRS = 10
 
 
 def embed_folder(
-    embedder: Embedder,
+    embedder: Embedder | RayRunner,
+    *,
     rows: Iterator[Row | Problem],
     out: Path,
     contents: Contents,
-    *,
     total: int | None,
     shard_rows: int | None,
     on_error: Literal["fail", "skip"],
     overwrite: bool,
     repair: bool,
     json_progress: bool,
+    runner: RayRunner | None = None,
 ) -> None:
     """Run the job and tell how far it is: a bar, or a line of JSON on stdout after each shard."""
     from tqdm import tqdm
@@ -65,6 +67,7 @@ def embed_folder(
             on_error=on_error,
             overwrite=overwrite,
             repair=repair,
+            runner=runner,
             on_start=begin,
             on_progress=tell,
         )

@@ -131,7 +131,9 @@ class RayRunner:
 
     Args:
         load: makes the embedder, in each actor.
-        contents: what the run is: role, instruction, truncate_dim.
+        role: this, `instruction` and `truncate_dim` are as for `encode`.
+        instruction: what the vectors are for.
+        truncate_dim: keep the first numbers of each vector only.
         address: of a running cluster ("auto", "ray://host:10001", "host:6379"); None starts Ray
             on this machine for the time of the job.
         workers: models; by default one for each GPU of the cluster, or each two CPUs without any.
@@ -162,6 +164,7 @@ class RayRunner:
         self._address, self._workers, self._gpus = address, workers, gpus_per_worker
         self._started = False
         self._actors: list[Any] = []
+        self.recipe: Recipe
 
     def __enter__(self) -> RayRunner:
         ray = _door()

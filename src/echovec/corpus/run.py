@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from echovec.files.parquet import Vectors
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
+    from echovec.recipe import Recipe
 
 SHARD_ROWS = 8192
 CHUNK_ROWS = 2048
@@ -61,6 +62,12 @@ class Done:
 
     chunk: Chunk
     problems: list[Problem]
+
+
+class HasRecipe(Protocol):
+    """What says how its vectors are made."""
+
+    recipe: Recipe
 
 
 class Runner(Protocol):
@@ -123,7 +130,7 @@ def joined(pieces: Iterable[Chunk], problems: list[Problem]) -> Done:
 
 
 def embed_corpus(
-    embedder: Embedder,
+    embedder: Embedder | HasRecipe,
     rows: Iterable[Row | Problem],
     folder: str | Path,
     contents: Contents,
@@ -139,7 +146,7 @@ def embed_corpus(
     """Embed `rows` (of `read_rows`) into `folder`, going on where an earlier run ended.
 
     Args:
-        embedder: has `encode` and `recipe` as Embedder has them.
+        embedder: has `encode` and `recipe` as Embedder has them; with a `runner` only `recipe`.
         rows: texts, and the places of those that cannot be used.
         folder: made if need be, see folder.py.
         contents: what decides the vectors beside the texts.
@@ -161,8 +168,9 @@ def embed_corpus(
     if not 0 < shard_rows < _SHARD_BITS:
         raise InputError(f"shard_rows={shard_rows}; give 1 to {_SHARD_BITS - 1:,}")
     if runner is None:
+        model: Any = embedder
         runner = local_runner(
-            bind_encode(embedder, contents.role, contents.instruction, contents.truncate_dim)
+            bind_encode(model, contents.role, contents.instruction, contents.truncate_dim)
         )
     recipe = embedder.recipe
     with Folder(
