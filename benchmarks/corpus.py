@@ -5,6 +5,9 @@
 For each number of rows, real texts (every string of two words or more in the compressed JSON lines
 of the folder, each with a number at its end) go through a stub of 576 numbers a text, in a process
 of its own, whose peak memory is reported. `--distinct-share 0.1` makes nine of ten texts repeats.
+
+`--model` compares the job with the model alone instead: the default model embeds the first TEXTS
+(512), by `encode` and as a job in turn, three times each, in seconds of the processor.
 """
 
 from __future__ import annotations
@@ -78,13 +81,46 @@ def job(path: str, out: str) -> None:
     print(json.dumps({"rows": done.rows, "reused": done.reused, "seconds": seconds, "peak": peak}))
 
 
+def beside_the_model(texts: list[str], rounds: int = 3) -> None:
+    """Seconds of the processor for the same texts: `encode` alone, and the job around it."""
+    from echovec import Embedder
+    from echovec.corpus.formats import Contents
+    from echovec.corpus.run import embed_corpus
+    from echovec.corpus.source import Row
+
+    embedder = Embedder.load()
+    recipe = embedder.recipe
+    contents = Contents(recipe_json=recipe.to_json(), fingerprint=recipe.fingerprint)
+    rows = [Row(str(n), text, f"row {n}") for n, text in enumerate(dict.fromkeys(texts))]
+    embedder.encode([row.text for row in rows[:32]])
+    spent: dict[str, list[float]] = {"encode": [], "job": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            embedder.encode([row.text for row in rows], return_truncated=True)
+            middle = time.process_time()
+            embed_corpus(embedder, rows, folder, contents)
+            spent["encode"].append(middle - start)
+            spent["job"].append(time.process_time() - middle)
+    alone, job_seconds = min(spent["encode"]), min(spent["job"])
+    print(
+        f"{len(rows):,} texts: encode {alone:.2f} s, job {job_seconds:.2f} s of the processor "
+        f"(best of {rounds}): {100 * (job_seconds / alone - 1):+.1f} %; all: {spent}"
+    )
+
+
 def main() -> None:
     """Print one line for each number of rows: the job, then the same job again."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("rows", type=int, nargs="*", default=[10_000, 200_000])
     parser.add_argument("--distinct-share", type=float, default=1.0)
+    parser.add_argument("--model", action="store_true", help="beside the default model's encode")
+    parser.add_argument("--texts", type=int, default=512)
     arguments = parser.parse_args()
+    if arguments.model:
+        beside_the_model(list(islice(real_texts(arguments.data), arguments.texts)))
+        return
     texts = list(islice(real_texts(arguments.data), 50_000))
     print(f"{len(texts):,} real texts, {np.mean([len(t) for t in texts]):.0f} characters each")
     for rows in arguments.rows:

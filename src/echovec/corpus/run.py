@@ -108,6 +108,7 @@ def local_runner(encode: Encode) -> Runner:
     def run(tasks: Iterable[Task]) -> Iterator[tuple[Task, Done]]:
         for task in tasks:
             yield task, embed_new(encode, task.new)
+            del task  # or it would be here beside the next slice
 
     return run
 
@@ -181,6 +182,7 @@ def embed_corpus(
         job = _Job(opened, contents, on_error, dict(getattr(recipe, "versions", {})))
         for task, done in runner(job.tasks(rows, shard_rows)):
             job.write(task, done)
+            del task, done
             if on_progress:
                 on_progress(job.progress)
         opened.finish()
@@ -226,6 +228,7 @@ class _Job:
                 stop_at(piece.problems[0])
             hashes = hash_texts(row.text for row in piece.rows)
             yield Task(piece, hashes, self._known.find(hashes))
+            del piece, hashes
         last = max((entry.stop for entry in done.values()), default=0)
         if end < last:
             raise InputError(
