@@ -78,13 +78,11 @@ class Model:
 
     def _encode_planned(self, planned: Planned) -> Encode:
         def encode(texts: list[str]) -> tuple[Any, Any]:
-            import torch
-
-            from echovec.vector.finish import finish
+            from echovec.vector.finish import finish_array
 
             vectors, cut = self._embedder.vectors(planned.chunks, role=self._run["role"])
-            short = finish(torch.from_numpy(vectors), truncate_dim=self._run["truncate_dim"])
-            return short.numpy()[planned.inverse_N], cut[planned.inverse_N]
+            finished = finish_array(vectors, truncate_dim=self._run["truncate_dim"])
+            return finished[planned.inverse_N], cut[planned.inverse_N]
 
         return encode
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from echovec.vector.transform import Normalize, Truncate
@@ -23,3 +25,11 @@ def finish(z_ND: Tensor, *, truncate_dim: int | None = None, normalize: bool = T
             for rows in torch.split(z_ND, _ROWS_AT_ONCE):
                 rows.copy_(Normalize()(rows))
     return z_ND
+
+
+def finish_array(vectors: NDArray[np.float32], *, truncate_dim: int | None) -> NDArray[np.float32]:
+    """`finish` for an array, to unit length; may change it."""
+    finished: NDArray[np.float32] = finish(
+        torch.from_numpy(vectors), truncate_dim=truncate_dim
+    ).numpy()
+    return finished
