@@ -61,6 +61,7 @@ def save(path: Path, docs: Sequence[Docstring], vectors: np.ndarray, recipe: Rec
         "echovec.recipe": recipe.to_json(),
         "echovec.fingerprint": recipe.fingerprint,
         "echovec.texts": texts_hash(docs),
+        "echovec.run": json.dumps({"role": "document"}),  # for `echovec index`
     }
     _save(path, [doc.name for doc in docs], [doc.text for doc in docs], vectors, metadata)
 
