@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _SEQUENCES = 64
 """Sequences in one call; llama.cpp itself takes 256."""
 
+_CALL_TOKENS = 512
+"""Tokens in one call, unless a sequence is longer: it attends over all tokens of a call, masked."""
+
 
 class LlamaCppBackbone:
     """A GGUF file behind the Backbone seam.
@@ -105,9 +108,8 @@ class LlamaCppBackbone:
         """Runs of sequences that fit into one call."""
         calls, first, tokens = [], 0, 0
         for place, length in enumerate(batch.lengths_S.tolist()):
-            if place > first and (
-                tokens + length > self.max_positions or place - first == _SEQUENCES
-            ):
+            full = tokens + length > _CALL_TOKENS or place - first == _SEQUENCES
+            if place > first and full:
                 calls.append((first, place))
                 first, tokens = place, 0
             tokens += length
