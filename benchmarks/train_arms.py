@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--sources", type=int, default=2, help="1: sentences only, thrice as fast")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--sample", type=int, default=150)
@@ -72,7 +73,9 @@ def scored(arm: str, seed: int, options: argparse.Namespace) -> dict[str, float]
     from echovec.train.runs import RUNS
 
     if not (folder / "recipe.json").is_file():
-        run = replace(RUNS[ARMS[arm]], steps=options.steps, seed=seed, warmup_steps=2)
+        run = RUNS[ARMS[arm]]
+        sources = run.sources[: options.sources]
+        run = replace(run, sources=sources, steps=options.steps, seed=seed, warmup_steps=2)
         run = replace(run, batch_size=options.batch, eval_every=1000)
         train(run, folder, data=options.data)
     trained = Embedder.load(folder, precision="fast", max_tokens=128)
