@@ -1,6 +1,6 @@
 """A server under load, beside the library on the same texts and beside a plain server.
 
-    python -m benchmarks.serve_load [--out FILE.json] [--seconds 20] [--texts 400] [--peer]
+    python -m benchmarks.serve_load [--seconds 20] [--texts 400] [--only saturated,lone,peer]
 
 Server and library are one process and one model, the client is another, all on the same cores; what
 is compared alternates. Five questions:
@@ -9,7 +9,7 @@ is compared alternates. Five questions:
 - lone: the median time of one short query alone, against the library's call;
 - overload: far more requests than are taken, for some seconds: which answers, how much memory;
 - slow: 200 connections that dribble: what they do to the p99 of others;
-- peer: the same load on sentence-transformers behind a plain FastAPI route (`--peer`).
+- peer: the same load on sentence-transformers behind a plain FastAPI route (only if asked for).
 
 Needs the data folder (`ECHOVEC_DATA`).
 """
@@ -32,7 +32,7 @@ from typing import Any
 
 from benchmarks.serve_client import Client
 from benchmarks.workloads import sentences
-from echovec import Embedder
+from echovec import Embedder, Template
 from echovec.serve.run import listen, server_of
 from echovec.serve.service import Service
 from echovec.serve.settings import Settings
@@ -151,10 +151,14 @@ def slow_sockets(
     return {"without_p99_ms": p99[0], "beside_p99_ms": p99[1], "ratio": p99[1] / p99[0]}
 
 
-def peer(address: str, client: Client, service: Service, texts: tuple[str, ...]) -> dict[str, Any]:
+def peer(address: str, client: Client, texts: tuple[str, ...]) -> dict[str, Any]:
     """The same load on the peer and on us, alternating; prompts of one copy, mean of all tokens."""
+    # One torch thread for each of its requests: two would wait for each other in every product.
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serve_peer"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.serve_peer"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
     other = process.stdout.readline().strip()
@@ -185,36 +189,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--texts", type=int, default=400)
-    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--only", default="saturated,lone,slow,overload")
     options = parser.parse_args()
+    wanted = options.only.split(",")
     embedder = Embedder.load(recipe="echo")
-    bare = embedder.with_recipe(bare_recipe())
+    bare = embedder.with_recipe(Template("{text}"))  # as sentence-transformers has it by default
     texts = sentences(options.texts)
     result: dict[str, Any] = {"load_before": os.getloadavg()[0], "texts": len(texts)}
     service = Service({"echo": embedder, "bare": bare}, Settings(max_waiting_tokens=20_000))
     with Client() as client, serving(service) as address:
         client.load(address, PATH, bodies(texts[:32], 1), connections=8)  # warm
-        result["saturated"] = saturated(embedder, address, client, texts)
-        print(json.dumps(result), flush=True)
-        result["lone"] = lone(embedder, address, client)
-        print(json.dumps(result["lone"]), flush=True)
-        if options.peer:
-            result["peer"] = peer(address, client, service, texts)
-            print(json.dumps(result["peer"]), flush=True)
-        result["slow"] = slow_sockets(address, client, texts, options.seconds)
-        print(json.dumps(result["slow"]), flush=True)
-        result["overload"] = overload(address, client, texts, options.seconds)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "saturated": lambda: saturated(embedder, address, client, texts),
+            "lone": lambda: lone(embedder, address, client),
+            "peer": lambda: peer(address, client, texts),
+            "slow": lambda: slow_sockets(address, client, texts, options.seconds),
+            "overload": lambda: overload(address, client, texts, options.seconds),
+        }
+        for name in wanted:
+            result[name] = parts[name]()
+            print(json.dumps({name: result[name]}), flush=True)
     result["load_after"] = os.getloadavg()[0]
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-
-
-def bare_recipe() -> Any:
-    """One copy, no prompt, the mean of all tokens: what sentence-transformers does by default."""
-    from echovec import Template
-
-    return Template("{text}")
 
 
 if __name__ == "__main__":
