@@ -84,6 +84,14 @@ def test_a_large_body_is_refused_while_it_comes(declared):
     assert good.status_code == 200
 
 
+def test_a_client_that_asks_first_need_not_send():
+    """With `Expect: 100-continue` too large a body is refused before any of it is sent."""
+    with serving(service(max_body_bytes=1000)) as address, connect(address) as connection:
+        head = post("/v1/embeddings", b"", "expect: 100-continue")
+        connection.sendall(head.replace(b"content-length: 0", b"content-length: 5000"))
+        assert "413" in answer_of(connection).partition("\r\n")[0]
+
+
 def test_an_endless_body_is_cut_off():
     """A body without end gets 413 and its connection is closed, long before its deadline."""
     with serving(service(max_body_bytes=1000)) as address, connect(address) as connection:

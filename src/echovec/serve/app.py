@@ -40,7 +40,6 @@ def create_app(service: Service, index: Shown | None = None) -> Guard:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.run(int)  # the threads are there
         service.close()
 
     app = FastAPI(

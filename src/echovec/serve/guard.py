@@ -124,6 +124,8 @@ class Guard:
         limit = self._settings.max_body_bytes
         declared = _declared(scope)
         size = 0
+        if declared > limit and (b"expect", b"100-continue") in scope["headers"]:
+            raise _too_large(declared, limit)  # the client waits for a word before it sends
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 while True:
