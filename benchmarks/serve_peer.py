@@ -2,8 +2,8 @@
 
     python -m benchmarks.serve_peer
 
-The default model, mean of all tokens, unit length; the answer has OpenAI's form with base64, so
-that the same requests fit. Prints "host:port" and serves.
+The default model in float32, mean of all tokens, unit length; the answer has OpenAI's form with
+base64, so that the same requests fit. Prints "host:port" and serves.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main() -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
     model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    model.float()  # the copy on disk is float16, which CPUs compute slowly
     app = FastAPI()
 
     @app.post("/v1/embeddings")
