@@ -9,6 +9,7 @@ from echovec import Embedder, InputError, ModelError
 from echovec.model import store
 from echovec.model.llama_cpp import load_llama_cpp
 from echovec.text.tokenizer import HFTokenizer
+from tiny_gguf import write_tiny_gguf
 
 TEXTS = ["a cat sat on the mat", "The bank was steep and muddy.", "x" * 300, "words " * 90]
 
@@ -17,6 +18,22 @@ def test_a_missing_file_is_named(tmp_path):
     """No such file: said before anything is loaded."""
     with pytest.raises(ModelError, match="no such file"):
         load_llama_cpp(tmp_path / "none.gguf")
+
+
+def test_it_gives_the_widened_models_vectors(tmp_path, monkeypatch):
+    """Vectors of a made-up file are those of its converted (float16) copy, to its rounding."""
+    pytest.importorskip("llama_cpp", reason="the extra gguf")
+    monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path / "cache"))
+    file = write_tiny_gguf(tmp_path / "tiny.gguf")
+    backbone, tokenizer = load_llama_cpp(file, threads=1)
+    ours = Embedder("repeat-only", HFTokenizer(tokenizer), backbone)
+    widened = Embedder.load(file, "repeat-only")
+    texts = ["the cat", "a", "words and words"]
+    np.testing.assert_allclose(ours.encode(texts), widened.encode(texts), atol=1e-2)
+    alone = np.stack([ours.encode(text) for text in texts])
+    np.testing.assert_allclose(alone, ours.encode(texts), atol=1e-5)
+    with pytest.raises(InputError, match="last layer only"):
+        ours.states(texts, [0])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ out, and nothing is differentiable. Tokens come from our renderer, so spans are 
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -70,12 +71,16 @@ class LlamaCppBackbone:
             )
         except ValueError as error:
             raise ModelError(f"llama.cpp cannot read {path}: {error}") from error
+        # Before the interpreter goes: afterwards its functions are gone, and closing would fail.
+        weakref.finalize(self, self._llama.close)
         self._get = llama_cpp.llama_get_embeddings
         self._lock = Lock()
         self.dim = int(self._llama.n_embd())
         about = self._llama.metadata
-        self.num_layers = int(about[f"{about['general.architecture']}.block_count"])
-        self.max_positions: int | None = tokens
+        family = about["general.architecture"]
+        self.num_layers = int(about[f"{family}.block_count"])
+        trained = int(about.get(f"{family}.context_length", tokens))
+        self.max_positions: int | None = min(tokens, trained)
 
     def forward(
         self,
