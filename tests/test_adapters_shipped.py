@@ -24,7 +24,7 @@ def test_there_is_one():
 
 
 def test_its_weights_are_the_default_models_with_its_adapter(folder):
-    """The hash follows from that of the base, which `best` names, and from the adapter's numbers."""
+    """The hash follows from the base's, which `best` names, and from the adapter's numbers."""
     base = preset("best").model
     bound = Recipe.load(folder)
     assert bound.model is not None
