@@ -25,7 +25,7 @@ from echovec.export.to_graph import export_graph
 from echovec.export.to_sentence_transformers import export
 from echovec.saved import shipped_names
 
-RECIPES = ("echo", "prompt-eol", "echo-instruct", "fast", "one-pass", "best")
+RECIPES = ("echo", "prompt-eol", "echo-instruct", "fast", "one-pass", "best", *shipped_names())
 START, END = "<!-- parity: begin -->", "<!-- parity: end -->"
 Export = Callable[[Embedder, Path], Parity]
 
@@ -112,15 +112,13 @@ def main() -> None:
     model = Embedder.load()
     rows = []
     for name in given.recipes.split(","):
+        if name in shipped_names():
+            embedder = Embedder.load(name, max_tokens=given.max_tokens)
+        else:
+            embedder = model.with_recipe(name, max_tokens=given.max_tokens)
         for runtime in runtimes:
-            rows.append(
-                measure(model.with_recipe(name, max_tokens=given.max_tokens), name, runtime)
-            )
+            rows.append(measure(embedder, name, runtime))
             print(rows[-1], flush=True)
-    for name in shipped_names() if given.recipes == ",".join(RECIPES) else ():
-        trained = Embedder.load(name, max_tokens=given.max_tokens)
-        rows += [measure(trained, name, runtime) for runtime in runtimes]
-        print(rows[-len(runtimes) :], flush=True)
     if given.json:
         given.json.write_text(json.dumps([vars(row) for row in rows], indent=1), "utf-8")
     text = table(rows)

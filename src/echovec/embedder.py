@@ -259,6 +259,11 @@ class Embedder:
         """The recipe as it was given, not bound to this model: no hash is computed."""
         return self._definition
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per batch where the caller says nothing, by device."""
+        return self._reader(None).batch_tokens
+
     def __repr__(self) -> str:
         shown = f"{self._definition.name!r} on {self._model_name}"
         return f"<Embedder {shown}, {self.dimension} dimensions, {self.backbone.dtype}>"

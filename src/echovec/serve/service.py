@@ -25,10 +25,10 @@ from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
 from echovec.serve.ready import Target, Vectors, counted, ready
 from echovec.serve.settings import Settings
+from echovec.vector.finish import finish_array
 
 T = TypeVar("T")
 ALIASES: Mapping[str, Role] = {"query": "query", "document": "document"}
-_BATCH_TOKENS = {"cuda": 65_536, "mps": 4_096}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,9 @@ class Service:
         cut = one.cut[one.inverse]
         self.metrics.truncated.inc(int(cut.sum()))
         return Embedded(
-            finished(one.rows, target.dimensions, target.normalize)[one.inverse],
+            finish_array(one.rows, truncate_dim=target.dimensions, normalize=target.normalize)[
+                one.inverse
+            ],
             cut,
             int(one.tokens.sum()),
             sum(prepared.tokens for prepared in one.prepared),
@@ -197,10 +199,8 @@ class Service:
         backbone = embedder.backbone
         found = self._batchers.get(id(backbone))
         if found is None:
-            device = getattr(getattr(backbone, "model", None), "device", None)
-            own = _BATCH_TOKENS.get(getattr(device, "type", "cpu"), 2_048)
             found = self._batchers[id(backbone)] = Batcher(
-                batch_tokens=self.settings.batch_tokens or own,
+                batch_tokens=self.settings.batch_tokens or embedder.batch_tokens,
                 group=max(1, int(getattr(backbone, "workers", 1))),
                 max_waiting_tokens=self.settings.max_waiting_tokens,
                 metrics=self.metrics,
@@ -225,12 +225,3 @@ class Service:
                 f"{param}={dimensions}; {served.name} has vectors of 1 to {width}",
                 param=param,
             )
-
-
-def finished(rows: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
-    """Vectors as they are sent: cut, then of unit length; a vector of zeros stays so."""
-    rows = rows[:, :dimensions]
-    if normalize:
-        length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-        rows = (rows / np.where(length == 0, 1, length)).astype(np.float32)
-    return rows

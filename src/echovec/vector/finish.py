@@ -27,9 +27,11 @@ def finish(z_ND: Tensor, *, truncate_dim: int | None = None, normalize: bool = T
     return z_ND
 
 
-def finish_array(vectors: NDArray[np.float32], *, truncate_dim: int | None) -> NDArray[np.float32]:
-    """`finish` for an array, to unit length; may change it."""
+def finish_array(
+    vectors: NDArray[np.float32], *, truncate_dim: int | None, normalize: bool = True
+) -> NDArray[np.float32]:
+    """`finish` for an array; may change it."""
     finished: NDArray[np.float32] = finish(
-        torch.from_numpy(vectors), truncate_dim=truncate_dim
+        torch.from_numpy(vectors), truncate_dim=truncate_dim, normalize=normalize
     ).numpy()
     return finished
