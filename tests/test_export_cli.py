@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
 from echovec.cli import app
-from echovec.errors import InputError
+from echovec.errors import DependencyError, InputError
 from plugins_stub import saved
 
 pytest.importorskip("sentence_transformers", reason="the extra train")
@@ -39,3 +41,12 @@ def test_an_unknown_target_is_refused(tmp_path):
     given = ["export", str(tmp_path / "x"), "--to", "tensorflow"]
     with pytest.raises(InputError, match="sentence-transformers"):
         CliRunner().invoke(app, given, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("to", ["sentence-transformers", "onnx", "openvino"])
+def test_a_missing_extra_is_named_before_a_model_is_loaded(tmp_path, monkeypatch, to):
+    """What every format needs is asked for first, with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    said = CliRunner().invoke(app, ["export", str(tmp_path / "x"), "--to", to, "--model", "none"])
+    assert isinstance(said.exception, DependencyError)
+    assert "echovec[export]" in str(said.exception)

@@ -29,9 +29,11 @@ def export(
     from echovec.embedder import Embedder
     from echovec.errors import InputError
     from echovec.export.formats import FORMATS
+    from echovec.export.to_sentence_transformers import need_sentence_transformers
 
     if to not in FORMATS:
         raise InputError(f"--to {to!r}; there are {', '.join(FORMATS)}")
+    need_sentence_transformers()  # before a model is loaded
     embedder = Embedder.load(model, recipe, max_tokens=max_tokens, revision=revision)
     parity = FORMATS[to](embedder, folder, route)
     print("\n".join(parity.lines()))

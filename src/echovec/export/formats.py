@@ -22,6 +22,9 @@ def _sentence_transformers(embedder: Embedder, folder: Path, route: Any) -> Pari
 
 def _graph(kind: str) -> Export:
     def export(embedder: Embedder, folder: Path, route: Any) -> Parity:
+        from echovec.export.to_sentence_transformers import need_sentence_transformers
+
+        need_sentence_transformers()  # a graph is made of the module's code
         from echovec.export.to_graph import export_graph
 
         if route != "auto":
