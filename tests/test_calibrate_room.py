@@ -316,3 +316,22 @@ def test_the_command_line_ends_with_a_recipe_that_loads(own_cache, folders, tmp_
     record = json.loads((tmp_path / "filed" / "recipe.json").read_text("utf-8"))["versions"][RECORD]
     assert "fitted on 40 texts, notes.txt (sha256:" in record
     assert Embedder.load(tmp_path / "written").recipe.name == "classical+center-scale"
+
+
+def test_the_command_fits_the_papers_prompt_unless_told_otherwise(tmp_path, monkeypatch):
+    """Not the default model's own recipe, which is calibrated already."""
+    from typer.testing import CliRunner
+
+    from echovec.cli import app
+    from echovec.errors import ModelError
+
+    asked = []
+
+    def load(model, recipe, **options):
+        asked.append(recipe)
+        raise ModelError("no model here")
+
+    monkeypatch.setattr(Embedder, "load", load)
+    for more in ([], ["--recipe", "classical"]):
+        CliRunner().invoke(app, ["calibrate", "-o", str(tmp_path / "out"), *more])
+    assert asked == ["echo", "classical"]

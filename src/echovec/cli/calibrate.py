@@ -18,8 +18,8 @@ def calibrate(
         Path, typer.Option("--out", "-o", metavar="RECIPE_DIR", help="Where the recipe goes.")
     ],
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name, file or folder; by default echo.")
-    ] = None,
+        str, typer.Option(help="What to fit: a recipe's name, file or folder.")
+    ] = "echo",
     model: Annotated[
         str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
     ] = None,
