@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from corpus_stub import Stub
-from echovec import Embedder, Recipe, Template, View
+from echovec import Embedder, InputError, Recipe, Template, View
 from echovec.model.tiny import TinyBackbone
 from echovec.presets import preset, recipe_of
 from echovec.recipe import ROLES
@@ -88,6 +88,97 @@ def test_a_transform(monkeypatch):
     assert set(np.unique(signs)) <= {-1.0, 0.0, 1.0}
     assert Recipe.from_json(recipe.to_json()) == recipe
     assert recipe.fingerprint != plain.fingerprint
+
+
+def test_a_calibration(monkeypatch):
+    """A function of vectors and its row: fitted by name, and a recipe says the transform."""
+    from echovec.vector import calibrate
+
+    def largest(z_ND):
+        """Divide each dimension by its largest size."""
+        zeros = np.zeros(z_ND.shape[1], np.float32)
+        return calibrate.Scale(zeros, (1 / np.abs(z_ND).max(axis=0)).astype(np.float32))
+
+    monkeypatch.setattr(calibrate, "FITS", {**calibrate.FITS, "largest": largest})
+    plain = recipe_of("largest", View(ECHO))
+    raw = embedder(plain).encode(TEXTS, normalize_embeddings=False)
+    recipe = dataclasses.replace(plain, transforms=(calibrate.fit("largest", raw),))
+    fitted = embedder(recipe).encode(TEXTS, normalize_embeddings=False)
+    np.testing.assert_allclose(np.abs(fitted).max(axis=0), 1, atol=1e-6)
+    alone = embedder(recipe).encode(TEXTS[0], normalize_embeddings=False)
+    np.testing.assert_allclose(alone, fitted[0], atol=1e-5)
+    with pytest.raises(InputError, match="largest takes no options"):
+        calibrate.fit("largest", raw, strength=1)
+
+
+def test_a_part_of_a_view(monkeypatch):
+    """What changes the run: a field of View and of How, the reader, the pass, a hook, `read`."""
+    from contextlib import contextmanager
+
+    from echovec import reader
+    from echovec.model import hooks, parts, plain
+    from echovec.vector import as_json
+    from echovec.vector.passes import Pass
+    from families import causal_model, family_tokenizer
+
+    @dataclass(frozen=True)
+    class Louder(View):
+        louder: float | None = None  # what the first block's states are multiplied by
+
+    @dataclass(frozen=True)
+    class How(parts.How):
+        louder: float | None = None
+
+    @contextmanager
+    def made_louder(blocks, factor):
+        def hook(module, args, output):
+            return (
+                (output[0] * factor, *output[1:]) if isinstance(output, tuple) else output * factor
+            )
+
+        handle = blocks[0].register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    how, read = reader.Reader._how, plain.PlainBackbone.read
+
+    def louder_how(self, one, wanted):
+        louder = self.views[one.places[0]].louder
+        return dataclasses.replace(how(self, one, wanted), louder=louder)
+
+    def louder_read(self, batch, layers, how, *, float32=False):
+        with made_louder(hooks.blocks_of(self.model, self.num_layers), how.louder):
+            return read(self, batch, layers, how, float32=float32)
+
+    def louder_passes(views):
+        return tuple(Pass((view.template,), (place,)) for place, view in enumerate(views))
+
+    monkeypatch.setattr(as_json, "View", Louder)
+    monkeypatch.setattr(reader, "How", How)
+    monkeypatch.setattr(reader, "passes_of", louder_passes)
+    monkeypatch.setattr(reader.Reader, "_how", louder_how)
+    monkeypatch.setattr(plain.PlainBackbone, "read", louder_read)
+    model, tokenizer = causal_model("llama"), family_tokenizer("llama")
+    quiet = recipe_of("quiet", Louder(ECHO))
+    recipe = recipe_of("louder", Louder(ECHO, louder=3.0))
+    made = Embedder.from_model(model, tokenizer, recipe)
+    together = made.encode(TEXTS)
+    np.testing.assert_allclose(together[0], made.encode(TEXTS[0]), atol=1e-5)
+    before = Embedder.from_model(model, tokenizer, quiet).encode(TEXTS)
+    assert np.abs(together - before).max() > 1e-3
+    monkeypatch.undo()
+    np.testing.assert_array_equal(before, Embedder.from_model(model, tokenizer, ECHO).encode(TEXTS))
+
+
+def test_a_part_of_a_view_is_said_in_the_recipe():
+    """A field of View with its default is not written, so old fingerprints stay; any other is."""
+    plain = recipe_of("x", View(ECHO))
+    other = recipe_of("x", View(ECHO, mask="bidirectional"))
+    assert "mask" not in plain.to_json()
+    assert Recipe.from_json(other.to_json()) == other
+    assert other.fingerprint != plain.fingerprint
 
 
 def test_a_backbone():
@@ -252,7 +343,9 @@ def test_the_table_names_these_tests():
     """Every test that the table names exists."""
     page = (ROOT / "docs" / "design.md").read_text("utf-8")
     named = set(re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", page))
-    assert len(named) >= 10
+    rows = re.findall(r"^\| (.*?) \|.*`tests/test_\w+\.py::(test_\w+)`", page, re.MULTILINE)
+    for noun in ("template", "pooling", "backbone", "recipe", "set", "task", "route", "sink"):
+        assert any(noun in added for added, _ in rows), f"no row with a test for a {noun}"
     for file, function in named:
         assert f"def {function}(" in (ROOT / file).read_text("utf-8"), f"{file}::{function}"
     assert set(ROLES) == {"symmetric", "query", "document"}
