@@ -1,4 +1,4 @@
-"""mteb: the recipes that ship, as models of mteb's registry.
+"""mteb: the recipes and trained embedders that ship, as models of mteb's registry.
 
     from echovec.plugins.mteb import register
     register()
@@ -6,8 +6,8 @@
 
 mteb has no entry points, so `register` puts `shipped_metas()` into its registry: full `ModelMeta`,
 as in mteb's own files. Name and revision are those that `echovec eval` writes: model, recipe,
-fingerprint. The fingerprint is known without loading anything, because the recipes that ship fitted
-hold the default model's hashes; other weights are refused.
+fingerprint. The fingerprint is known without loading anything, because what ships fitted or trained
+holds the default model's hashes; other weights are refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from echovec.evaluate.encoder import MtebEncoder, model_meta
 from echovec.evaluate.results import result_name
 from echovec.presets import preset
 from echovec.recipe import Recipe
+from echovec.saved import saved_folder, shipped_names
 
 try:
     from mteb.models import ModelMeta
@@ -34,6 +35,12 @@ except ImportError as error:
 RECIPES = ("best", "one-pass", "fast", "echo", "echo-sentence", "classical", "prompt-eol")
 """Recipes that are models of mteb, all on the default model."""
 
+TRAINED = shipped_names()
+"""Trained embedders that ship: the default model with an adapter, and a recipe of their own."""
+
+_TRAINED_ON = {"smollm2-135m-echo": {"SNLI", "SQuAD"}}
+"""What each trained embedder that ships saw; the rest trains nothing of the language model."""
+
 _WEIGHTS = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _PAPER = """@inproceedings{springer2025repetition,
   title = {Repetition Improves Language Model Embeddings},
@@ -46,7 +53,7 @@ _PAPER = """@inproceedings{springer2025repetition,
 
 
 def register(*embedders: Embedder) -> list[str]:
-    """Put the recipes that ship, and any embedders, into mteb's registry for this process.
+    """Put all that ships, and any embedders, into mteb's registry for this process.
 
     Args:
         embedders: others, under the names of their models and recipes; they stay in memory.
@@ -70,8 +77,9 @@ def meta_of(embedder: Embedder) -> ModelMeta:
 
 
 def shipped_metas() -> list[ModelMeta]:
-    """One row for each of RECIPES; nothing is loaded."""
-    return [_meta(_bound(name)) for name in RECIPES]
+    """One row for each of RECIPES and TRAINED; no model is loaded."""
+    plain = [_meta(_bound(name)) for name in RECIPES]
+    return plain + [_trained(name) for name in TRAINED]
 
 
 def _bound(name: str) -> Recipe:
@@ -111,13 +119,31 @@ def _meta(recipe: Recipe) -> ModelMeta:
         reference=f"https://huggingface.co/{_WEIGHTS}",
         similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=takes,
-        training_datasets=None,  # of the language model; nothing was trained here
+        training_datasets=None,  # of the language model, which nobody has listed
         adapted_from=_WEIGHTS,
         modalities=["text"],
         model_type=["dense"],
         citation=_PAPER,
         contacts=None,
     )
+
+
+def _trained(name: str) -> ModelMeta:
+    folder = saved_folder(name)
+    assert folder is not None, "it ships"
+
+    def load(
+        _name: str, *, revision: str | None = None, device: str | None = None, **options: Any
+    ) -> MtebEncoder:
+        _only_known(options)
+        return MtebEncoder(Embedder.load(name, device=device))
+
+    changed = {
+        "loader": load,
+        "license": "cc-by-sa-4.0",  # as its training sets are
+        "training_datasets": _TRAINED_ON[name],
+    }
+    return _meta(Recipe.load(folder)).model_copy(update=changed)
 
 
 def _only_known(options: dict[str, Any]) -> None:
