@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 from echovec.model import heap
 
@@ -36,3 +37,13 @@ def test_other_libraries_and_users_choices_are_left_alone(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not heap.limit_heaps()
     assert not library.told
+
+
+def test_onednn_keeps_few_programs_unless_the_user_said_otherwise(monkeypatch):
+    """Both caches are limited, and a number that is set already stays."""
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1")  # so that it is put back
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    heap.limit_programs()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"

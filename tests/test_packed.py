@@ -17,7 +17,7 @@ from echovec.errors import InputError, ModelError
 from echovec.model import blocks as blocks_module
 from echovec.model.attend import attend
 from echovec.model.backbone import Backbone
-from echovec.model.layout import lay_out
+from echovec.model.layout import lay_out, rounded_rows
 from echovec.model.linear import ACTIVATIONS, OneDNN, Stock, has_onednn
 from echovec.model.load import load_model
 from echovec.model.packed import PackedBackbone
@@ -217,7 +217,7 @@ def test_the_prefix_runs_once() -> None:
     with torch.inference_mode():
         backbone.forward(made_batch([5, 4]))
         backbone.forward(made_batch([7]))
-    assert rows == [6, (5 + 4) * 2 + 2 * 7, 7 * 2 + 7]
+    assert rows == [6, (5 + 4) * 2 + 2 * 7, rounded_rows(7 * 2 + 7)]
 
 
 def test_no_padding_outside_attention() -> None:
@@ -370,3 +370,30 @@ def test_many_workers_give_the_same_vectors(tmp_path: Any) -> None:
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [1, 8, 32])
+def test_rows_behind_the_longest_sequence_are_seen_by_nobody(step: int) -> None:
+    """The batch's tokens keep one row each; what is more repeats the longest sequence's last."""
+    batch = made_batch([9, 4, 4, 30, 30, 7])
+    plain = lay_out(batch)
+    layout = lay_out(batch, round_up=lambda rows: -(-rows // step) * step)
+    assert len(layout.ids_N) % step == len(layout.hull_rows_Q) % step == 0
+    assert len(layout.ids_N) - len(plain.ids_N) < step
+    rows_T = layout.flat_rows_T[layout.flat_rows_T >= 0]
+    assert len(set(rows_T)) == len(rows_T) == len(plain.ids_N)
+    own_T = np.flatnonzero(layout.flat_rows_T >= 0)
+    assert np.array_equal(layout.ids_N[rows_T], batch.ids_T[own_T])
+    assert np.array_equal(layout.positions_N[rows_T], batch.positions_T[own_T])
+    more = np.setdiff1d(np.arange(len(layout.ids_N)), rows_T)
+    longest = layout.rows_S2[0]
+    assert all(longest[1] - len(more) <= row < longest[1] for row in more)
+    assert np.array_equal(
+        layout.hull_rows_Q[layout.pooled_in_hull_P], rows_T[np.searchsorted(own_T, batch.pooled[0])]
+    )
+
+
+def test_sizes_are_few() -> None:
+    """A thousand sizes become five dozen, and none grows by much."""
+    assert len({rounded_rows(n) for n in range(1, 1001)}) < 60
+    assert all(n <= rounded_rows(n) < n + (8 if n <= 256 else 32) for n in range(1, 5000))

@@ -1,8 +1,11 @@
-"""Heap: keeps the C library's heap from growing with the length of a run.
+"""Heap: keeps what C libraries hold from growing with the length of a run.
 
 glibc gives each thread a heap of its own, up to eight per core, and what is freed in one is not
 used by another. Batches run in several threads, each with large tensors of many sizes, so a
 process that embeds much would keep several heaps at their largest (docs/performance.md).
+
+oneDNN, and PyTorch's layer around it, each keep the programs they made for the last 1,024 sizes of
+product, half a megabyte a size. A batch has some dozens of sizes, which its layers share.
 """
 
 from __future__ import annotations
@@ -12,6 +15,13 @@ import os
 
 _M_ARENA_MAX = -8  # from glibc's malloc.h
 _HEAPS = 2
+_PROGRAMS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}
+
+
+def limit_memory() -> None:
+    """All that is in this module."""
+    limit_heaps()
+    limit_programs()
 
 
 def limit_heaps() -> bool:
@@ -27,3 +37,12 @@ def limit_heaps() -> bool:
     except (OSError, AttributeError, TypeError):  # Windows has no library of this name
         return False
     return bool(mallopt(_M_ARENA_MAX, _HEAPS))
+
+
+def limit_programs() -> None:
+    """Let oneDNN keep fewer programs; what the environment says already is respected.
+
+    Read by it at its first product, so a process that has multiplied before is left as it was.
+    """
+    for name, value in _PROGRAMS.items():
+        os.environ.setdefault(name, value)

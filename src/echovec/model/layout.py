@@ -1,7 +1,8 @@
 """Layout: where every token of a batch goes in the packed pass, in numbers only.
 
 The flat rows are the batch's tokens without the prefix that all its prompts share, sequences sorted
-by length, one after the other, no padding. Attention needs rectangles: sequences of one length form
+by length, one after the other, no padding but a few rows at the end of the longest
+(`rounded_rows`). Attention needs rectangles: sequences of one length form
 one without a copy; a run of short sequences that differ by a few tokens is padded to its longest,
 in attention only, which costs nothing in the large products and leaves the result exact (a causal
 query never sees what stands to its right).
@@ -11,6 +12,7 @@ Shape suffixes: S sequences, N flat rows, P pooled rows, Q rows of the hulls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -86,8 +88,15 @@ class Layout:
     """Where each token of the batch stands among the flat rows; -1 in the prefix."""
 
 
-def lay_out(batch: Batch) -> Layout:
-    """Lay a batch out for one packed pass."""
+def lay_out(batch: Batch, *, round_up: Callable[[int], int] = int) -> Layout:
+    """Lay a batch out for one packed pass.
+
+    Args:
+        batch: what is run.
+        round_up: how many rows to have where there are so many. Further rows are put behind the
+            longest sequence, repeating its last token: nothing pooled ever sees them. For
+            libraries that make a program for each number of rows (`rounded_rows`).
+    """
     lengths_S = batch.lengths_S
     starts_S = batch.offsets_S1[:-1]
     spans_SK2 = batch.spans_SK2 - starts_S[:, None, None]
@@ -95,16 +104,27 @@ def lay_out(batch: Batch) -> Layout:
     prefix_ids = batch.ids_T[:prefix]
 
     order_S = np.argsort(-lengths_S, kind="stable")
-    rest_S = lengths_S[order_S] - prefix
+    real_S = lengths_S[order_S] - prefix
+    rest_S = real_S.copy()
+    rest_S[0] += round_up(int(real_S.sum())) - int(real_S.sum())
     flat_S1 = np.concatenate([[0], np.cumsum(rest_S)])
-    place_N = np.arange(flat_S1[-1]) - np.repeat(flat_S1[:-1], rest_S)
+    # The rows behind a sequence's end are its last token once more, at the same position.
+    place_N = np.minimum(
+        np.arange(flat_S1[-1]) - np.repeat(flat_S1[:-1], rest_S), np.repeat(real_S - 1, rest_S)
+    )
     tokens_N = np.repeat(starts_S[order_S] + prefix, rest_S) + place_N
     flat_rows_T = np.full(len(batch.ids_T), -1, dtype=np.int64)
-    flat_rows_T[tokens_N] = np.arange(len(tokens_N))
+    flat_rows_T[tokens_N[::-1]] = np.arange(len(tokens_N))[::-1]  # the first row of each token
 
     hull_starts_S = spans_SK2[order_S, :, 0].min(axis=1) - prefix
     hull_stops_S = spans_SK2[order_S, :, 1].max(axis=1) - prefix
     hull_lengths_S = hull_stops_S - hull_starts_S
+    more = round_up(int(hull_lengths_S.sum())) - int(hull_lengths_S.sum())
+    hull_lengths_S[0] += min(more, int(rest_S[0] - hull_stops_S[0]))
+    more = round_up(int(hull_lengths_S.sum())) - int(hull_lengths_S.sum())
+    further = min(more, int(hull_starts_S[0]))
+    hull_starts_S[0] -= further
+    hull_lengths_S[0] += further
     hull_S1 = np.concatenate([[0], np.cumsum(hull_lengths_S)])
     place_Q = np.arange(hull_S1[-1]) - np.repeat(hull_S1[:-1], hull_lengths_S)
     hull_rows_Q = np.repeat(flat_S1[:-1] + hull_starts_S, hull_lengths_S) + place_Q
@@ -117,12 +137,23 @@ def lay_out(batch: Batch) -> Layout:
         groups=_groups(rest_S, flat_S1),
         hulls=_hulls(rest_S, flat_S1, hull_starts_S, hull_lengths_S),
         rows_S2=np.stack([flat_S1[:-1], flat_S1[1:]], axis=1),
-        hulls_S2=np.stack([hull_starts_S, hull_stops_S], axis=1),
+        hulls_S2=np.stack([hull_starts_S, hull_starts_S + hull_lengths_S], axis=1),
         hull_rows_Q=hull_rows_Q,
         pooled_in_hull_P=np.searchsorted(hull_rows_Q, pooled_rows_P),
         pooled_rows_P=pooled_rows_P,
         flat_rows_T=flat_rows_T,
     )
+
+
+def rounded_rows(rows: int) -> int:
+    """The next multiple of 8, of 32 above 256.
+
+    oneDNN makes and keeps a program for each size of product it meets, in milliseconds and for
+    half a megabyte each, and batches have all sorts of sizes. So they are made alike: at most
+    three in a hundred rows more, and far fewer in a full batch.
+    """
+    step = 8 if rows <= 256 else 32
+    return -(-rows // step) * step
 
 
 def _groups(rest_S: Int, flat_S1: Int) -> tuple[Group, ...]:

@@ -21,7 +21,7 @@ from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import hash_weights
 from echovec.model.blocks import why_not
-from echovec.model.heap import limit_heaps
+from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, config_text
 
@@ -68,7 +68,7 @@ def load_model(
     from transformers import AutoModel, AutoTokenizer
 
     if device == "cpu":
-        limit_heaps()
+        limit_memory()
     source = resolve(model)
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not isinstance(source, Path):
@@ -114,6 +114,8 @@ def read_model(
     """
     from transformers import AutoModel, AutoTokenizer
 
+    if device == "cpu":
+        limit_memory()
     source = resolve(model)
     common = {} if isinstance(source, Path) else {"local_files_only": store.is_offline()}
     try:

@@ -30,7 +30,7 @@ from echovec.errors import ModelError
 from echovec.model import gradients, kernels
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
-from echovec.model.layout import Group, Int, Layout, lay_out
+from echovec.model.layout import Group, Int, Layout, lay_out, rounded_rows
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
@@ -152,7 +152,8 @@ class PackedBackbone:
     ) -> list[Tensor]:
         """Hidden states of each layer asked for: h_TD, or h_PD with `pooled_only`."""
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
-        layout = lay_out(batch)
+        # Without a gradient or with one, a CPU's products are oneDNN's.
+        layout = lay_out(batch, round_up=rounded_rows if self.device.type == "cpu" else int)
         blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
         prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
         states = self._states(layout, prefix, blocks, wanted, pooled_only, wide=float32)

@@ -29,6 +29,7 @@ from echovec.train.schedule import Step
 from echovec.train.watch import Watch
 
 _LAST_GOOD = "last-good"
+_SCORE_ROWS = 256
 
 
 class Batches(Dataset[Step]):
@@ -190,7 +191,8 @@ def make_loss(run: Run, transformer: SentenceTransformer) -> nn.Module:
     else:
         loss = losses.CachedMultipleNegativesRankingLoss(
             transformer,
-            mini_batch_size=run.batch_size,  # of the score matrix, which is small
+            # Rows of the score matrix at a time: each holds a number for every text of the batch.
+            mini_batch_size=min(run.batch_size, _SCORE_ROWS),
             mini_batch_num_tokens=run.mini_batch_tokens,
             **options,
         )
