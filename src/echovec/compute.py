@@ -1,8 +1,8 @@
 """Compute: chunks through a model, whatever happens.
 
-If memory runs out a chunk is halved until it fits. Every vector is checked: a row with NaN or
-infinity is computed again in float32, and if that does not help it is an error that names it. The
-windows of a long text are put together here: its vector is their mean.
+If memory runs out a chunk is halved until it fits, and later ones are cut to that. Every vector is
+checked: a row with NaN or infinity is computed again in float32, and if that does not help it is an
+error that names it. The windows of a long text are put together here: its vector is their mean.
 
 On a CPU several chunks may run at once, each on a core of its own: cores that share a chunk wait
 for each other some three hundred times in it (docs/performance.md).
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
+from echovec.room import Room, halves
 from echovec.text.batch import Chunk, Plan
 
 
@@ -39,6 +40,7 @@ def compute(
     chunks: Sequence[Chunk],
     *,
     workers: int = 1,
+    room: Room | None = None,
     show_progress_bar: bool | None = None,
 ) -> tuple[Tensor, NDArray[np.bool_]]:
     """Run planned chunks and restore the order.
@@ -47,6 +49,7 @@ def compute(
         forward: what to run.
         chunks: all chunks of one plan; they are laid while others run, and not kept.
         workers: how many chunks run at once; `forward` is then called from several threads.
+        room: what earlier calls of `forward` taught about memory; by default nothing.
         show_progress_bar: True, False, or None: on a terminal, after half a second.
 
     Returns:
@@ -56,6 +59,7 @@ def compute(
         NonFiniteError: a row stays NaN or infinite; its `row` is the place that was planned.
     """
     num_texts, num_sequences = _counted(chunks)
+    room = room or Room()
     vectors: Tensor | None = None
     truncated = np.zeros(num_texts, dtype=np.bool_)
     with (
@@ -67,7 +71,7 @@ def compute(
             delay=0.5 if show_progress_bar is None else 0,
         ) as bar,
     ):
-        for chunk, finite_SD in _all(forward, _shared_out(chunks, workers), workers):
+        for chunk, finite_SD in _all(forward, _shared_out(chunks, workers), workers, room):
             if vectors is None:
                 vectors = torch.zeros(num_texts, finite_SD.shape[1])
             order_S = torch.from_numpy(chunk[0].order_S)
@@ -100,14 +104,17 @@ def _shared_out(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:
     return parts
 
 
-def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[Chunk, Tensor]]:
+def _all(
+    forward: Forward, chunks: Sequence[Chunk], workers: int, room: Room
+) -> Iterator[tuple[Chunk, Tensor]]:
     """Every chunk, or its parts, with finite vectors on the CPU; in the chunks' order."""
 
     def run(planned: Chunk) -> list[tuple[Chunk, Tensor]]:
         with torch.inference_mode():  # a setting of each thread
             return [
                 (chunk, _finite(forward, chunk, z_SD).float().cpu())
-                for chunk, z_SD in _fitting(forward, planned)
+                for part in room.parts(planned)
+                for chunk, z_SD in _fitting(forward, part, room)
             ]
 
     workers = min(workers, len(chunks))
@@ -130,7 +137,7 @@ def _all(forward: Forward, chunks: Sequence[Chunk], workers: int) -> Iterator[tu
         torch.set_num_threads(threads)  # a part of the setting is the whole process's
 
 
-def _fitting(forward: Forward, chunk: Chunk) -> Iterator[tuple[Chunk, Tensor]]:
+def _fitting(forward: Forward, chunk: Chunk, room: Room) -> Iterator[tuple[Chunk, Tensor]]:
     """Run a chunk; if memory runs out, its halves, down to one text."""
     try:
         z_SD = forward(chunk)
@@ -138,13 +145,16 @@ def _fitting(forward: Forward, chunk: Chunk) -> Iterator[tuple[Chunk, Tensor]]:
         if not is_out_of_memory(error) or len(chunk[0]) == 1:
             raise
     else:
+        room.went(chunk)
         yield chunk, z_SD
         return
     # Outside the handler, so that the failed call's tensors are free before the next try.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for half in zip(*(batch.halves() for batch in chunk), strict=True):
-        yield from _fitting(forward, half)
+    room.ran_out(chunk)
+    for half in halves(chunk):
+        for part in room.parts(half):
+            yield from _fitting(forward, part, room)
 
 
 def _finite(forward: Forward, chunk: Chunk, z_SD: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from echovec.errors import InputError
 from echovec.model.backbone import Backbone, layer_index
 from echovec.model.parts import How, Importance, Read, reader
 from echovec.recipe import Recipe, Role
+from echovec.room import Room
 from echovec.text.batch import Batch, Chunk, Plan, plan
 from echovec.text.render import Renderer, render_passes
 from echovec.text.tokenizer import Tokenizer
@@ -55,6 +56,7 @@ class Reader:
         self.dimension = combined_dim(self.views, backbone.dim, recipe.combine, recipe.transforms)
         self._recipe = recipe
         self._backbone = backbone
+        self._room = Room()
         # Parts hook into the one model: chunks with parts run one after the other.
         self._workers = getattr(backbone, "workers", 1)
         own = self._layers()
@@ -91,7 +93,11 @@ class Reader:
         if not chunks:
             return torch.zeros(0, self.dimension), np.zeros(0, dtype=np.bool_)
         return compute(
-            self.forward, chunks, workers=self._workers, show_progress_bar=show_progress_bar
+            self.forward,
+            chunks,
+            workers=self._workers,
+            room=self._room,
+            show_progress_bar=show_progress_bar,
         )
 
     def all_states(
@@ -111,7 +117,11 @@ class Reader:
         if not chunks:
             return [torch.zeros(count, 0, self._backbone.dim) for count in counts]
         flat_NX, _ = compute(
-            forward, chunks, workers=self._workers, show_progress_bar=show_progress_bar
+            forward,
+            chunks,
+            workers=self._workers,
+            room=self._room,
+            show_progress_bar=show_progress_bar,
         )
         width = flat_NX.shape[1] // sum(counts)
         parts = torch.split(flat_NX, [count * width for count in counts], dim=1)
