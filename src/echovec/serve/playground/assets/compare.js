@@ -1,7 +1,17 @@
 // Compare: the cosine of two texts under every recipe, and the heat map of both copies.
 import { ask, el, onSend, presets, shown } from "./ui.js";
 
+// The first two are from the paper (table 8, "structure 1"), the others from the toy set of docs/results.md.
+const PAPER = "They play music loudly in the evening, filling their home with energetic beats and vibrant melodies";
 const EXAMPLES = {
+  "From the paper: other ending": {
+    left: PAPER,
+    right: "They play music loudly in the evening, but only soothing classical tunes to relax",
+  },
+  "From the paper: same meaning": {
+    left: PAPER,
+    right: "In the evenings, they blast tunes, their house resonating with lively rhythms and bright harmonies",
+  },
   "Same beginning, other ending": {
     left: "The pupils loved the lesson on volcanoes and violent earthquakes",
     right: "The pupils loved the lesson on commas and full stops",

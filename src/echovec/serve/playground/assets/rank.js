@@ -1,8 +1,25 @@
 // Rank: texts ordered by every recipe, side by side, with what moved.
 import { ask, el, onSend, presets, shown } from "./ui.js";
 
-// From the toy set of docs/results.md, chosen because one copy gets them wrong; it is not always so.
+// Triplets of the paper (table 8, "structure 1"): a small model gets the second wrong with every recipe. Then
+// two of the toy set of docs/results.md, chosen because one copy gets them wrong; it is not always so.
 const EXAMPLES = {
+  "From the paper": {
+    query: "They play music loudly in the evening, filling their home with energetic beats and vibrant melodies",
+    texts: [
+      "They play music loudly in the evening, but only soothing classical tunes to relax",
+      "In the evenings, they blast tunes, their house resonating with lively rhythms and bright harmonies",
+      "She collects antique vases, adoring their unique designs and historical significance",
+    ].join("\n"),
+  },
+  "From the paper, harder": {
+    query: "She loves to travel in summer, especially to cold destinations, avoiding hot and crowded places",
+    texts: [
+      "She loves to travel in summer, but prefers to visit hot and bustling tourist spots",
+      "In summer, she adores traveling, specifically to chilly locations, steering clear of warm, populous areas",
+      "The children eagerly await winter, dreaming of snowball fights and building snowmen",
+    ].join("\n"),
+  },
   "Which lesson?": {
     query: "The pupils loved the lesson on volcanoes and violent earthquakes",
     texts: [
