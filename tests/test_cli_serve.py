@@ -39,6 +39,12 @@ def test_recipes_and_models_go_by_name(tmp_path):
     found = embedders(folder, ["classical", "echo"], [f"mine={folder}", f"two={folder}@echo-eol"])
     assert list(found) == ["classical", "echo", "mine", "two"]
     assert found["two"].definition.name == "echo-eol"
+    same = embedders(folder, ["echo"], ["text-embedding-3-small=@classical"])
+    assert list(same) == ["echo", "text-embedding-3-small"]
+    assert same["text-embedding-3-small"].definition.name == "classical"
+    assert len({id(one.backbone) for one in same.values()}) == 1
+    with pytest.raises(InputError, match="NAME=@RECIPE"):
+        embedders(folder, ["echo"], ["mine=@"])
     with pytest.raises(InputError, match="fitted"):
         embedders(folder, ["echo", "best"])
     with pytest.raises(InputError, match="twice"):

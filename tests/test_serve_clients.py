@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,6 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
+from echovec.serve.service import Service
+from echovec.serve.settings import Settings
 from serve_stub import HOSTILE, Gated, service, serving, tiny
 
 TEXTS = ["a text", "another", "a text"]
@@ -118,6 +124,46 @@ def test_llamaindex(address):
         )
         rows = np.array(embedding.get_text_embedding_batch(TEXTS), np.float32)
     assert np.abs(rows - tiny().encode(TEXTS)).max() <= 1e-5
+
+
+def test_llms_own_openai_models(tmp_path):
+    """`llm`'s command with its OpenAI embedding models, by address and key alone.
+
+    Their names are fixed, so the server serves a recipe by such a name; `LLM_LOAD_PLUGINS` leaves
+    out what else is installed.
+    """
+    pytest.importorskip("llm", reason="llm is not installed")
+    name = "text-embedding-3-small"
+    served = Service({name: tiny()}, Settings(keys=("right",)))
+
+    def llm(*words, **rest):
+        done = subprocess.run(
+            [sys.executable, "-m", "llm", *words],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
+            **rest,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with serving(served) as where:
+        environment = {
+            **os.environ,
+            "OPENAI_BASE_URL": f"http://{where}/v1",
+            "OPENAI_API_KEY": "right",
+            "LLM_LOAD_PLUGINS": "",
+            "LLM_USER_PATH": str(tmp_path),
+        }
+        row = json.loads(llm("embed", "-m", "3-small", "-c", TEXTS[0]))
+        lines = "".join(f"{json.dumps({'id': n, 'text': t})}\n" for n, t in enumerate(TEXTS[:2]))
+        store = ["-d", str(tmp_path / "store.db")]
+        llm("embed-multi", "all", "-", "--format", "nl", "-m", name, "--store", *store, input=lines)
+        hit = json.loads(llm("similar", "all", "-c", TEXTS[1], "-n", "1", *store))
+    assert np.abs(np.array(row, np.float32) - tiny().encode(TEXTS[0])).max() <= 1e-5
+    assert (hit["id"], hit["content"]) == ("1", TEXTS[1])
+    assert hit["score"] > 1 - 1e-5
 
 
 def test_the_requests_that_clients_are_known_to_send(address):

@@ -141,6 +141,18 @@ def test_a_connection_is_used_again():
         assert answer_of(connection) == ""
 
 
+def test_head_is_get_without_the_body():
+    """What watches a server asks by HEAD: the head of GET's answer, and nothing behind it."""
+    with serving(service()) as address:
+        for path, status in (("/health", 200), ("/", 200), ("/v1/embeddings", 405)):
+            got = httpx.get(f"http://{address}{path}")
+            head = httpx.head(f"http://{address}{path}")
+            assert head.status_code == got.status_code == status
+            assert head.headers["content-length"] == got.headers["content-length"]
+            assert head.content == b""
+            assert got.content
+
+
 def test_more_requests_than_allowed_are_told_to_come_back():
     """Beyond `max_requests` at once the answer is 429 with Retry-After; health still answers."""
     backbone = Gated()

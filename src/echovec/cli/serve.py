@@ -30,7 +30,8 @@ def serve(
         typer.Option(
             metavar="NAME=MODEL[@RECIPE]",
             envvar="ECHOVEC_ALSO",
-            help="Serve another model under this name; repeat for more.",
+            help="Serve another model under this name, or with NAME=@RECIPE the same model; "
+            "repeat for more.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="ECHOVEC_HOST", help="Where to listen.")] = (

@@ -54,6 +54,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the server sends no body then, whatever the route gives
+            scope = {**scope, "method": "GET"}
         metrics = self._service.metrics
         answer = _Answer(send)
         route = scope["path"] if scope["path"] in self._routes else "other"

@@ -36,7 +36,7 @@ INPUT_SCHEMA = {
 """Texts, or token ids."""
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service that the application serves."""
     found = request.app.state.service
     assert isinstance(found, Service)

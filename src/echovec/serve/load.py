@@ -29,7 +29,8 @@ def embedders(
     Args:
         model: what `Embedder.load` takes.
         recipes: names or files; by default the model's own, and those of `COMPANIONS` that fit.
-        also: "NAME=MODEL" or "NAME=MODEL@RECIPE".
+        also: "NAME=MODEL", "NAME=MODEL@RECIPE", or "NAME=@RECIPE": the first model again, by
+            another name and with a recipe, at no cost in memory.
         device: as `Embedder.load`.
         precision: as `Embedder.load`.
         max_tokens: as `Embedder.load`.
@@ -58,9 +59,12 @@ def embedders(
                 continue
     for entry in also:
         name, equals, what = entry.partition("=")
-        if not equals or not name or not what:
-            raise InputError(f"{entry!r} is no NAME=MODEL or NAME=MODEL@RECIPE")
         path, _, recipe = what.partition("@")
+        if not equals or not name or not (path or recipe):
+            raise InputError(f"{entry!r} is no NAME=MODEL, NAME=MODEL@RECIPE or NAME=@RECIPE")
+        if not path:
+            _add(found, name, first.with_recipe(recipe, max_tokens=max_tokens))
+            continue
         _add(
             found,
             name,
