@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from echovec.corpus.formats import Contents
 from echovec.corpus.ray_runner import Model, RayRunner, plan_piece
 from echovec.corpus.source import Row
 from echovec.errors import DependencyError, EchovecError, InputError, NonFiniteError
+from echovec.text.planner import Planned
 from plugins_stub import embedder as tiny
 
 REAL = Path(__file__).with_name("ray_stub.py")
@@ -230,11 +232,11 @@ def test_texts_that_cannot_be_planned_are_set_aside():
         for index, text in enumerate(texts):
             if text == "bad":
                 raise InputError(f"texts[{index}] has no tokens; drop it", index=index)
-        return tuple(texts)
+        return Planned(tuple(texts), np.arange(len(texts)))
 
     rows = [Row(str(n), text, f"in.txt:{n}") for n, text in enumerate(["a", "bad", "b"])]
     piece = plan_piece(planner, rows, None)
-    assert (piece.planned, [row.text for row in piece.rows]) == (("a", "b"), ["a", "b"])
+    assert (piece.planned.chunks, [row.text for row in piece.rows]) == (["a", "b"], ["a", "b"])
     assert [(p.where, p.reason) for p in piece.problems] == [("in.txt:1", "the text has no tokens")]
     none = plan_piece(planner, rows[1:2], None)
     assert (none.planned, none.rows, len(none.problems)) == (None, [], 1)

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echovec.errors import InputError, NonFiniteError, RecipeError, TruncationWarning
-from echovec.loading import open_model
-from echovec.model.backbone import Backbone, hash_weights
+from echovec.errors import InputError, RecipeError, TruncationWarning
+from echovec.loading import IN_MEMORY, Source, open_model, source_of
+from echovec.model.backbone import Backbone
 from echovec.model.load import Engine, Precision
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.plain import PlainBackbone, hash_of
 from echovec.options import Options, Preparing
 from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
@@ -36,7 +36,6 @@ from echovec.text.batch import Chunk
 from echovec.text.planner import Planner
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
-from echovec.text.unique import in_callers_list, unique_texts
 from echovec.vector.finish import finish
 from echovec.vector.similarity import cosine, cosine_pairwise
 
@@ -55,9 +54,7 @@ class Embedder:
         recipe: how texts are embedded: a Recipe, a Template, a preset's name, or a recipe file.
         tokenizer: text -> ids.
         backbone: ids -> hidden states.
-        model_name: what people call the model.
-        model_path: what plain `from_pretrained` loads it from; None if it lives in memory only.
-        adapter: folder of the adapter that has been merged into that model, to save it too.
+        source: where the model came from; by default it lives in memory only.
 
     Raises:
         RecipeError: the recipe is unknown, or was made for a model with another hash.
@@ -70,16 +67,12 @@ class Embedder:
         tokenizer: Tokenizer,
         backbone: Backbone,
         *,
-        model_name: str = "in memory",
-        model_path: Path | str | None = None,
-        adapter: Path | None = None,
+        source: Source = IN_MEMORY,
     ) -> None:
         self._definition = as_recipe(recipe)
         self.tokenizer = tokenizer
         self.backbone = backbone
-        self._model_name = model_name
-        self._model_path = model_path
-        self._adapter = adapter
+        self._source = source
         self._readers = {r: Reader(self._definition, r, tokenizer, backbone) for r in ROLES}
         dimensions = {role: self._readers[role].dimension for role in ROLES}
         if len(set(dimensions.values())) > 1:
@@ -138,14 +131,8 @@ class Embedder:
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
-        return cls(
-            with_limits(opened.recipe, max_tokens),
-            opened.tokenizer,
-            opened.backbone,
-            model_name=opened.model_name,
-            model_path=opened.model_path,
-            adapter=opened.adapter,
-        )
+        bound = with_limits(opened.recipe, max_tokens)
+        return cls(bound, opened.tokenizer, opened.backbone, source=opened.source)
 
     @classmethod
     def from_model(
@@ -171,26 +158,14 @@ class Embedder:
         Raises:
             ModelError: the packed engine does not know this family.
         """
-        name = str(getattr(model, "name_or_path", "") or "") or "in memory"
-        path = name if Path(name).is_dir() else None
-        return cls(
-            recipe,
-            HFTokenizer(tokenizer),
-            PackedBackbone(model, prepack=False) if engine == "packed" else PlainBackbone(model),
-            model_name=Path(name).name,
-            model_path=Path(path) if path else None,
-        )
+        packed = engine == "packed"
+        backbone = PackedBackbone(model, prepack=False) if packed else PlainBackbone(model)
+        return cls(recipe, HFTokenizer(tokenizer), backbone, source=source_of(model))
 
     def with_recipe(self, recipe: AnyRecipe, *, max_tokens: int | None = None) -> Embedder:
         """Another recipe on the same model in memory; nothing is loaded or copied."""
-        other = Embedder(
-            with_limits(as_recipe(recipe), max_tokens),
-            self.tokenizer,
-            self.backbone,
-            model_name=self._model_name,
-            model_path=self._model_path,
-            adapter=self._adapter,
-        )
+        other_recipe = with_limits(as_recipe(recipe), max_tokens)
+        other = Embedder(other_recipe, self.tokenizer, self.backbone, source=self._source)
         if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
             other._weights_hash = self._weights_hash
         return other
@@ -203,7 +178,7 @@ class Embedder:
 
         A local folder (`Path`), or the hub name for a model of the hub.
         """
-        return self._model_path
+        return self._source.path
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -222,12 +197,12 @@ class Embedder:
         """The same with an empty hash: for a model whose weights are hashed elsewhere."""
         renderers = [r for role in ROLES for r in self._readers[role].renderers]
         return ModelIdentity(
-            name=self._model_name,
+            name=self._source.name,
             hash="",
             tokenizer_hash=self.tokenizer.fingerprint,
             bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
             eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
-            path=None if self._model_path is None else str(self._model_path),
+            path=None if self._source.path is None else str(self._source.path),
         )
 
     @cached_property
@@ -265,7 +240,7 @@ class Embedder:
         return self._reader(None).batch_tokens
 
     def __repr__(self) -> str:
-        shown = f"{self._definition.name!r} on {self._model_name}"
+        shown = f"{self._definition.name!r} on {self._source.name}"
         return f"<Embedder {shown}, {self.dimension} dimensions, {self.backbone.dtype}>"
 
     # -- the seam -----------------------------------------------------------------------------
@@ -294,12 +269,12 @@ class Embedder:
         Raises:
             InputError: a text cannot be embedded; `index` is its place.
         """
-        return list(self._reader(role).prepare(texts, instruction, batch_tokens, batch_size))
+        planner = self._reader(role).planner
+        return list(planner.plan(texts, instruction, batch_tokens, batch_size))
 
     def planner(self, role: Role | None = None) -> Planner:
         """What `prepare` does, to send to another process: no torch and no model in it."""
-        reader = self._reader(role)
-        return Planner(tuple(reader.renderers), self._definition.long_text, reader.batch_tokens)
+        return self._reader(role).planner
 
     def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
         """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.
@@ -341,13 +316,11 @@ class Embedder:
             For each of the role's views, in order, float32 z_LND: layers, texts in order, width;
             before layers are averaged, transformed, weighted or normalised. Always finite.
         """
-        unique, inverse = unique_texts(list(texts))
         reader = self._reader(role)
-        try:
-            states = reader.all_states(reader.prepare(unique, **options), layers)
-        except (InputError, NonFiniteError) as error:
-            raise in_callers_list(error, inverse) from error.__cause__
-        return [z_LND.numpy()[:, inverse] for z_LND in states]
+        planned = reader.planner(texts, **options)
+        with planned.naming_places():
+            states = reader.all_states(planned.chunks, layers)
+        return [z_LND.numpy()[:, planned.inverse_N] for z_LND in states]
 
     # -- the public verbs ---------------------------------------------------------------------
 
@@ -404,21 +377,24 @@ class Embedder:
             InputError: a text cannot be embedded; the message and `index` name it.
             NonFiniteError: the model gave NaN or infinity, in float32 too.
         """
-        single = isinstance(texts, str)
-        unique, inverse = unique_texts([texts] if isinstance(texts, str) else list(texts))
         reader = self._reader(role)
-        try:
-            chunks = reader.prepare(unique, instruction, batch_tokens, batch_size)
-            vectors, truncated = reader.vectors(chunks, show_progress_bar=show_progress_bar)
-        except (InputError, NonFiniteError) as error:
-            raise in_callers_list(error, inverse) from error.__cause__
-        vectors = finish(vectors, truncate_dim=truncate_dim, normalize=normalize_embeddings)
+        given = [texts] if isinstance(texts, str) else list(texts)
+        planned = reader.planner(
+            given, instruction=instruction, batch_tokens=batch_tokens, batch_size=batch_size
+        )
+        with planned.naming_places():
+            computed, truncated = reader.vectors(
+                planned.chunks, show_progress_bar=show_progress_bar
+            )
+        vectors = finish(computed, truncate_dim=truncate_dim, normalize=normalize_embeddings)
         # Where all differ they are in the caller's order already.
-        result = vectors.numpy() if len(unique) == len(inverse) else vectors.numpy()[inverse]
-        cut = truncated[inverse]
+        repeats = len(vectors) < len(given)
+        result = vectors.numpy()[planned.inverse_N] if repeats else vectors.numpy()
+        cut = truncated[planned.inverse_N]
         if cut.any() and not return_truncated:
-            warnings.warn(self._truncation(cut), TruncationWarning, stacklevel=2)
-        if single:
+            limits = self._definition.max_tokens, self.backbone.max_positions
+            warnings.warn(TruncationWarning.of(cut.tolist(), *limits), stacklevel=2)
+        if isinstance(texts, str):
             result, cut = result[0], cut[0]
         return (result, cut) if return_truncated else result
 
@@ -450,18 +426,15 @@ class Embedder:
         Raises:
             StorageError: the disk does not take it.
         """
-        folder = Path(folder)
+        recipe, adapter = self.recipe, self._source.adapter
         if include_model is None:
-            include_model = self._model_path is None
+            include_model = self._source.path is None
         if not include_model:
-            write_saved(folder, self.recipe, adapter=self._adapter)
-            return folder
-        recipe, (model, tokenizer) = self.recipe, self.hugging_face
-        if self._adapter is not None:  # merged weights are weights of their own
-            merged = hash_weights(config_text(model.config), model.state_dict())
-            recipe = replace(recipe, model=replace(self.identity, hash=merged))
-        write_saved(folder, recipe, (model, tokenizer))
-        return folder
+            return write_saved(Path(folder), recipe, adapter=adapter)
+        parts = self.hugging_face
+        if adapter is not None:  # merged weights are weights of their own
+            recipe = replace(recipe, model=replace(self.identity, hash=hash_of(parts[0])))
+        return write_saved(Path(folder), recipe, parts)
 
     def save_sentence_transformers(
         self, folder: str | Path, *, route: Literal["auto", "plain", "module"] = "auto"
@@ -486,11 +459,3 @@ class Embedder:
         if role is not None and role not in ROLES:
             raise InputError(f"role={role!r}; there are 'query', 'document', or None for neither")
         return self._readers[role or "symmetric"]
-
-    def _truncation(self, truncated: Flags) -> str:
-        limit = self._definition.max_tokens
-        return (
-            f"{int(truncated.sum()):,} of {len(truncated):,} texts were cut to the budget of "
-            f"{limit} tokens per copy, or to the model's limit of {self.backbone.max_positions} "
-            "for the prompt; raise max_tokens, or split the texts"
-        )

@@ -17,6 +17,7 @@ A message says what is wrong, the value received, and the next step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -72,7 +73,14 @@ class TrainingError(EchovecError):
 
 
 class ExportError(EchovecError):
-    """An export whose vectors are not the embedder's; it was removed."""
+    """An export whose vectors are not the embedder's; it was removed.
+
+    `parity` is the comparison (`echovec.export.parity.Parity`).
+    """
+
+    def __init__(self, message: str, *, parity: Any = None) -> None:
+        super().__init__(message)
+        self.parity = parity
 
 
 class NonFiniteError(EchovecError):
@@ -92,6 +100,17 @@ def _non_finite(message: str, row: int) -> NonFiniteError:
 
 class TruncationWarning(UserWarning):
     """Texts were cut to the token budget; the message says how many."""
+
+    @classmethod
+    def of(
+        cls, cut: Sequence[bool], max_tokens: int, max_positions: int | None
+    ) -> TruncationWarning:
+        """The warning for texts of which some were cut."""
+        return cls(
+            f"{sum(cut):,} of {len(cut):,} texts were cut to the budget of {max_tokens} tokens per "
+            f"copy, or to the model's limit of {max_positions} for the prompt; raise max_tokens, "
+            "or split the texts"
+        )
 
 
 class PrecisionWarning(UserWarning):

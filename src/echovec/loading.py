@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,30 @@ from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from."""
+
+    name: str = "in memory"
+    """What people call it."""
+
+    path: Path | str | None = None
+    """What plain `from_pretrained` loads it from: a folder, a hub name; None if it is in memory
+    only."""
+
+    adapter: Path | None = None
+    """The folder of an adapter that has been merged into it, to be saved with it."""
+
+
+IN_MEMORY = Source()
+
+
+def source_of(model: Any) -> Source:
+    """The source of a transformers model, as far as it says it."""
+    name = str(getattr(model, "name_or_path", "") or "") or IN_MEMORY.name
+    return Source(Path(name).name, Path(name) if Path(name).is_dir() else None)
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
     """The parts of an embedder, and where they came from."""
@@ -28,10 +53,7 @@ class Opened:
     recipe: Recipe
     tokenizer: HFTokenizer
     backbone: Backbone
-    model_name: str
-    model_path: Path | str
-    adapter: Path | None
-    """The folder of an adapter that has been merged into the backbone."""
+    source: Source
 
 
 def open_model(
@@ -76,7 +98,5 @@ def open_model(
         recipe=bound,
         tokenizer=bare,
         backbone=backbone,
-        model_name=bound.model.name if bound.model else name,
-        model_path=source,
-        adapter=adapter,
+        source=Source(bound.model.name if bound.model else name, source, adapter),
     )

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echovec.compute import compute
-from echovec.errors import InputError
+from echovec.errors import InputError, RecipeError
 from echovec.model.backbone import Backbone, layer_index
 from echovec.model.parts import How, Importance, Read, reader
 from echovec.recipe import Recipe, Role
 from echovec.room import Room
-from echovec.text.batch import Batch, Chunk, Plan, plan
-from echovec.text.render import Renderer, render_passes
+from echovec.text.batch import Batch, Chunk
+from echovec.text.planner import Planner
+from echovec.text.render import Renderer
 from echovec.text.tokenizer import Tokenizer
 from echovec.vector.combine import combine, combined_dim
 from echovec.vector.passes import Pass, passes_of
@@ -35,7 +36,7 @@ class Reader:
 
     Raises:
         TemplateError: a template does not fit the tokenizer.
-        RecipeError: the views' vectors cannot be put together.
+        RecipeError: the views' vectors cannot be put together, or need what the backbone lacks.
     """
 
     def __init__(
@@ -60,25 +61,23 @@ class Reader:
         # Parts hook into the one model: chunks with parts run one after the other.
         self._workers = getattr(backbone, "workers", 1)
         own = self._layers()
+        # Those that the backbone gives, where not all of them.
+        given: Sequence[int] = getattr(backbone, "layers", range(backbone.num_layers + 1))
+        if beyond := sorted({x for layers in own for x in layers} - set(given)):
+            raise RecipeError(
+                f"recipe {recipe.name!r} reads layer {beyond[0]}, and this backbone gives "
+                f"{', '.join(map(str, given))} only; choose another recipe or engine"
+            )
         for one in self.passes:  # refuse here what would fail at the first text
             how = self._how(one, own)
             if how != How():
                 reader(backbone, how)
                 self._workers = 1
 
-    def prepare(
-        self,
-        texts: Sequence[str],
-        instruction: str | None = None,
-        batch_tokens: int | None = None,
-        batch_size: int | None = None,
-    ) -> Plan:
-        """Texts to chunks, longest first, laid as they are asked for; see `Embedder.prepare`."""
-        rendered = render_passes(
-            self.renderers, texts, instruction, long_text=self._recipe.long_text
-        )
-        tokens = batch_tokens or self.batch_tokens
-        return plan(rendered, batch_tokens=tokens, batch_size=batch_size)
+    @property
+    def planner(self) -> Planner:
+        """Texts to chunks: the half that needs no model."""
+        return Planner(tuple(self.renderers), self._recipe.long_text, self.batch_tokens)
 
     @property
     def batch_tokens(self) -> int:

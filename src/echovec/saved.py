@@ -83,7 +83,7 @@ def write_saved(
     parts: Sequence[Any] = (),
     *,
     adapter: Path | None = None,
-) -> None:
+) -> Path:
     """Write a saved folder; the recipe comes last, by rename, so a folder with one is whole.
 
     Args:
@@ -91,6 +91,9 @@ def write_saved(
         recipe: what to write.
         parts: the model and its tokenizer, to be written too; none to name the model only.
         adapter: a folder to copy as the saved one's adapter.
+
+    Returns:
+        The folder.
 
     Raises:
         StorageError: the disk does not take it.
@@ -107,6 +110,7 @@ def write_saved(
             "folder"
         ) from error
     recipe.save(folder)
+    return folder
 
 
 def library_versions() -> dict[str, str]:

@@ -104,7 +104,7 @@ def plan_piece(planner: Planner | None, rows: list[Row], instruction: str | None
     plans: list[Planned] = []
 
     def encode(texts: list[str]) -> tuple[Any, Any]:
-        plans.append(planner(texts, instruction))
+        plans.append(planner(texts, instruction=instruction).laid())
         return None, None
 
     problems: list[Problem] = []

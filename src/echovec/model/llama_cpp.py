@@ -79,6 +79,7 @@ class LlamaCppBackbone:
         about = self._llama.metadata
         family = about["general.architecture"]
         self.num_layers = int(about[f"{family}.block_count"])
+        self.layers = (self.num_layers,)
         trained = int(about.get(f"{family}.context_length", tokens))
         self.max_positions: int | None = min(tokens, trained)
 

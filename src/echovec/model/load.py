@@ -19,11 +19,10 @@ import torch
 from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
-from echovec.model.backbone import hash_weights
 from echovec.model.blocks import why_not
 from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.plain import PlainBackbone, hash_of
 
 Precision = Literal["exact", "fast"]
 Engine = Literal["auto", "plain", "packed"]
@@ -82,7 +81,7 @@ def load_model(
             str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
         )
         if adapter is not None:
-            base = hash_weights(config_text(loaded.config), loaded.state_dict())
+            base = hash_of(loaded)
             known_hash = adapted_hash(base, adapter_hash(adapter))
             merge(loaded, adapter)
         return loaded.to(device).eval()

@@ -148,7 +148,7 @@ class PlainBackbone:
         """Hash of the backbone without its head: the same from a file or from memory."""
         if self._known_hash is not None:
             return self._known_hash
-        return hash_weights(config_text(self.model.config), self.model.state_dict())
+        return hash_of(self.model)
 
     def _states(
         self,
@@ -238,6 +238,11 @@ class PlainBackbone:
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         return torch.func.functional_call(self.model, wide, (), inputs)
+
+
+def hash_of(model: Any) -> str:
+    """The hash of a model without its head: of its configuration and every weight."""
+    return hash_weights(config_text(model.config), model.state_dict())
 
 
 def config_text(config: Any) -> str:

@@ -1,19 +1,22 @@
 """Planner: texts to chunks without a model, in a value that other processes can be sent.
 
-A cluster plans on its processors and computes on its GPUs: `Embedder.planner` gives the first half
-and `Embedder.vectors` is the second.
+`Embedder.encode` plans and computes in one place. A cluster plans on its processors and computes on
+its GPUs: `Embedder.planner` gives the first half and `Embedder.vectors` is the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.errors import InputError
-from echovec.text.batch import Chunk, plan
+from echovec.errors import InputError, NonFiniteError
+from echovec.options import Preparing
+from echovec.text.batch import Chunk, Plan, plan
 from echovec.text.render import LongText, Renderer, render_passes
 from echovec.text.unique import in_callers_list, unique_texts
 
@@ -22,11 +25,23 @@ from echovec.text.unique import in_callers_list, unique_texts
 class Planned:
     """Texts as chunks."""
 
-    chunks: list[Chunk]
-    """Of each text once, longest first."""
+    chunks: Sequence[Chunk]
+    """Of each text once, longest first; each is laid when it is asked for."""
 
     inverse_N: NDArray[np.int64]
     """For every text its place among those that the chunks were made of."""
+
+    def laid(self) -> Planned:
+        """The same with all chunks laid now, to be sent to where the model is."""
+        return replace(self, chunks=list(self.chunks))
+
+    @contextmanager
+    def naming_places(self) -> Iterator[None]:
+        """Errors inside, which name a place among the chunks' texts, name it in the given list."""
+        try:
+            yield
+        except (InputError, NonFiniteError) as error:
+            raise in_callers_list(error, self.inverse_N) from error.__cause__
 
 
 @dataclass(frozen=True)
@@ -36,16 +51,30 @@ class Planner:
     renderers: tuple[Renderer, ...]
     long_text: LongText
     batch_tokens: int
+    """Tokens per batch where the caller says nothing."""
 
-    def __call__(self, texts: Sequence[str], instruction: str | None = None) -> Planned:
-        """Plan texts.
+    def plan(
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+    ) -> Plan:
+        """Every text as it comes, repeats too; see `Embedder.prepare`.
+
+        Raises:
+            InputError: a text cannot be embedded; `index` is its place.
+        """
+        passes = render_passes(self.renderers, texts, instruction, long_text=self.long_text)
+        return plan(passes, batch_tokens=batch_tokens or self.batch_tokens, batch_size=batch_size)
+
+    def __call__(self, texts: Sequence[str], **options: Unpack[Preparing]) -> Planned:
+        """Each text once.
 
         Raises:
             InputError: a text cannot be embedded; `index` is its place.
         """
         unique, inverse_N = unique_texts(list(texts))
-        try:
-            passes = render_passes(self.renderers, unique, instruction, long_text=self.long_text)
-        except InputError as error:
-            raise in_callers_list(error, inverse_N) from error.__cause__
-        return Planned(list(plan(passes, batch_tokens=self.batch_tokens)), inverse_N)
+        planned = Planned((), inverse_N)
+        with planned.naming_places():
+            return replace(planned, chunks=self.plan(unique, **options))

@@ -19,10 +19,9 @@ from torch import nn
 from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
-from echovec.model.backbone import hash_weights
 from echovec.model.blocks import why_not
 from echovec.model.load import pick_device, pick_dtype, read_model
-from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.plain import PlainBackbone, hash_of
 from echovec.saved import ADAPTER_FOLDER, library_versions
 from echovec.train import lora
 from echovec.train.data import TrainingSet, hold_out, read
@@ -129,7 +128,7 @@ def build(run: Run) -> Parts:
     torch.manual_seed(run.seed)
     device = pick_device(None)
     model, tokenizer, source = _base(run, device)
-    base_hash = hash_weights(config_text(model.config), model.state_dict())
+    base_hash = hash_of(model)
     if run.init is not None:
         base_hash = adapted_hash(base_hash, adapter_hash(_adapter_in(Path(run.init))))
         merge(model, _adapter_in(Path(run.init)))
