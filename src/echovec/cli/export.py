@@ -12,7 +12,8 @@ import typer
 def export(
     folder: Annotated[Path, typer.Argument(help="Where to; must not be there yet.")],
     to: Annotated[
-        str, typer.Option(help="sentence-transformers, onnx, onnx-int8 or openvino.")
+        str,
+        typer.Option(help="sentence-transformers, onnx, onnx-int8, openvino or openvino-int8."),
     ] = "sentence-transformers",
     model: Annotated[str | None, typer.Option(help="Name, folder or .gguf; default model.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A preset's name or a recipe file.")] = None,

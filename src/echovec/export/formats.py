@@ -39,4 +39,5 @@ FORMATS: Mapping[str, Export] = {
     "onnx": _graph("onnx"),
     "onnx-int8": _graph("onnx-int8"),
     "openvino": _graph("openvino"),
+    "openvino-int8": _graph("openvino-int8"),
 }

@@ -7,6 +7,7 @@ Three inputs for each pass. Tokenising stays outside: `runtime.py` does it with 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,20 @@ class Pipeline(nn.Module):
 def _unit(z_SD: Tensor) -> Tensor:
     unit_SD: Tensor = z_SD / z_SD.norm(dim=1, keepdim=True).clamp_min(1e-30)
     return unit_SD
+
+
+def reading_of(program: Program) -> str:
+    """A hash of all that decides a graph beside the model: equal ones may share a file.
+
+    Prompts come in as ids, so recipes that differ by their words only have one graph.
+    """
+    parts = (
+        program.combine,
+        program.num_layers,
+        _reading(program.roles["symmetric"]),
+        _content(program.tail),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _reading(passes: tuple[PassProgram, ...]) -> list[list[tuple[Any, ...]]]:

@@ -46,8 +46,8 @@ def export_graph(
     Args:
         embedder: float32, with any recipe that `program_of` takes.
         folder: where to; must not be there yet.
-        kind: "onnx", "onnx-int8" or "openvino".
-        source: a `model.onnx` of the same model and reading, made before; it is copied.
+        kind: one of GRAPHS.
+        source: a `model.onnx` of the same weights and `reading_of`, made before; it is copied.
 
     Raises:
         InputError: the folder is there, or the model does not compute in float32.
@@ -76,7 +76,9 @@ def export_graph(
         del runtime
         if not parity.holds:
             table = "\n".join(parity.lines())
-            raise ExportError(f"the {kind} export computes other vectors, removed:\n{table}")
+            raise ExportError(
+                f"the {kind} export computes other vectors, removed:\n{table}", parity=parity
+            )
         (unfinished / "README.md").write_text(graph_card(embedder, parity), "utf-8")
         unfinished.replace(folder)
     finally:
@@ -165,7 +167,17 @@ def _openvino(source: Path, target: Path) -> None:
         import openvino
     except ImportError as error:
         raise DependencyError("needs OpenVINO: pip install 'echovec[export]'") from error
-    model = openvino.convert_model(str(source))
+    openvino.save_model(openvino.convert_model(str(source)), str(target), compress_to_fp16=False)
+
+
+def _openvino_int8(source: Path, target: Path) -> None:
+    try:
+        import nncf
+        import openvino
+    except ImportError as error:
+        raise DependencyError(f"{error.name} is missing: pip install 'echovec[export]'") from error
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        model = nncf.compress_weights(openvino.convert_model(str(source)))
     openvino.save_model(model, str(target), compress_to_fp16=False)
 
 
@@ -173,5 +185,6 @@ GRAPHS: dict[str, Graph] = {
     "onnx": Graph("onnx", "model.onnx", _moved),
     "onnx-int8": Graph("onnx", "model.onnx", _int8, (0.9, 0.3)),
     "openvino": Graph("openvino", "model.xml", _openvino),
+    "openvino-int8": Graph("openvino", "model.xml", _openvino_int8, (0.9, 0.3)),
 }
 """The kinds of graph; to add one, add a row."""

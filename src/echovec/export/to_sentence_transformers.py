@@ -206,7 +206,8 @@ def _differs(parity: Parity) -> ExportError:
     table = "\n".join(parity.lines())
     return ExportError(
         f"the {parity.route} export computes other vectors and was removed:\n{table}\n"
-        "please report this with the output of `echovec doctor`"
+        "please report this with the output of `echovec doctor`",
+        parity=parity,
     )
 
 
