@@ -18,7 +18,7 @@ def test_links_are_turned_for_the_site():
     """Neighbours get their page's name, pages lose their folder, source files become plain text."""
     turned = runpy.run_path(str(SCRIPT))["turned"]
     inside = turned("[a](../README.md#x) [b](recipe.md) [c](https://x.y)", inside_docs=True)
-    assert inside == "[a](overview.md#x) [b](recipe.md) [c](https://x.y)"
+    assert inside == "[a](index.md#x) [b](recipe.md) [c](https://x.y)"
     outside = turned("![p](docs/idea.svg) [d](docs/design.md) [s](src/x.py)", inside_docs=False)
     assert outside == "![p](idea.svg) [d](design.md) s"
 
@@ -36,6 +36,22 @@ def test_the_citation_is_of_this_version():
     text = (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"version: {echovec.__version__}" in text
     assert "2402.15449" in text
+
+
+def test_every_link_and_picture_is_there():
+    """The pages that the site is made of link to pages and pictures beside them."""
+    script = runpy.run_path(str(SCRIPT))
+    script["main"]()
+    pages = sorted(script["OUT"].glob("*.md"))
+    linked = {
+        (page.name, link.partition("#")[0])
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+        if "://" not in link and not link.startswith("#")
+    }
+    assert any(link.endswith(".png") for _, link in linked)
+    missing = [(page, link) for page, link in linked if not (script["OUT"] / link).is_file()]
+    assert missing == []
 
 
 @pytest.mark.slow
