@@ -3,8 +3,8 @@
     python scripts/newcomer.py                        with your index's ordinary torch
     python scripts/newcomer.py --wheel dist/x.whl -- --constraint constraints.txt
 
-What stands after `--` goes to pip. Prints what was downloaded and how long each step took; exit
-code 0 if every block of docs/quickstart.md ran and printed what the page says.
+What stands after `--` goes to pip. Prints what was downloaded and how long each step and each block
+took; exit code 0 if every block of docs/quickstart.md ran and printed what the page says.
 """
 
 from __future__ import annotations
@@ -26,9 +26,21 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def program(page: str, bin_folder: Path) -> str:
-    """The page's blocks as one Python program: commands are run, outputs compared."""
-    lines = ["import contextlib, io, subprocess", "said, names = '', {}"]
+    """The page's blocks as one Python program: commands are run, outputs compared.
+
+    It prints a line for each block that is run: seconds, processor seconds, and its last line.
+    """
+    lines = [
+        "import contextlib, io, os, subprocess, time",
+        "said, names, before = '', {}, (0, 0)",
+        "def now(): own = os.times(); return own.elapsed, sum(own[:4])",
+        "def took(block, before):",
+        "    wall, processor = (b - a for a, b in zip(before, now()))",
+        "    print(f'  {wall:6.1f} s {processor:6.1f} s  {block[:60]}', flush=True)",
+    ]
     for language, code in _FENCE.findall(page):
+        if language in ("python", "bash"):
+            lines.append("before = now()")
         if language == "python":
             lines += [
                 "out = io.StringIO()",
@@ -38,9 +50,12 @@ def program(page: str, bin_folder: Path) -> str:
         elif language == "bash":
             for line in code.splitlines():
                 first, *rest = shlex.split(line)
-                lines.append(f"subprocess.run({[str(bin_folder / first), *rest]!r}, check=True)")
+                command = [str(bin_folder / first), *rest]
+                lines.append(f"subprocess.run({command!r}, check=True, stdout=subprocess.DEVNULL)")
         elif language == "output":
             lines.append(f"assert said == {code!r}, said")
+        if language in ("python", "bash"):
+            lines.append(f"took({code.splitlines()[-1]!r}, before)")
     return "\n".join(lines)
 
 
@@ -70,7 +85,8 @@ def main() -> None:
         work.mkdir()
         code = program(PAGE.read_text("utf-8"), bin_folder)
         run = [str(bin_folder / "python"), "-I", "-c", code]
-        print(f"quickstart: {_timed(run, cwd=work):.0f} s, every block")
+        print("each block: seconds, processor seconds, its last line", flush=True)
+        print(f"quickstart: {_timed(run, cwd=work, quiet=False):.0f} s, every block")
 
 
 def _built(folder: Path) -> Path:
@@ -80,9 +96,9 @@ def _built(folder: Path) -> Path:
     return next(out.glob("*.whl"))
 
 
-def _timed(command: list[str], cwd: Path | None = None) -> float:
+def _timed(command: list[str], cwd: Path | None = None, *, quiet: bool = True) -> float:
     started = time.perf_counter()
-    subprocess.run(command, check=True, cwd=cwd, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=cwd, stdout=subprocess.DEVNULL if quiet else None)
     return time.perf_counter() - started
 
 

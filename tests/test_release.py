@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from echovec.saved import shipped_names
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
@@ -69,6 +71,17 @@ def test_the_newcomers_program_is_the_quickstart():
         assert program.count(call) >= page.count(f"```{language}\n") > 0
 
 
+def test_every_requirement_has_a_lowest_version():
+    """The script that tries the lowest versions reads each bound of pyproject.toml."""
+    script = runpy.run_path(str(ROOT / "scripts" / "versions.py"))
+    wanted = script["requirements"]((ROOT / "pyproject.toml").read_text("utf-8"))
+    pins = [script["lowest"](one) for one in wanted]
+    assert {"numpy", "transformers", "mteb", "fastapi"} <= {pin.partition("==")[0] for pin in pins}
+    assert all(pin.partition("==")[2][0].isdigit() for pin in pins)
+    for name in script["CORE"]:
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
+
+
 def built(folder: Path) -> Path:
     """The wheel, built with what is installed here."""
     pytest.importorskip("hatchling", reason="building needs hatchling")
@@ -85,6 +98,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"echovec"}
     for needed in ("py.typed", "recipes/best/recipe.safetensors", "export/echo_module.py"):
         assert f"echovec/{needed}" in names
+    for name in shipped_names():
+        assert f"echovec/adapters/{name}/adapter/adapter_model.safetensors" in names
     sources = {str(file.relative_to(ROOT / "src")) for file in SOURCES}
     assert sources <= set(names)
     assert wheel.stat().st_size < 25_000_000
