@@ -2,8 +2,9 @@
 
     python -m benchmarks.serve_client
 
-A line on standard input is a call, {"do": "load", ...} or {"do": "slow", ...}; each is answered by
-a line on standard output. It is a process of its own so that the server has an interpreter alone.
+A line on standard input is a call, {"do": "load", ...}, "slow", "flight" or "leave"; each is
+answered by a line on standard output. It is a process of its own so that the server has an
+interpreter alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,10 +63,11 @@ async def load(
     connections: int,
     seconds: float | None = None,
     unique: bool = False,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Send every body once, or over and over for some seconds, each connection one at a time.
 
-    `unique`: no text is sent twice; a number is put behind each.
+    `unique`: no text is sent twice; a number is put behind each. `keep`: every time is returned.
 
     Returns:
         Seconds, answers by status, milliseconds of those with 200 at p50 and p99.
@@ -109,6 +113,7 @@ async def load(
     return {
         "seconds": time.perf_counter() - begun,
         "statuses": dict(statuses),
+        "milliseconds": [round(1000 * one, 3) for one in ordered] if keep else None,
         "p50": 1000 * ordered[len(ordered) // 2] if ordered else None,
         "p99": 1000 * ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] if ordered else None,
     }
@@ -138,6 +143,40 @@ async def slow(address: str, count: int, seconds: float) -> dict[str, Any]:
     return {}
 
 
+async def flight(address: str, path: str, bodies: list[Any], pid: int) -> dict[str, Any]:
+    """Send each body on a connection of its own, then SIGTERM to `pid`, then read the answers."""
+    host, port = address.split(":")
+    streams = [await asyncio.open_connection(host, int(port)) for _ in bodies]
+    for (_, writer), body in zip(streams, bodies, strict=True):
+        writer.write(_request(path, json.dumps(body).encode()))
+    await asyncio.gather(*(writer.drain() for _, writer in streams))
+    begun = time.perf_counter()
+    os.kill(pid, signal.SIGTERM)
+
+    async def status(reader: asyncio.StreamReader) -> str:
+        try:
+            return await _answer(reader)
+        except (OSError, asyncio.IncompleteReadError):
+            return "lost"
+
+    found = await asyncio.gather(*(status(reader) for reader, _ in streams))
+    for _, writer in streams:
+        writer.close()
+    return {"statuses": dict(Counter(found)), "seconds": time.perf_counter() - begun}
+
+
+async def leave(address: str, path: str, bodies: list[Any], seconds: float) -> dict[str, Any]:
+    """Send each body on a connection of its own, and hang up after some seconds."""
+    host, port = address.split(":")
+    streams = [await asyncio.open_connection(host, int(port)) for _ in bodies]
+    for (_, writer), body in zip(streams, bodies, strict=True):
+        writer.write(_request(path, json.dumps(body).encode()))
+    await asyncio.sleep(seconds)
+    for _, writer in streams:
+        writer.transport.abort()
+    return {"left": len(streams)}
+
+
 def _request(path: str, body: bytes) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
@@ -154,7 +193,7 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     return head.split(b" ", 2)[1].decode()
 
 
-CALLS: dict[str, Any] = {"load": load, "slow": slow}
+CALLS: dict[str, Any] = {"load": load, "slow": slow, "flight": flight, "leave": leave}
 
 
 def main() -> None:

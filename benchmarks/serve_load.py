@@ -1,22 +1,28 @@
-"""A server under load, beside the library on the same texts and beside a plain server.
+"""A server under load, beside the library on the same texts and beside other servers.
 
-    python -m benchmarks.serve_load [--seconds 20] [--texts 400] [--only saturated,lone,peer]
+    python -m benchmarks.serve_load --out FILE.json [--only PART,PART] [--infinity PYTHON]
 
-Server and library are one process and one model, the client is another, all on the same cores; what
-is compared alternates. Five questions:
+FILE.json keeps what is measured part by part: a run that was stopped goes on where it was, and
+`--only PART` measures that part anew. About 11 minutes on two quiet cores with all parts:
 
 - saturated: texts a second through HTTP, as a share of the library's rate on the same texts;
 - lone: the median time of one short query alone, against the library's call;
-- overload: far more requests than are taken, for some seconds: which answers, how much memory;
+- overload: far more requests than are taken, for a minute: which answers, how much memory;
 - slow: 200 connections that dribble: what they do to the p99 of others;
-- peer: the same load on sentence-transformers behind a plain FastAPI route (only if asked for).
+- gone: 100 clients that hang up, and what was computed for them;
+- sigterm: 1,000 requests in flight at SIGTERM, and what became of them;
+- peer: the same load on sentence-transformers behind a plain FastAPI route, and with `--infinity`
+  on infinity-emb (see `benchmarks.serve_peer`), all alternating.
 
-Needs the data folder (`ECHOVEC_DATA`).
+In the first four and the last, server and library are one process and one model; "gone" and
+"sigterm" run `echovec serve` as people do. The client is always a process of its own, all on the
+same cores; what is compared alternates. Needs the data folder (`ECHOVEC_DATA`).
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import resource
@@ -25,11 +31,15 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks import serve_peer
 from benchmarks.serve_client import Client
 from benchmarks.workloads import sentences
 from echovec import Embedder, Template
@@ -38,8 +48,12 @@ from echovec.serve.service import Service
 from echovec.serve.settings import Settings
 
 PATH = "/v1/embeddings"
-REPEATS = 5
+REPEATS = 3
 LONE = 60
+LOADS = ((1, 64), (16, 16))
+"""Texts of a request, and connections."""
+
+Found = dict[str, Any]
 
 
 @contextmanager
@@ -56,7 +70,27 @@ def serving(service: Service) -> Iterator[str]:
     thread.join()
 
 
-def bodies(texts: tuple[str, ...], each: int, model: str = "echo") -> list[dict[str, Any]]:
+@contextmanager
+def command(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`echovec serve` as a process of its own; yields it and "host:port"."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "echovec", "serve", "--port", "0", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("listening on "):
+                break
+        yield process, line.strip().removeprefix("listening on http://")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def bodies(texts: tuple[str, ...], each: int, model: str = "echo") -> list[Found]:
     """Requests of `each` texts; base64, which OpenAI's client asks for."""
     return [
         {"model": model, "input": list(texts[i : i + each]), "encoding_format": "base64"}
@@ -77,142 +111,225 @@ def rss_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def saturated(
-    embedder: Embedder, address: str, client: Client, texts: tuple[str, ...]
-) -> dict[str, Any]:
-    """The library's and the server's texts a second, alternating, one or 16 texts a request."""
-    library, served = [], {1: [], 16: []}  # type: ignore[var-annotated]
-    for _ in range(REPEATS):
-        library.append(timed(lambda: embedder.encode(texts, show_progress_bar=False)))
-        for each, connections in ((1, 64), (16, 16)):
-            found = client.load(address, PATH, bodies(texts, each), connections=connections)
-            assert set(found["statuses"]) == {"200"}, found
-            served[each].append(found["seconds"])
-    rate = len(texts) / statistics.median(library)
-    out: dict[str, Any] = {"library": rate}
-    for each, seconds in served.items():
-        pairs = zip(library, seconds, strict=True)
-        out[f"served_by_{each}"] = len(texts) / statistics.median(seconds)
-        out[f"share_by_{each}"] = statistics.median(one / two for one, two in pairs)
-    return out
+def metrics(address: str) -> dict[str, float]:
+    """The server's counters without labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#") and "{" not in line]
+    return {name: float(value) for name, value in pairs}
 
 
-def lone(embedder: Embedder, address: str, client: Client) -> dict[str, float]:
-    """Milliseconds of one short query, alternating: the library's call, the server's answer."""
-    library, served = [], []
-    for number in range(LONE):
-        text = f"what is the height of mountain number {number}"
-        library.append(1000 * timed(lambda text=text: embedder.encode(text)))  # type: ignore[misc]
-        other = text.replace("height", "name")
-        found = client.load(address, PATH, bodies((other,), 1), connections=1)
-        served.append(found["p50"])
-    pair = statistics.median(library), statistics.median(served)
-    return {"library_ms": pair[0], "served_ms": pair[1], "ratio": pair[1] / pair[0]}
+# -- the parts ------------------------------------------------------------------------------------
 
 
-def overload(
-    address: str, client: Client, texts: tuple[str, ...], seconds: float
-) -> dict[str, Any]:
-    """Many more connections than the queue takes: answers by status, and memory over time."""
-    memory: list[float] = []
-    client.load(address, PATH, bodies(texts, 16), connections=400, seconds=seconds / 4, unique=True)
-    client.begin(
-        do="load",
-        address=address,
-        path=PATH,
-        bodies=bodies(texts, 16),
-        connections=400,
-        seconds=seconds,
-        unique=True,
-    )
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        memory.append(rss_mb())
-        time.sleep(0.2)
-    found = client.end()
-    third = max(1, len(memory) // 3)
-    growth = statistics.median(memory[-third:]) / statistics.median(memory[:third])
-    return {**found, "rss_first_third_mb": statistics.median(memory[:third]), "rss_growth": growth}
+class Bench:
+    """One model served in this process, and a client."""
 
+    def __init__(self, address: str, client: Client, embedder: Embedder, options: Any) -> None:
+        self.address, self.client, self.embedder = address, client, embedder
+        self.seconds: float = options.seconds
+        self.infinity: Path | None = options.infinity
+        self.texts = sentences(options.texts)
 
-def slow_sockets(
-    address: str, client: Client, texts: tuple[str, ...], seconds: float
-) -> dict[str, float]:
-    """The p99 of good requests, four at once, without and with 200 slow connections; twice each."""
-    without, beside = [], []
-    for _ in range(2):
-        ask = {"connections": 4, "seconds": seconds / 4}
-        without.append(client.load(address, PATH, bodies(texts, 1), **ask))
-        with Client() as dribbler:
-            dribbler.begin(do="slow", address=address, count=200, seconds=seconds / 4 + 3)
-            time.sleep(2)
-            beside.append(client.load(address, PATH, bodies(texts, 1), **ask))
-    p99 = [statistics.mean(one["p99"] for one in runs) for runs in (without, beside)]
-    return {"without_p99_ms": p99[0], "beside_p99_ms": p99[1], "ratio": p99[1] / p99[0]}
+    def load(self, asked: list[Found], **rest: Any) -> Found:
+        """A load on our server."""
+        return self.client.load(self.address, PATH, asked, **rest)
 
+    def saturated(self) -> Found:
+        """The library's and the server's texts a second, alternating; each text once."""
+        library: list[float] = []
+        served: dict[int, list[float]] = {each: [] for each, _ in LOADS}
+        for _ in range(REPEATS):
+            library.append(timed(lambda: self.embedder.encode(self.texts, show_progress_bar=False)))
+            for each, connections in LOADS:
+                found = self.load(bodies(self.texts, each), connections=connections)
+                assert set(found["statuses"]) == {"200"}, found
+                served[each].append(found["seconds"])
+        out: Found = {
+            "texts": len(self.texts),
+            "library": len(self.texts) / statistics.median(library),
+        }
+        for each, seconds in served.items():
+            shares = [one / two for one, two in zip(library, seconds, strict=True)]
+            out[f"served_by_{each}"] = len(self.texts) / statistics.median(seconds)
+            out[f"share_by_{each}"] = statistics.median(shares)
+            out[f"shares_by_{each}"] = shares
+        return out
 
-def peer(address: str, client: Client, texts: tuple[str, ...]) -> dict[str, Any]:
-    """The same load on the peer and on us, alternating; prompts of one copy, mean of all tokens."""
-    # One torch thread for each of its requests: two would wait for each other in every product.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serve_peer"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdout is not None
-    other = process.stdout.readline().strip()
-    found: dict[str, list[float]] = {}
-    try:
-        for _ in range(3):
-            for each, connections in ((1, 64), (16, 16)):
-                for name, where in (("peer", other), ("echovec", address)):
-                    asked = bodies(texts, each, "bare")
-                    done = client.load(where, PATH, asked, connections=connections)
-                    assert set(done["statuses"]) == {"200"}, done
-                    found.setdefault(f"{name}_by_{each}", []).append(len(texts) / done["seconds"])
-        lone_ms: dict[str, list[float]] = {"peer": [], "echovec": []}
+    def lone(self) -> Found:
+        """Milliseconds of one short query, alternating: the library's call, the server's answer."""
+        library, served = [], []
+        for number in range(LONE):
+            text = f"what is the height of mountain number {number}"
+            library.append(1000 * timed(lambda text=text: self.embedder.encode(text)))  # type: ignore[misc]
+            other = text.replace("height", "name")
+            served.append(self.load(bodies((other,), 1), connections=1)["p50"])
+        pair = statistics.median(library), statistics.median(served)
+        return {"library_ms": pair[0], "served_ms": pair[1], "ratio": pair[1] / pair[0]}
+
+    def overload(self) -> Found:
+        """Many more connections than the queue takes: answers by status, and memory over time."""
+        memory: list[float] = []
+        ask = {"connections": 400, "unique": True}
+        self.load(bodies(self.texts, 16), seconds=self.seconds / 4, **ask)
+        self.client.begin(
+            do="load",
+            address=self.address,
+            path=PATH,
+            bodies=bodies(self.texts, 16),
+            seconds=self.seconds,
+            **ask,
+        )
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            memory.append(rss_mb())
+            time.sleep(0.2)
+        found = self.client.end()
+        third = max(1, len(memory) // 3)
+        first, last = (statistics.median(part) for part in (memory[:third], memory[-third:]))
+        asked = sum(found["statuses"].values())
+        return {
+            **found,
+            "asked_over_answered": asked / max(1, found["statuses"].get("200", 0)),
+            "rss_first_third_mb": first,
+            "rss_growth": last / first,
+            "rss_most_over_first": max(memory) / memory[0],
+        }
+
+    def slow(self) -> Found:
+        """The p99 of good requests, four at once, without and with 200 slow connections."""
+        without: list[float] = []
+        beside: list[float] = []
+        ask = {"connections": 4, "seconds": self.seconds / 4, "keep": True}
+        for _ in range(4):
+            without += self.load(bodies(self.texts, 1), **ask)["milliseconds"]
+            with Client() as dribbler:
+                dribbler.begin(
+                    do="slow", address=self.address, count=200, seconds=self.seconds / 4 + 3
+                )
+                time.sleep(2)
+                beside += self.load(bodies(self.texts, 1), **ask)["milliseconds"]
+        p99 = [float(np.percentile(times, 99)) for times in (without, beside)]
+        return {
+            "requests": [len(without), len(beside)],
+            "without_p99_ms": p99[0],
+            "beside_p99_ms": p99[1],
+            "ratio": p99[1] / p99[0],
+        }
+
+    def gone(self) -> Found:
+        """100 clients that hang up after a third of a second; what was computed for them."""
+        with command("--recipe", "echo") as (_, address):
+            self.client.load(address, PATH, bodies(self.texts[:8], 1), connections=1)  # warm
+            before = metrics(address)
+            asked = bodies(tuple(f"{text} once" for text in sentences(100)), 1)
+            self.client.begin(do="leave", address=address, path=PATH, bodies=asked, seconds=0.3)
+            self.client.end()
+            last = {"input": ["who is still there?"], "model": "echo"}
+            self.client.load(address, PATH, [last], connections=1)
+            after = metrics(address)
+        gained = {name: value - before.get(name, 0) for name, value in after.items()}
+        return {
+            "computed_texts": gained["echovec_batch_texts_sum"] - 1,
+            "groups": gained["echovec_batch_texts_count"] - 1,
+            "dropped_texts": gained["echovec_dropped_texts_total"],
+        }
+
+    def sigterm(self) -> Found:
+        """1,000 requests of the default model in flight at SIGTERM."""
+        asked = bodies(tuple(f"short text number {number}" for number in range(1000)), 1)
+        with command("--recipe", "echo", "--drain-seconds", "300") as (process, address):
+            self.client.load(address, PATH, bodies(self.texts[:8], 1), connections=1)  # warm
+            self.client.begin(
+                do="flight", address=address, path=PATH, bodies=asked, pid=process.pid
+            )
+            found = self.client.end()
+            return {**found, "exit_code": process.wait(60)}
+
+    def peer(self) -> Found:
+        """The same load on others and on us, alternating; one copy, no prompt, mean of all."""
+        with ExitStack() as stack:
+            servers = {
+                "plain, 1 thread": stack.enter_context(serve_peer.plain(1)),
+                "plain, 2 threads": stack.enter_context(serve_peer.plain(2)),
+            }
+            if self.infinity is not None:
+                started = serve_peer.infinity(self.infinity, Path("infinity.log"))
+                servers["infinity"] = stack.enter_context(started)
+            servers["echovec"] = self.address
+            return self._side_by_side(servers)
+
+    def _side_by_side(self, servers: dict[str, str]) -> Found:
+        few = self.texts[: max(32, len(self.texts) * 3 // 10)]
+        out: Found = {"texts": len(few), "differs": self._difference(servers)}
+        rates: dict[str, list[float]] = {}
+        for _ in range(REPEATS):
+            for each, connections in LOADS:
+                for name, where in servers.items():
+                    asked = bodies(few, each, "bare")
+                    done = self.client.load(where, PATH, asked, connections=connections)
+                    assert set(done["statuses"]) == {"200"}, (name, done)
+                    rates.setdefault(f"{name}, by {each}", []).append(len(few) / done["seconds"])
+        alone: dict[str, list[float]] = {}
         for number in range(LONE // 2):
-            for name, where in (("peer", other), ("echovec", address)):
+            for name, where in servers.items():
                 asked = bodies((f"lone query number {number} of {name}",), 1, "bare")
-                lone_ms[name].append(client.load(where, PATH, asked, connections=1)["p50"])
-    finally:
-        process.kill()
-        process.wait()
-    rates = {name: statistics.median(values) for name, values in found.items()}
-    return rates | {f"{name}_lone_ms": statistics.median(v) for name, v in lone_ms.items()}
+                done = self.client.load(where, PATH, asked, connections=1)
+                alone.setdefault(f"{name}, alone, ms", []).append(done["p50"])
+        return out | {name: statistics.median(v) for name, v in (rates | alone).items()}
+
+    def _difference(self, servers: dict[str, str]) -> dict[str, float]:
+        """The largest difference of each server's vectors from ours: a rate counts beside it."""
+        rows = {}
+        for name, where in servers.items():
+            (body,) = bodies(self.texts[:8], 8, "bare")
+            request = urllib.request.Request(
+                f"http://{where}{PATH}",
+                json.dumps(body).encode(),
+                {"content-type": "application/json"},
+            )
+            with urllib.request.urlopen(request) as answer:
+                data = json.load(answer)["data"]
+            rows[name] = np.array([_numbers(row["embedding"]) for row in data])
+        return {name: float(np.abs(own - rows["echovec"]).max()) for name, own in rows.items()}
+
+
+def _numbers(embedding: str | list[float]) -> Any:
+    if isinstance(embedding, list):
+        return np.array(embedding, np.float32)
+    return np.frombuffer(base64.b64decode(embedding), "<f4")
+
+
+PARTS = ("saturated", "lone", "overload", "slow", "gone", "sigterm", "peer")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure what is not yet there, and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--texts", type=int, default=400)
-    parser.add_argument("--only", default="saturated,lone,slow,overload")
+    parser.add_argument("--out", type=Path, default=Path("serve_load.json"))
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of overload, and of slow sockets"
+    )
+    parser.add_argument("--texts", type=int, default=320)
+    parser.add_argument("--only", help=f"some of {','.join(PARTS)}, measured anew")
+    parser.add_argument("--infinity", type=Path, help="the Python beside which infinity_emb lies")
     options = parser.parse_args()
-    wanted = options.only.split(",")
+    result: Found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    wanted = options.only.split(",") if options.only else [p for p in PARTS if p not in result]
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     embedder = Embedder.load(recipe="echo")
     bare = embedder.with_recipe(Template("{text}"))  # as sentence-transformers has it by default
-    texts = sentences(options.texts)
-    result: dict[str, Any] = {"load_before": os.getloadavg()[0], "texts": len(texts)}
     service = Service({"echo": embedder, "bare": bare}, Settings(max_waiting_tokens=20_000))
     with Client() as client, serving(service) as address:
-        client.load(address, PATH, bodies(texts[:32], 1), connections=8)  # warm
-        parts: dict[str, Callable[[], dict[str, Any]]] = {
-            "saturated": lambda: saturated(embedder, address, client, texts),
-            "lone": lambda: lone(embedder, address, client),
-            "peer": lambda: peer(address, client, texts),
-            "slow": lambda: slow_sockets(address, client, texts, options.seconds),
-            "overload": lambda: overload(address, client, texts, options.seconds),
-        }
+        bench = Bench(address, client, embedder, options)
+        bench.load(bodies(bench.texts[:32], 1), connections=8)  # warm
         for name in wanted:
-            result[name] = parts[name]()
+            begun, load = time.perf_counter(), os.getloadavg()[0]
+            found = getattr(bench, name)()
+            result[name] = {**found, "load_before": load, "took": time.perf_counter() - begun}
+            options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
             print(json.dumps({name: result[name]}), flush=True)
-    result["load_after"] = os.getloadavg()[0]
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

