@@ -65,13 +65,26 @@ def infinity(python: Path, log: Path) -> Iterator[str]:
 
 
 def _for_transformers_4(model: Path, folder: Path) -> None:
-    """The same files, with a tokenizer's class by the name that it has there."""
+    """The same files, with a tokenizer's class and the angles' base as they are named there.
+
+    Without the base, which that version looks for in another place, vectors differ by up to 0.2.
+    """
+    tokenizer = _json(model / "tokenizer_config.json")
+    config = _json(model / "config.json")
+    changed = {
+        "tokenizer_config.json": {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"},
+        "config.json": {**config, "rope_theta": config["rope_parameters"]["rope_theta"]},
+    }
     for file in model.iterdir():
-        if file.name != "tokenizer_config.json":
+        if file.name in changed:
+            (folder / file.name).write_text(json.dumps(changed[file.name]), "utf-8")
+        else:
             (folder / file.name).symlink_to(file)
-    told = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
-    told["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (folder / "tokenizer_config.json").write_text(json.dumps(told), "utf-8")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return read
 
 
 @contextmanager

@@ -101,8 +101,14 @@ async def test_without_a_fitting_index_the_way_to_one_is_said():
     other = service(recipes=("classical",))
     async with client(served) as http:
         none = await http.post("/playground/search", json={"query": "x"})
+        said = [(await http.get("/info")).json()["index"]]
+    for index in (shown(other, "classical"), shown(served)):
+        async with client(served, index) as http:
+            said.append((await http.get("/info")).json()["index"])
     async with client(served, shown(other, "classical")) as http:
         unfit = await http.get("/playground/points")
+    assert said[0] is None
+    assert [(one["rows"], one["model"]) for one in said[1:]] == [(24, None), (24, "echo")]
     assert (none.status_code, none.json()["error"]["code"]) == (404, "no_index")
     assert "--index" in none.json()["error"]["message"]
     assert (unfit.status_code, unfit.json()["error"]["code"]) == (404, "no_recipe_of_index")

@@ -122,13 +122,25 @@ def test_errors_and_slow_calls_are_shown(browser):
         assert "computing" in page.inner_text("#compare .wait")
         backbone.gate.set()
         page.wait_for_selector("#compare .heat")
-        page.click("#tab-search")
-        page.fill("#search input[name=query]", "x")
-        page.click("#search button.main")
-        page.wait_for_selector("#search [role=alert]")
-        assert "--index" in page.inner_text("#search [role=alert]")
-        page.click("#tab-map")
-        page.wait_for_selector("#map [role=alert]")
+        page.fill("#compare textarea[name=left]", "word " * 2000)
+        page.click("#compare button.main")
+        page.wait_for_selector("#compare [role=alert]")
+        assert "has 10,000 tokens" in page.inner_text("#compare [role=alert]")
+
+
+@pytest.mark.parametrize("made_by", [None, "meta-eol"])
+def test_without_an_index_the_way_to_one_is_shown(browser, made_by):
+    """Calmly: nothing is asked that the server would refuse, and no form is there in vain."""
+    served = service()
+    index = None if made_by is None else shown(service(recipes=(made_by,)), made_by)
+    with serving(served, index) as where, page_of(browser, where) as (page, complaints):
+        page.wait_for_selector("#compare .heat")
+        for tab in ("search", "map"):
+            page.click(f"#tab-{tab}")
+            said = page.inner_text(f"#{tab} .missing")
+            assert ("serve --index" if made_by is None else "not served here") in said
+            assert not page.is_visible(f"#{tab} form")
+        assert complaints == []
 
 
 def test_a_key_is_asked_for_by_the_browser(browser, address):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from echovec.serve.inputs import service_of
+from echovec.serve.playground.searchable import Shown
 from echovec.serve.problem import Problem
 from echovec.serve.service import Served, Service
 from echovec.version import __version__
@@ -15,8 +16,10 @@ router = APIRouter(tags=["Server"])
 
 
 @router.get("/info")
-async def info(service: Annotated[Service, Depends(service_of)]) -> dict[str, Any]:
-    """Version, limits, and of each served name its recipe and fingerprint."""
+async def info(
+    request: Request, service: Annotated[Service, Depends(service_of)]
+) -> dict[str, Any]:
+    """Version, limits, of each served name its recipe and fingerprint, and the index."""
     settings = service.settings
     return {
         "version": __version__,
@@ -29,6 +32,7 @@ async def info(service: Annotated[Service, Depends(service_of)]) -> dict[str, An
             "waiting_tokens": settings.max_waiting_tokens,
         },
         "models": [_described(served) for served in service.served.values()],
+        "index": _index(request.app.state.index, service),
     }
 
 
@@ -50,6 +54,18 @@ async def ready(service: Annotated[Service, Depends(service_of)]) -> dict[str, s
 async def metrics(service: Annotated[Service, Depends(service_of)]) -> Response:
     """Counters in Prometheus' text format."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _index(shown: Shown | None, service: Service) -> dict[str, Any] | None:
+    if shown is None:
+        return None
+    own = (s.name for s in service.served.values() if s.fingerprint == shown.index.fingerprint)
+    return {
+        "name": shown.name,
+        "rows": len(shown.index),
+        "fingerprint": shown.index.fingerprint,
+        "model": next(own, None),
+    }
 
 
 def _described(served: Served) -> dict[str, Any]:

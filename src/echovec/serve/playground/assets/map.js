@@ -1,9 +1,10 @@
 // Map: the points of the index on a canvas; to point at, walk through, search and zoom into.
-import { ask, el, onSend } from "./ui.js";
+import { ask, el, onSend, searchable } from "./ui.js";
 
 const COLOURS = 8;
 
-export function start(panel, _, onShow) {
+export function start(panel, info, onShow) {
+  if (!searchable(panel, info)) return;
   const form = panel.querySelector("form");
   const canvas = panel.querySelector("canvas");
   const pen = canvas.getContext("2d");

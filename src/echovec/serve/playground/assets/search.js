@@ -1,7 +1,8 @@
 // Search: rows of the server's index near a question.
-import { ask, el, onSend, shown } from "./ui.js";
+import { ask, el, onSend, searchable, shown } from "./ui.js";
 
-export function start(panel) {
+export function start(panel, info) {
+  if (!searchable(panel, info)) return;
   onSend(panel, async (data, signal) => {
     const body = { query: data.get("query"), k: Number(data.get("k")) };
     const { hits } = await ask("/playground/search", body, signal);

@@ -83,4 +83,17 @@ export function presets(panel, table) {
   fill(Object.values(table)[0]);
 }
 
+/** Whether the server has an index that a recipe of it can ask; if not, the panel says the way to one. */
+export function searchable(panel, { index }) {
+  if (index?.model) return true;
+  const lines = index
+    ? [el("p", {}, `The index ${index.name} was made by a recipe that is not served here (fingerprint `
+        + `${index.fingerprint}). Start the server with that recipe.`)]
+    : [el("p", {}, "This server has no index. Make one of your own texts, one a line, and start the server with it:"),
+       el("pre", {}, "echovec embed texts.txt -o vectors\nechovec index vectors -o index\nechovec serve --index index")];
+  panel.querySelector("form").hidden = true;
+  panel.querySelector(".out").replaceChildren(el("div", { class: "missing" }, ...lines));
+  return false;
+}
+
 export const shown = (number, digits = 3) => number.toFixed(digits).replace("-", "\u2212");
