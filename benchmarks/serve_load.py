@@ -279,7 +279,7 @@ class Bench:
         return out | {name: statistics.median(v) for name, v in (rates | alone).items()}
 
     def _difference(self, servers: dict[str, str]) -> dict[str, float]:
-        """The largest difference of each server's vectors from ours: a rate counts beside it."""
+        """The largest difference of each server's vectors from ours; all have to be the same."""
         rows = {}
         for name, where in servers.items():
             (body,) = bodies(self.texts[:8], 8, "bare")
@@ -291,7 +291,9 @@ class Bench:
             with urllib.request.urlopen(request) as answer:
                 data = json.load(answer)["data"]
             rows[name] = np.array([_numbers(row["embedding"]) for row in data])
-        return {name: float(np.abs(own - rows["echovec"]).max()) for name, own in rows.items()}
+        found = {name: float(np.abs(own - rows["echovec"]).max()) for name, own in rows.items()}
+        assert max(found.values()) <= 1e-4, found
+        return found
 
 
 def _numbers(embedding: str | list[float]) -> Any:
@@ -319,7 +321,8 @@ def main() -> None:
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     embedder = Embedder.load(recipe="echo")
-    bare = embedder.with_recipe(Template("{text}"))  # as sentence-transformers has it by default
+    # As sentence-transformers has it by default.
+    bare = embedder.with_recipe(Template("{text}", bos="absent"))
     service = Service({"echo": embedder, "bare": bare}, Settings(max_waiting_tokens=20_000))
     with Client() as client, serving(service) as address:
         bench = Bench(address, client, embedder, options)
