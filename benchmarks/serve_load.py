@@ -6,6 +6,7 @@ FILE.json keeps what is measured part by part: a run that was stopped goes on wh
 `--only PART` measures that part anew. About 11 minutes on two quiet cores with all parts:
 
 - saturated: texts a second through HTTP, as a share of the library's rate on the same texts;
+- overhead: the processor's time that a request takes beside the model;
 - lone: the median time of one short query alone, against the library's call;
 - overload: far more requests than are taken, for a minute: which answers, how much memory;
 - slow: 200 connections that dribble: what they do to the p99 of others;
@@ -14,9 +15,9 @@ FILE.json keeps what is measured part by part: a run that was stopped goes on wh
 - peer: the same load on sentence-transformers behind a plain FastAPI route, and with `--infinity`
   on infinity-emb (see `benchmarks.serve_peer`), all alternating.
 
-In the first four and the last, server and library are one process and one model; "gone" and
-"sigterm" run `echovec serve` as people do. The client is always a process of its own, all on the
-same cores; what is compared alternates. Needs the data folder (`ECHOVEC_DATA`).
+"gone" and "sigterm" run `echovec serve` as people do; in the others server and library are one
+process and one model. The client is always a process of its own, all on the same cores; what is
+compared alternates. Needs the data folder (`ECHOVEC_DATA`).
 """
 
 from __future__ import annotations
@@ -32,20 +33,23 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks import serve_peer
 from benchmarks.serve_client import Client
 from benchmarks.workloads import sentences
 from echovec import Embedder, Template
+from echovec.model.tiny import TinyBackbone
 from echovec.serve.run import listen, server_of
 from echovec.serve.service import Service
 from echovec.serve.settings import Settings
+from echovec.text.batch import Batch
 
 PATH = "/v1/embeddings"
 REPEATS = 3
@@ -54,6 +58,22 @@ LOADS = ((1, 64), (16, 16))
 """Texts of a request, and connections."""
 
 Found = dict[str, Any]
+
+
+class Idle(TinyBackbone):
+    """A model that computes nothing."""
+
+    def forward(
+        self,
+        batch: Batch,
+        layers: Sequence[int] = (-1,),
+        *,
+        pooled_only: bool = False,
+        float32: bool = False,
+    ) -> list[torch.Tensor]:
+        """Ones."""
+        count = len(batch.pooled[0]) if pooled_only else len(batch.ids_T)
+        return [torch.ones(count, self.dim) for _ in layers]
 
 
 @contextmanager
@@ -155,6 +175,22 @@ class Bench:
             out[f"share_by_{each}"] = statistics.median(shares)
             out[f"shares_by_{each}"] = shares
         return out
+
+    def overhead(self) -> Found:
+        """Milliseconds of processor time for one sentence, with a model that computes nothing."""
+        idle = Embedder("echo", self.embedder.tokenizer, Idle(dim=self.embedder.dimension))
+        out: Found = {}
+        with serving(Service({"echo": idle})) as address:
+            for encoding in ("base64", "float"):
+                asked = [{**b, "encoding_format": encoding} for b in bodies(self.texts, 1)]
+                self.client.load(address, PATH, asked, connections=64)  # warm
+                begun = time.process_time()
+                self.client.load(address, PATH, asked * 4, connections=64)
+                out[encoding] = 1000 * (time.process_time() - begun) / (4 * len(asked))
+        begun = time.process_time()
+        for _ in range(4):
+            idle.encode(self.texts, show_progress_bar=False)
+        return out | {"library": 1000 * (time.process_time() - begun) / (4 * len(self.texts))}
 
     def lone(self) -> Found:
         """Milliseconds of one short query, alternating: the library's call, the server's answer."""
@@ -302,7 +338,7 @@ def _numbers(embedding: str | list[float]) -> Any:
     return np.frombuffer(base64.b64decode(embedding), "<f4")
 
 
-PARTS = ("saturated", "lone", "overload", "slow", "gone", "sigterm", "peer")
+PARTS = ("saturated", "overhead", "lone", "overload", "slow", "gone", "sigterm", "peer")
 
 
 def main() -> None:
