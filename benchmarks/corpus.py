@@ -1,13 +1,16 @@
 """The corpus job itself: its overhead and its memory, with a stub model that takes no time.
 
-    python -m benchmarks.corpus FOLDER_OF_DATA [ROWS ...]
+    python -m benchmarks.corpus FOLDER_OF_DATA [ROWS ...] [--tiny] [--dim 8]
+    python -m benchmarks.corpus FOLDER_OF_DATA --model [--texts 20000]
 
 For each number of rows, real texts (every string of two words or more in the compressed JSON lines
 of the folder, each with a number at its end) go through a stub of 576 numbers a text, in a process
-of its own, whose peak memory is reported. `--distinct-share 0.1` makes nine of ten texts repeats.
+of its own, whose peak memory is reported. `--distinct-share 0.1` makes nine of ten texts repeats,
+`--tiny` makes every text a number and nothing else.
 
-`--model` compares the job with the model alone instead: the default model embeds the first TEXTS
-(512), by `encode` and as a job in turn, three times each, in seconds of the processor.
+`--model` compares the job with the model alone: after each shard of the job the default model
+embeds the same texts by `encode`, so that what else the machine does meets both alike. The texts
+are distinct and of 15 to `--longest` characters.
 """
 
 from __future__ import annotations
@@ -34,13 +37,12 @@ DIM = 576
 class Stub:
     """Vectors of the right shape at once."""
 
-    dimension = DIM
-
-    def __init__(self) -> None:
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
         self.recipe = SimpleNamespace(
             name="stub", fingerprint="0" * 16, versions={}, save=lambda folder: None
         )
-        self._row = np.full(DIM, DIM**-0.5, np.float32)
+        self._row = np.full(dimension, dimension**-0.5, np.float32)
 
     def encode(self, texts: list[str], **_: object) -> tuple[Any, Any]:
         """The same unit vector for each text."""
@@ -58,15 +60,19 @@ def real_texts(folder: Path) -> Iterator[str]:
 
 
 def write_input(path: Path, texts: list[str], rows: int, distinct: int) -> None:
-    """`rows` lines of JSON with ids of their own, of which `distinct` texts differ."""
+    """`rows` lines of JSON with ids of their own, of which `distinct` texts differ.
+
+    Without `texts` each is its number.
+    """
     with path.open("w", encoding="utf-8") as file:
         for n in range(rows):
             which = n % distinct
-            row = {"id": f"r{n}", "text": f"{texts[which % len(texts)]} {which}"}
+            text = f"{texts[which % len(texts)]} {which}" if texts else str(which)
+            row = {"id": f"r{n}", "text": text}
             file.write(json.dumps(row) + "\n")
 
 
-def job(path: str, out: str) -> None:
+def job(path: str, out: str, dimension: str = str(DIM)) -> None:
     """One job; prints its seconds and peak memory as JSON."""
     from echovec.corpus.formats import Contents
     from echovec.corpus.run import embed_corpus
@@ -74,39 +80,51 @@ def job(path: str, out: str) -> None:
 
     start = time.perf_counter()
     contents = Contents(recipe_json="{}", fingerprint="0" * 16)
-    stub: Any = Stub()
+    stub: Any = Stub(int(dimension))
     done = embed_corpus(stub, read_rows([path], unique_ids=False), out, contents)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     seconds = time.perf_counter() - start
     print(json.dumps({"rows": done.rows, "reused": done.reused, "seconds": seconds, "peak": peak}))
 
 
-def beside_the_model(texts: list[str], rounds: int = 3) -> None:
-    """Seconds of the processor for the same texts: `encode` alone, and the job around it."""
+def beside_the_model(texts: list[str], shard_rows: int) -> None:
+    """The job, and after each of its shards the same texts by `encode` alone."""
     from echovec import Embedder
     from echovec.corpus.formats import Contents
-    from echovec.corpus.run import embed_corpus
+    from echovec.corpus.run import Progress, embed_corpus
     from echovec.corpus.source import Row
 
     embedder = Embedder.load()
     recipe = embedder.recipe
     contents = Contents(recipe_json=recipe.to_json(), fingerprint=recipe.fingerprint)
-    rows = [Row(str(n), text, f"row {n}") for n, text in enumerate(dict.fromkeys(texts))]
-    embedder.encode([row.text for row in rows[:32]])
-    spent: dict[str, list[float]] = {"encode": [], "job": []}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.process_time()
-            embedder.encode([row.text for row in rows], return_truncated=True)
-            middle = time.process_time()
-            embed_corpus(embedder, rows, folder, contents)
-            spent["encode"].append(middle - start)
-            spent["job"].append(time.process_time() - middle)
-    alone, job_seconds = min(spent["encode"]), min(spent["job"])
-    print(
-        f"{len(rows):,} texts: encode {alone:.2f} s, job {job_seconds:.2f} s of the processor "
-        f"(best of {rounds}): {100 * (job_seconds / alone - 1):+.1f} %; all: {spent}"
-    )
+    rows = [Row(str(n), text, f"row {n}") for n, text in enumerate(texts)]
+    embedder.encode(texts[:32])
+    alone = np.zeros(2)
+    done = 0
+
+    def now() -> Any:
+        return np.array([time.perf_counter(), time.process_time()])
+
+    def encode_alone(progress: Progress) -> None:
+        nonlocal alone, done
+        start = now()
+        embedder.encode(texts[done : progress.rows], return_truncated=True, show_progress_bar=False)
+        alone = alone + now() - start
+        done = progress.rows
+        print(f"  {done:,} texts", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = now()
+        embed_corpus(
+            embedder, rows, folder, contents, shard_rows=shard_rows, on_progress=encode_alone
+        )
+        whole = now() - start - alone
+    for kind, encode_s, job_s in zip(("clock", "processor"), alone, whole, strict=True):
+        print(
+            f"{len(rows):,} texts, by the {kind}: encode {encode_s:.1f} s "
+            f"({len(rows) / encode_s:.1f} texts/s), job {job_s:.1f} s "
+            f"({len(rows) / job_s:.1f} texts/s), {100 * (job_s / encode_s - 1):+.1f} %"
+        )
 
 
 def main() -> None:
@@ -116,27 +134,34 @@ def main() -> None:
     parser.add_argument("rows", type=int, nargs="*", default=[10_000, 200_000])
     parser.add_argument("--distinct-share", type=float, default=1.0)
     parser.add_argument("--model", action="store_true", help="beside the default model's encode")
-    parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--texts", type=int, default=20_000)
+    parser.add_argument("--longest", type=int, default=60, help="characters")
+    parser.add_argument("--shard-rows", type=int, default=8192)
+    parser.add_argument("--tiny", action="store_true", help="texts are numbers")
+    parser.add_argument("--dim", type=int, default=DIM, help="of the stub")
     arguments = parser.parse_args()
     if arguments.model:
-        beside_the_model(list(islice(real_texts(arguments.data), arguments.texts)))
+        every = real_texts(arguments.data)
+        short = dict.fromkeys(text for text in every if 15 <= len(text) <= arguments.longest)
+        beside_the_model(list(islice(short, arguments.texts)), arguments.shard_rows)
         return
-    texts = list(islice(real_texts(arguments.data), 50_000))
-    print(f"{len(texts):,} real texts, {np.mean([len(t) for t in texts]):.0f} characters each")
+    texts = [] if arguments.tiny else list(islice(real_texts(arguments.data), 50_000))
+    if texts:
+        print(f"{len(texts):,} real texts, {np.mean([len(t) for t in texts]):.0f} characters each")
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "in.jsonl"
             write_input(path, texts, rows, max(1, int(rows * arguments.distinct_share)))
             for run in ("first", "again"):
                 command = [sys.executable, "-m", "benchmarks.corpus", "--job", str(path)]
-                made = subprocess.run(
-                    [*command, f"{folder}/out"], check=True, capture_output=True, text=True
-                )
+                command += [f"{folder}/out", str(arguments.dim)]
+                made = subprocess.run(command, check=True, capture_output=True, text=True)
                 r = json.loads(made.stdout)
+                size = sum(file.stat().st_size for file in Path(f"{folder}/out").iterdir())
                 print(
                     f"{rows:>9,} rows, {run}: {r['seconds']:6.2f} s, "
                     f"{1e6 * r['seconds'] / rows:6.0f} us a row, peak {r['peak']:,} MB, "
-                    f"{r['reused']:,} reused",
+                    f"{r['reused']:,} reused, {size / 1e6:,.0f} MB on the disk",
                     flush=True,
                 )
 

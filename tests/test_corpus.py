@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -194,7 +195,7 @@ def test_the_hash_of_a_slice_knows_ids_texts_and_their_borders():
 
     def hash_of(*pairs):
         rows = [Row(key, text, "f") if key else Problem("f", text) for key, text in pairs]
-        return next(cut(rows, 9, unique_ids=False)).hash
+        return next(cut(rows, 9)).hash
 
     same = hash_of(("a", "bc"), ("d", "e"))
     assert same == hash_of(("a", "bc"), ("d", "e"))
@@ -208,20 +209,58 @@ def test_the_hash_of_a_slice_knows_ids_texts_and_their_borders():
     assert len(set(others)) == 4
 
 
-def test_known_equals_a_dict():
-    """The sorted runs find what a dict finds, first number kept, in any order of adding."""
+@pytest.mark.parametrize("in_memory", [1 << 16, 150, 40], ids=["memory", "disk", "merged"])
+def test_known_equals_a_dict(tmp_path, in_memory):
+    """In memory and on the disk: what a dict finds, first number kept, in any order of adding."""
     random = np.random.default_rng(0)
-    known, twin = Known(), {}
-    for step in range(40):
-        texts = [str(n) for n in random.integers(0, 600, random.integers(1, 60))]
-        places = np.arange(len(texts)) + 1000 * step
-        hashes = hash_texts(texts)
-        known.add(hashes, places)
-        for text, place in zip(texts, places.tolist(), strict=True):
-            twin.setdefault(text, place)
-    asked = [str(n) for n in range(700)]
-    assert known.find(hash_texts(asked)).tolist() == [twin.get(text, -1) for text in asked]
-    assert len(known) == len(twin)
+    twin = {}
+    with Known(tmp_path, in_memory) as known:
+        for step in range(60):
+            texts = [str(n) for n in random.integers(0, 6000, random.integers(1, 90))]
+            places = np.arange(len(texts)) + 1000 * step
+            for text, place in zip(texts, places.tolist(), strict=True):
+                twin.setdefault(text, place)
+            kept = known.add(hash_texts(texts), places)
+            assert kept.tolist() == [twin[text] for text in texts]
+        asked = [str(n) for n in range(7000)]
+        assert known.find(hash_texts(asked)).tolist() == [twin.get(text, -1) for text in asked]
+        assert len(known) == len(twin)
+        assert bool(known._stored) == (in_memory < len(twin))
+        assert in_memory > 40 or max(run.level for run in known._stored) >= 2
+    assert not list(tmp_path.iterdir()), "its files have no names"
+
+
+def traced(make):
+    """Bytes that are held at the end of `make`, and the most meanwhile."""
+    tracemalloc.start()
+    try:
+        kept = make()
+        return tracemalloc.get_traced_memory(), kept
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_row_costs_few_bytes_of_memory(tmp_path):
+    """400,000 hashes: under 4 bytes a row more than 100,000; a control in memory needs 24."""
+
+    def grown(folder, rows):
+        known = Known(folder, 1 << 14)
+        for start in range(0, rows, 8192):
+            places = np.arange(start, min(start + 8192, rows))
+            raw = np.random.default_rng(start).bytes(16 * len(places))
+            known.add(np.frombuffer(raw, "S16"), places)
+        return known
+
+    def cost(folder):
+        few, many = (traced(lambda rows=rows: grown(folder, rows)) for rows in (100_000, 400_000))
+        for _, known in (few, many):
+            known.__exit__(None, None, None)
+        return [(many[0][n] - few[0][n]) / 300_000 for n in (0, 1)]
+
+    held, most = cost(tmp_path)
+    assert held < 4
+    assert most < 8
+    assert min(cost(None)) > 20, "the control: all in memory"
 
 
 # --- faults in the folder ---

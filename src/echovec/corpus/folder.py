@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from echovec.corpus.formats import Contents
 from echovec.corpus.shard import SHARDS
@@ -27,6 +28,7 @@ from echovec.errors import InputError, StorageError
 from echovec.files import manifest
 from echovec.files.disk import (
     TEMPORARY,
+    NewFile,
     append,
     file_sha256,
     storage_errors,
@@ -48,6 +50,8 @@ JOB = "job.json"
 OLD_MANIFEST = "manifest.old.jsonl"
 REJECTED = "rejected.jsonl"
 LOCK = ".lock"
+
+_BUFFER_BYTES = 1 << 22
 
 
 class Folder:
@@ -84,6 +88,7 @@ class Folder:
             "shard_rows": shard_rows,
         }
         self._overwrite, self._repair = overwrite, repair
+        self._old_by_name: dict[str | None, Entry] = {}
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Folder:
@@ -103,10 +108,17 @@ class Folder:
     ) -> None:
         self._release()
 
-    def add(self, entry: Entry, data: memoryview | None, rejected: list[Problem]) -> None:
-        """Make one shard final: its file, its rejected rows, then its line in the manifest."""
-        if entry.file and data is not None:
-            write_file(self.path / entry.file, data)
+    def write(self, name: str, put: Callable[[IO[bytes]], object]) -> tuple[int, str]:
+        """A shard's file, by what `put` writes into it; its size, and sha256 of what was meant."""
+        with NewFile(self.path / name) as file:
+            buffered = BufferedWriter(file, _BUFFER_BYTES)
+            put(buffered)
+            buffered.flush()
+            file.keep()
+            return file.bytes, file.sha256
+
+    def add(self, entry: Entry, rejected: list[Problem]) -> None:
+        """Make a shard final whose file is there: its rejected rows, then its manifest line."""
         if rejected:
             lines = [
                 {"slice": entry.start, "where": problem.where, "reason": problem.reason}
@@ -118,7 +130,7 @@ class Folder:
 
     def adopt(self, name: str) -> Entry | None:
         """The old entry of a shard by this name, if its file is whole."""
-        entry = next((entry for entry in self.old if entry.file == name), None)
+        entry = self._old_by_name.get(name)
         return entry if entry and not self._fault(entry, by_hash=True) else None
 
     def finish(self) -> None:
@@ -129,7 +141,7 @@ class Folder:
                 if file.name not in kept:
                     file.unlink()
         manifest.remove(self.path / OLD_MANIFEST)
-        self.old = []
+        self.old, self._old_by_name = [], {}
 
     def check(self, entry: Entry) -> None:
         """Raise a StorageError unless the shard is what its line says, by its hash."""
@@ -171,6 +183,7 @@ class Folder:
             self._recipe.save(self.path)
             write_file(self.path / JOB, json.dumps(self._job, indent=2).encode() + b"\n")
         self.old, _ = manifest.read(self.path / OLD_MANIFEST, lenient=True)
+        self._old_by_name = {entry.file: entry for entry in self.old}
         self._read_manifest()
 
     def _read_manifest(self) -> None:
@@ -215,10 +228,14 @@ class Folder:
         if not file.exists():
             return
         done = {entry.start for entry in self.entries if entry.rejected}
-        lines = file.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _slice_of(line) in done]
-        if kept != lines:
-            write_file(file, b"".join(kept))
+        with file.open("rb") as lines:
+            if all(_slice_of(line) in done for line in lines):
+                return
+        with file.open("rb") as lines, NewFile(file) as trimmed:
+            buffered = BufferedWriter(trimmed, _BUFFER_BYTES)
+            buffered.writelines(line for line in lines if _slice_of(line) in done)
+            buffered.flush()
+            trimmed.keep()
 
     def _set_aside(self, *, reuse: bool) -> None:
         """Begin anew: the old shards become a store of vectors, or go."""

@@ -276,11 +276,11 @@ def _as_one(one: _Open) -> Done:
     problems = [problem for piece in pieces for problem in piece.problems]
     # Rows came back as copies; the job knows its own by identity.
     own = {row.id: row for row in one.task.new}
-    chunks = [
+    chunks = (
         Chunk([own[row.id] for row in p.chunk.rows], p.chunk.vectors_ND, p.chunk.truncated_N)
         for p in pieces
-    ]
-    return joined(chunks, problems)
+    )
+    return joined(chunks, len(own), problems)
 
 
 def _get(ray: Any, refs: Any) -> Any:

@@ -4,7 +4,7 @@
 
 What the manifest has is read again, to see that the input has not changed, and not embedded again.
 A text that an earlier shard holds gets its vector from there. Memory: the slices at hand (8,192
-rows or 32 million characters each), and 24 bytes a row each for texts and ids.
+rows or 32 million characters each), and five bytes a row to know texts and ids again (known.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,7 @@ import numpy as np
 from echovec.corpus.folder import Folder
 from echovec.corpus.formats import Chunk, Contents
 from echovec.corpus.job import Encode, OnError, bind_encode, encode_rows, stop_at, take_chunks
-from echovec.corpus.shard import Flags, read_hashes, read_vectors, shard_bytes, shard_name
+from echovec.corpus.shard import Flags, read_hashes, read_vectors, shard_name, write_shard
 from echovec.corpus.slices import Slice, cut
 from echovec.corpus.source import Problem, Row
 from echovec.errors import InputError
@@ -117,17 +117,24 @@ def embed_new(encode: Encode, rows: list[Row]) -> Done:
     """Embed rows in chunks bounded in rows and characters."""
     problems: list[Problem] = []
     pieces = take_chunks(rows, CHUNK_ROWS, problems.append)
-    return joined([encode_rows(encode, piece, problems.append) for piece in pieces], problems)
+    chunks = (encode_rows(encode, piece, problems.append) for piece in pieces)
+    return joined(chunks, len(rows), problems)
 
 
-def joined(pieces: Iterable[Chunk], problems: list[Problem]) -> Done:
-    """The pieces of a task's rows, in order, as one."""
-    chunks = [chunk for chunk in pieces if chunk.rows]
-    if not chunks:
-        return Done(Chunk([], np.zeros((0, 0), np.float32), np.zeros(0, np.bool_)), problems)
-    kept = [row for chunk in chunks for row in chunk.rows]
-    vectors_ND = np.concatenate([chunk.vectors_ND for chunk in chunks])
-    return Done(Chunk(kept, vectors_ND, np.concatenate([c.truncated_N for c in chunks])), problems)
+def joined(chunks: Iterable[Chunk], most: int, problems: list[Problem]) -> Done:
+    """A task's chunks, in order and `most` rows at most, as one; each is let go once copied."""
+    kept: list[Row] = []
+    vectors_ND, truncated_N = np.zeros((0, 0), np.float32), np.zeros(most, np.bool_)
+    for chunk in chunks:
+        if not chunk.rows:
+            continue
+        if not kept:
+            vectors_ND = np.empty((most, chunk.vectors_ND.shape[1]), np.float32)
+        here = slice(len(kept), len(kept) + len(chunk.rows))
+        vectors_ND[here], truncated_N[here] = chunk.vectors_ND, chunk.truncated_N
+        kept += chunk.rows
+        del chunk
+    return Done(Chunk(kept, vectors_ND[: len(kept)], truncated_N[: len(kept)]), problems)
 
 
 def embed_corpus(
@@ -174,12 +181,22 @@ def embed_corpus(
             bind_encode(model, contents.role, contents.instruction, contents.truncate_dim)
         )
     recipe = embedder.recipe
-    with Folder(
-        Path(folder), recipe, contents, shard_rows=shard_rows, overwrite=overwrite, repair=repair
-    ) as opened:
+    with (
+        Folder(
+            Path(folder),
+            recipe,
+            contents,
+            shard_rows=shard_rows,
+            overwrite=overwrite,
+            repair=repair,
+        ) as opened,
+        Known(opened.path) as texts,
+        Known(opened.path) as ids,
+    ):
         if on_start:
             on_start(opened)
-        job = _Job(opened, contents, on_error, dict(getattr(recipe, "versions", {})))
+        versions = dict(getattr(recipe, "versions", {}))
+        job = _Job(opened, contents, on_error, versions, texts, ids)
         for task, done in runner(job.tasks(rows, shard_rows)):
             job.write(task, done)
             del task, done
@@ -193,11 +210,16 @@ class _Job:
     """The state of one run: which texts are known, and how far it is."""
 
     def __init__(
-        self, folder: Folder, contents: Contents, on_error: OnError, versions: dict[str, str]
+        self,
+        folder: Folder,
+        contents: Contents,
+        on_error: OnError,
+        versions: dict[str, str],
+        texts: Known,
+        ids: Known,
     ) -> None:
         self._folder, self._contents, self._on_error = folder, contents, on_error
-        self._versions = versions
-        self._known = Known()
+        self._versions, self._known, self._ids = versions, texts, ids
         self._shards: list[Entry] = []
         self._checked: set[int] = set()
         self._start = time.perf_counter()
@@ -218,7 +240,7 @@ class _Job:
         done = {entry.start: entry for entry in self._folder.entries}
         spans = [(entry.start, entry.stop) for entry in done.values()]
         end = 0
-        for piece in cut(rows, shard_rows, spans):
+        for piece in cut(rows, shard_rows, spans, ids=self._ids):
             end = piece.stop
             entry = done.get(piece.start)
             if entry:
@@ -246,11 +268,12 @@ class _Job:
         adopted = self._folder.adopt(name)
         if adopted and adopted.stop == piece.stop:
             # Its lines in rejected.jsonl went with the old manifest.
-            self._folder.add(adopted, None, problems)
+            self._folder.add(adopted, problems)
             self._count(adopted)
             return
         chunk, hashes = self._joined(task, done)
-        data = shard_bytes(chunk, hashes, self._contents) if chunk.rows else None
+        put = partial(write_shard, chunk=chunk, hashes=hashes, contents=self._contents)
+        size, digest = self._folder.write(name, put) if chunk.rows else (0, "")
         entry = Entry(
             file=name if chunk.rows else None,
             start=piece.start,
@@ -260,12 +283,12 @@ class _Job:
             rejected=len(problems),
             truncated=int(chunk.truncated_N.sum()),
             reused=int((task.places >= 0).sum()),
-            bytes=len(data) if data else 0,
-            sha256=sha256(data).hexdigest() if data else "",
+            bytes=size,
+            sha256=digest,
             fingerprint=self._contents.fingerprint,
             versions=self._versions,
         )
-        self._folder.add(entry, data, problems)
+        self._folder.add(entry, problems)
         if entry.file:
             self._learn(entry, hashes)
             self._checked.add(len(self._shards) - 1)

@@ -1,15 +1,14 @@
 """One shard: a Parquet file of id, text, embedding, truncated and the text's hash.
 
-It is made in memory (8,192 rows of 576 numbers: 19 MB) so that its sha256 is that of the bytes
-that were meant, not of what a disk gave back. Vectors are not compressed, as they would not
-shrink, and lie in groups of 1,024 rows, so that a few can be fetched without the rest.
+Vectors are not compressed, as they would not shrink, and lie in groups of 1,024 rows, so that a few
+can be fetched without the rest.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,8 @@ def shard_name(start: int, slice_hash: str) -> str:
     return f"rows-{start:012d}-{slice_hash[:12]}.parquet"
 
 
-def shard_bytes(chunk: Chunk, hashes: Hashes, contents: Contents) -> memoryview:
-    """The file for `chunk`; equal input gives equal bytes."""
+def write_shard(file: IO[bytes], chunk: Chunk, hashes: Hashes, contents: Contents) -> None:
+    """The file for `chunk`, group after group; equal input gives equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -53,14 +52,12 @@ def shard_bytes(chunk: Chunk, hashes: Hashes, contents: Contents) -> memoryview:
             "echovec.run": json.dumps(contents.run, ensure_ascii=False),
         }
     )
-    stream = pa.BufferOutputStream()
     compression: dict[str, str] = {}
     compression |= {name: "zstd" for name in ("id", "text") if name in columns}
     compression |= {"embedding.list.element": "none", "truncated": "zstd", "text_hash": "none"}
     pq.write_table(
-        table, stream, row_group_size=GROUP_ROWS, use_dictionary=False, compression=compression
+        table, file, row_group_size=GROUP_ROWS, use_dictionary=False, compression=compression
     )
-    return memoryview(stream.getvalue())
 
 
 def read_hashes(path: Path) -> Hashes:

@@ -39,15 +39,15 @@ def cut(
     max_rows: int,
     done: Collection[tuple[int, int]] = (),
     *,
-    unique_ids: bool = True,
+    ids: Known | None = None,
 ) -> Iterator[Slice]:
     """Cut `rows` into slices; one of `done` (start, stop) ends where it says it does.
 
-    `unique_ids`: an id that was used before makes its row a Problem (24 bytes of memory a row).
+    `ids`: those used before, and in the end those of all rows; a second row of an id becomes a
+    Problem. None: ids may be there twice.
     """
     stops = dict(done)
     starts = set(stops)
-    ids = Known() if unique_ids else None
     start, characters = 0, 0
     piece: list[Row | Problem] = []
 
@@ -90,9 +90,9 @@ def _mark_used_ids(start: int, piece: list[Row | Problem], ids: Known) -> list[R
     hashes = hash_texts(row.id for row in piece if isinstance(row, Row))
     if not places:
         return piece
-    ids.add(hashes, start + np.array(places, dtype=np.int64))
+    found = ids.add(hashes, start + np.array(places, dtype=np.int64))
     marked = list(piece)
-    for n, first in zip(places, ids.find(hashes).tolist(), strict=True):
+    for n, first in zip(places, found.tolist(), strict=True):
         row = piece[n]
         if first != start + n and isinstance(row, Row):
             reason = f'the id "{row.id}" is used before, at row {first} of the input (from 0)'

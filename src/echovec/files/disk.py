@@ -96,6 +96,10 @@ class NewFile(io.RawIOBase):
         self.bytes += len(view)
         return len(view)
 
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self.bytes
+
     @property
     def sha256(self) -> str:
         """Of what was written so far, in hex."""

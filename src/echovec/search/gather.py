@@ -81,8 +81,7 @@ def gather(sources: Sequence[str | Path | VectorFile]) -> Gathered:
 def _check_ids(ids: list[str], known: Known, start: int, path: Path) -> None:
     hashes = hash_texts(ids)
     here = np.arange(start, start + len(ids), dtype=np.int64)
-    known.add(hashes, here)
-    first = known.find(hashes)
+    first = known.add(hashes, here)
     if len(twice := np.flatnonzero(first != here)):
         row = int(twice[0])
         raise InputError(
