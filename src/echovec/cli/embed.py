@@ -122,6 +122,12 @@ def embed(
         bool,
         typer.Option("--repair", help="FOLDER/: check every shard, do damaged ones again."),
     ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="FOLDER/: copy finished shards there too (s3://, gs://, file://)."
+        ),
+    ] = None,
     json_progress: Annotated[
         bool,
         typer.Option("--json-progress", help="FOLDER/: a line of JSON on stdout for each shard."),
@@ -148,6 +154,7 @@ def embed(
     from echovec.corpus.count import count_rows
     from echovec.corpus.folder import check_folder
     from echovec.corpus.job import embed_files, stop_at
+    from echovec.corpus.mirror import Mirror
     from echovec.corpus.ray_runner import RayRunner
     from echovec.corpus.sink import Contents, Sink, check_out
     from echovec.corpus.source import STDIN, Problem, read_rows
@@ -159,7 +166,14 @@ def embed(
     if to_folder:
         check_folder(Path(out), files)
     else:
-        _refuse_without_folder(shard_rows, repair, json_progress, runner == "ray")
+        folder_only: dict[str, object] = {
+            "--shard-rows": shard_rows,
+            "--repair": repair,
+            "--json-progress": json_progress,
+            "--mirror": mirror,
+            "--runner ray": runner == "ray",
+        }
+        _refuse_without_folder(folder_only)
         check_out(out, overwrite=overwrite, inputs=files)
     rows = read_rows(
         inputs,
@@ -194,6 +208,7 @@ def embed(
             overwrite=overwrite,
             repair=repair,
             json_progress=json_progress,
+            mirror=None if mirror is None else Mirror(mirror),
         )
         if runner == "ray":
             cluster: dict[str, Any] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
@@ -245,11 +260,7 @@ def _load(
     )
 
 
-def _refuse_without_folder(
-    shard_rows: int | None, repair: bool, json_progress: bool, on_ray: bool
-) -> None:
-    given = {"--shard-rows": shard_rows, "--repair": repair, "--json-progress": json_progress}
-    given["--runner ray"] = on_ray
+def _refuse_without_folder(given: dict[str, object]) -> None:
     if named := [name for name, value in given.items() if value]:
         raise InputError(
             f"{named[0]} is for a folder of shards; end the name of the output with a slash"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from echovec import Embedder
     from echovec.corpus.folder import Folder
     from echovec.corpus.formats import Contents
+    from echovec.corpus.mirror import Mirror
     from echovec.corpus.ray_runner import RayRunner
     from echovec.corpus.run import Progress
     from echovec.corpus.source import Problem, Row
@@ -32,6 +33,7 @@ def embed_folder(
     overwrite: bool,
     repair: bool,
     json_progress: bool,
+    mirror: Mirror | None = None,
     runner: RayRunner | None = None,
 ) -> None:
     """Run the job and tell how far it is: a bar, or a line of JSON on stdout after each shard."""
@@ -68,6 +70,7 @@ def embed_folder(
             overwrite=overwrite,
             repair=repair,
             runner=runner,
+            mirror=mirror,
             on_start=begin,
             on_progress=tell,
         )
@@ -75,6 +78,7 @@ def embed_folder(
     facts += [f"{done.reused:,} equal to earlier texts"] if done.reused else []
     facts += [f"{done.truncated:,} truncated"] if done.truncated else []
     facts += [f"{done.rejected:,} rejected, see {out / REJECTED}"] if done.rejected else []
+    facts += [f"copied to {mirror.url}"] if mirror else []
     new = done.rows - done.resumed
     print(
         f"{done.rows:,} texts -> {out}/ ({', '.join(facts)}), {new:,} of them now "

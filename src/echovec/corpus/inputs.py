@@ -4,7 +4,7 @@
 
 A folder stands for its files of known kinds, sorted, at any depth; a glob for the files it fits; a
 data set that Hugging Face `datasets` saved to disk for its Arrow files. Text files may be
-compressed (.gz, .bz2, .xz, .zst after the ending).
+compressed (.gz, .bz2, .xz, .zst after the ending). All but saved data sets may be at a URL.
 
 A pipe is not opened before its turn, as what is taken out of it is gone.
 """
@@ -22,6 +22,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from echovec.errors import InputError
+from echovec.files.remote import filesystem, is_url, remote_errors
 
 ENDINGS = {".txt": "txt", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 SAVED = "state.json"  # what marks a folder that Hugging Face datasets has saved
@@ -34,15 +35,21 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class Source:
-    """One input whose kind is known; `path` is None for standard input."""
+    """One input whose kind is known, at a path or a URL; with neither it is standard input."""
 
     path: Path | None
     kind: str
+    url: str | None = None
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return "stdin" if self.path is None else str(self.path)
+        return self.url or ("stdin" if self.path is None else str(self.path))
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it can be read only once."""
+        return self.path is None and self.url is None
 
     def where(self, number: int) -> str:
         """The place of a line or, in Parquet, of a row; both are counted from 1."""
@@ -57,6 +64,9 @@ def find_sources(names: Sequence[str | Path], kind: str | None) -> list[Source]:
     """
     sources: list[Source] = []
     for name in names:
+        if is_url(name):
+            sources += _at_url(str(name), kind)
+            continue
         path = Path(name)
         if str(name) != STDIN and path.is_dir():
             sources += _in_folder(path, kind)
@@ -69,6 +79,31 @@ def find_sources(names: Sequence[str | Path], kind: str | None) -> list[Source]:
         else:
             sources.append(find_source(name, kind))
     return sources
+
+
+def _at_url(url: str, kind: str | None) -> list[Source]:
+    """The file, the files that a pattern fits, or those of known kinds below a folder, sorted."""
+    fs, path = filesystem(url)
+    with remote_errors(InputError, f"{url} cannot be read", "check the URL and your rights"):
+        if fs.isfile(path):
+            names = [path]
+        elif glob.has_magic(path):
+            names = [name for name in fs.glob(path) if fs.isfile(name)]
+        else:
+            names = [n for n in fs.find(path) if kind or ENDINGS.get(_ending(Path(n)))]
+            names = [n for n in names if not _hidden(Path(n.removeprefix(path).lstrip("/")))]
+        if not names:
+            raise InputError(f"{url} holds no input ({', '.join(ENDINGS)} are known)")
+        if empty := [name for name in names if fs.size(name) == 0]:
+            raise InputError(f"{empty[0]} is empty; leave it out, or check how it was made")
+    kinds = [kind or ENDINGS.get(_ending(Path(name))) for name in names]
+    if None in kinds:
+        raise InputError(
+            f"{names[kinds.index(None)]}: the ending is not known ({', '.join(ENDINGS)} are); "
+            "say what the file is with --format"
+        )
+    both = sorted(zip(names, map(str, kinds), strict=True))
+    return [Source(None, one, fs.unstrip_protocol(name)) for name, one in both]
 
 
 def _in_folder(folder: Path, kind: str | None) -> list[Source]:

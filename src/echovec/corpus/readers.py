@@ -17,13 +17,14 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any
 
 from echovec.corpus.inputs import Source, known_names, unreadable
 from echovec.errors import InputError
+from echovec.files.remote import filesystem, remote_errors
 
 Fields = dict[str, object]
 Record = tuple[int, Fields | str]
@@ -49,22 +50,40 @@ def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
         raise unreadable(source.name, reason) from error
 
 
-def _open(source: Source) -> AbstractContextManager[Iterable[bytes]]:
-    if source.path is None:
-        return nullcontext(sys.stdin.buffer)
-    opener = _OPENERS.get(source.path.suffix.lower(), Path.open)
-    opened: AbstractContextManager[Iterable[bytes]] = opener(source.path, "rb")
-    return opened
+@contextmanager
+def _open(source: Source) -> Iterator[Iterable[bytes]]:
+    if source.is_stdin:
+        yield sys.stdin.buffer
+        return
+    opener = _OPENERS.get(Path(source.name).suffix.lower(), nullcontext)
+    with _open_bytes(source) as file, opener(file) as stream:
+        yield stream
 
 
-def _open_zst(path: Path, _: str) -> IO[bytes]:
+@contextmanager
+def _open_bytes(source: Source) -> Iterator[IO[bytes]]:
+    """The file as it is, here or at a URL."""
+    if source.url is None:
+        assert source.path is not None
+        with source.path.open("rb") as file:
+            yield file
+        return
+    fs, path = filesystem(source.url)
+    with (
+        remote_errors(InputError, f"{source.url} cannot be read", "check the URL and your rights"),
+        fs.open(path, "rb") as file,
+    ):
+        yield file
+
+
+def _open_zst(file: IO[bytes]) -> IO[bytes]:
     import pyarrow as pa
 
     # Closing the outer one closes those inside.
-    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
-_OPENERS: dict[str, Callable[..., Any]] = {
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
@@ -198,7 +217,7 @@ def _read_table(source: Source, text_field: str, id_field: str | None) -> Iterat
 def _open_parquet(source: Source) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(source.path) as file:
+    with _open_bytes(source) as raw, pq.ParquetFile(raw) as file:
         yield (
             file.schema_arrow,
             lambda columns: file.iter_batches(_PARQUET_ROWS, columns=columns),

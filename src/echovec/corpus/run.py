@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from echovec.files.manifest import Entry
 from echovec.files.parquet import Vectors
 
 if TYPE_CHECKING:
+    from echovec.corpus.mirror import Mirror
     from echovec.embedder import Embedder
     from echovec.recipe import Recipe
 
@@ -148,6 +150,7 @@ def embed_corpus(
     overwrite: bool = False,
     repair: bool = False,
     runner: Runner | None = None,
+    mirror: Mirror | None = None,
     on_start: Callable[[Folder], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Progress:
@@ -163,6 +166,7 @@ def embed_corpus(
         overwrite: begin anew, with another recipe or changed input.
         repair: check every shard by its hash and do again what is damaged.
         runner: where the work is done; by default here.
+        mirror: what also gets every finished shard.
         on_start: called with the open folder before the work begins.
         on_progress: called after each shard.
 
@@ -192,17 +196,24 @@ def embed_corpus(
         ) as opened,
         Known(opened.path) as texts,
         Known(opened.path) as ids,
+        mirror or nullcontext(),
     ):
         if on_start:
             on_start(opened)
+        if mirror:
+            mirror.begin(opened, overwrite=overwrite, verify=repair)
         versions = dict(getattr(recipe, "versions", {}))
         job = _Job(opened, contents, on_error, versions, texts, ids)
         for task, done in runner(job.tasks(rows, shard_rows)):
             job.write(task, done)
             del task, done
+            if mirror:
+                mirror.push(opened)
             if on_progress:
                 on_progress(job.progress)
         opened.finish()
+        if mirror:
+            mirror.finish(opened)
         return job.progress
 
 

@@ -76,7 +76,7 @@ def read_rows(
     sources = find_sources(inputs, kind)
     if not sources:
         raise InputError('no input; give files, or "-" for standard input')
-    if sum(source.path is None for source in sources) > 1:
+    if sum(source.is_stdin for source in sources) > 1:
         raise InputError('"-" (standard input) is given twice, and can be read only once')
     if text_field != "text" and all(source.kind == "txt" for source in sources):
         raise InputError(

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from echovec.errors import StorageError
 
@@ -147,10 +147,15 @@ def append(path: Path, data: bytes | memoryview) -> None:
 
 def file_sha256(path: Path) -> str:
     """Of the file as it is on the disk now."""
-    digest = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return stream_sha256(file)
+
+
+def stream_sha256(file: IO[bytes]) -> str:
+    """Of what is left to read of it."""
+    digest = sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

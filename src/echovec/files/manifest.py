@@ -88,7 +88,17 @@ def add(path: Path, entry: Entry) -> None:
 
 def rewrite(path: Path, entries: Iterable[Entry]) -> None:
     """Replace the whole file, in one step."""
-    write_file(path, b"".join(map(_line, entries)))
+    write_file(path, as_bytes(entries))
+
+
+def as_bytes(entries: Iterable[Entry]) -> bytes:
+    """A manifest of these."""
+    return b"".join(map(_line, entries))
+
+
+def parse(data: bytes) -> list[Entry]:
+    """The entries of a manifest, without its damaged lines."""
+    return [entry for line in data.split(b"\n") if (entry := _parse(line))]
 
 
 def remove(path: Path) -> None:
