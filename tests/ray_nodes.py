@@ -21,6 +21,7 @@ def environment():
     """For Ray's processes and the job's: they import the tests' stubs and what the tests import."""
     paths = [str(HERE), *filter(None, sys.path)]
     quiet = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    quiet["RAY_worker_niceness"] = "0"  # or a busy machine starves them
     return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
@@ -204,15 +206,20 @@ def test_no_row_one_row_and_a_row_of_a_megabyte(tmp_path):
     assert table(tmp_path / "long")[1][1] == long
 
 
-def test_one_broken_row_among_many_is_named_and_costs_only_itself(tmp_path):
-    """20,000 rows, one of them not JSON: it is counted with its line, the others are there."""
-    lines = [json.dumps({"text": f"text {n}"}) for n in range(20_000)]
-    lines[12_345] = '{"text": '
-    done = job([write(tmp_path / "in.jsonl", lines)], tmp_path / "out", shard_rows=4096)
-    assert (done.rows, done.rejected, done.shards) == (19_999, 1, 5)
-    said = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_one_broken_row_among_many_is_named_and_costs_only_itself(tmp_path, count):
+    """One row of so many is not JSON: it is counted with its line, the others are there."""
+    path, out = tmp_path / "in.jsonl", tmp_path / "out"
+    with path.open("w") as file:
+        for n in range(count):
+            file.write('{"text": \n' if n == 12_345 else f'{{"text": "text {n}"}}\n')
+    done = job([path], out, shard_rows=4096)
+    assert (done.rows, done.rejected, done.shards) == (count - 1, 1, -(-count // 4096))
+    said = json.loads((out / "rejected.jsonl").read_text())
     assert said["where"].endswith("in.jsonl:12346")
-    assert len({key for key, _, _ in table(tmp_path / "out")}) == 19_999
+    ids = [pq.read_table(shard, columns=["id"]).column("id") for shard in out.glob("rows-*")]
+    found = np.sort(np.concatenate([column.to_numpy() for column in ids]).astype(np.int64))
+    assert np.array_equal(found, np.delete(np.arange(count), 12_345))
 
 
 @pytest.mark.parametrize("nth", range(1, 12))

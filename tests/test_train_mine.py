@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from echovec.embedder import Embedder
 from echovec.errors import InputError
+from echovec.search.top import nearest
+from echovec.train import mine as mining
 from echovec.train.data import Source, read
-from echovec.train.mine import Guards, folded, mine, nearest
+from echovec.train.mine import Guards, folded, mine
 from echovec.train.tiny import tiny_model
 
 
@@ -48,24 +50,49 @@ OPEN = Guards(num_negatives=20, relative_margin=None)
 """Takes whatever is no answer."""
 
 
-def test_the_nearest_are_those_of_a_full_sort():
-    """Blocks and top-k give what sorting all scores gives; a shuffled pool gives another order."""
-    random = np.random.default_rng(0)
-    queries = random.standard_normal((1500, 8), dtype=np.float32)
-    texts = random.standard_normal((70, 8), dtype=np.float32)
-    scores, places = nearest(queries, texts, 9)
-    expected = np.argsort(-(queries @ texts.T), axis=1, kind="stable")[:, :9]
-    assert np.array_equal(places, expected)
-    assert np.allclose(scores, np.take_along_axis(queries @ texts.T, expected, 1), atol=1e-5)
-    _, control = nearest(queries, texts[::-1].copy(), 9)
+def unit(count, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((count, 8), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_nearest_are_those_of_a_full_sort(monkeypatch):
+    """Blocks and candidates give what sorting all scores gives; a shuffled pool another order."""
+    queries, texts = unit(1500), unit(70, seed=1)
+    exact = queries.astype(np.float64) @ texts.T.astype(np.float64)
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :9]
+    for at_once in (1 << 24, 70 * 400):
+        monkeypatch.setattr("echovec.search.top.SCORES_AT_ONCE", at_once)
+        places, scores = nearest(queries, texts, 9)
+        assert np.array_equal(places, expected)
+        assert np.allclose(scores, np.take_along_axis(exact, expected, 1), atol=1e-6)
+    control, _ = nearest(queries, texts[::-1].copy(), 9)
     assert not np.array_equal(control, expected)
 
 
 def test_equal_texts_come_in_order():
     """Of candidates with the same score the first one is first."""
-    texts = np.ones((5, 4), dtype=np.float32)
-    _, places = nearest(np.ones((2, 4), dtype=np.float32), texts, 5)
+    texts = np.full((5, 4), 0.5, dtype=np.float32)
+    places, _ = nearest(texts[:2], texts, 5)
     assert places.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_the_graph_finds_what_exact_search_finds():
+    """LanceDB over a small pool: the same places and scores."""
+    pytest.importorskip("lancedb", reason="the extra search")
+    queries, texts = unit(20), unit(300, seed=1)
+    places, scores = mining._by_graph(queries, texts, 9, "f" * 16)
+    expected, exact = nearest(queries, texts, 9)
+    assert np.array_equal(places, expected)
+    assert np.allclose(scores, exact, atol=1e-6)
+
+
+def test_approximate_mining_writes_the_same_rows(embedder, tmp_path):
+    """On a small pool nothing is missed, so the rows are those of exact search."""
+    pytest.importorskip("lancedb", reason="the extra search")
+    out = [tmp_path / "exact.jsonl", tmp_path / "graph.jsonl"]
+    for path, approximate in zip(out, (False, True), strict=True):
+        mine(written(tmp_path), path, embedder, OPEN, approximate=approximate)
+    assert mined_rows(out[0]) == mined_rows(out[1])
 
 
 def test_no_answer_is_mined(embedder, tmp_path):

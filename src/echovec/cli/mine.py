@@ -39,6 +39,12 @@ def mine(
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Both sides are alike, as in sentence pairs.")
     ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="For pools of a million texts: LanceDB's graph (extra search)."
+        ),
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Model or trained embedder; by default SmolLM2-135M.")
     ] = None,
@@ -86,6 +92,7 @@ def mine(
             pool=texts,
             instruction=instruction,
             symmetric=symmetric,
+            approximate=approximate,
             cache=kept,
             expect=expect,
             advance=bar.update,

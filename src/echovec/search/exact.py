@@ -23,9 +23,7 @@ from echovec.search.codes import Code, Spread, code, measure_spread
 from echovec.search.layout import Facts, Kept
 from echovec.search.rows import Rows, RowsWriter
 from echovec.search.stored import BLOCK_ROWS, DTYPES, NpyFile, Stored, VectorWriter, mapped
-from echovec.search.top import Places, candidates, rescored
-
-_SCORES_AT_ONCE = 1 << 24  # 64 MB
+from echovec.search.top import SCORES_AT_ONCE, Places, candidates, rescored
 
 
 def check(options: dict[str, Any]) -> None:
@@ -134,7 +132,7 @@ class Opened:
                 scores_N = self._code.scores(query_D, self._spread, self._codes)
                 yield query_D, candidates(scores_N, k * self._oversample, rounding=0.0)
             return
-        at_once = max(1, _SCORES_AT_ONCE // max(len(self), 1))
+        at_once = max(1, SCORES_AT_ONCE // max(len(self), 1))
         for start in range(0, len(queries_QD), at_once):
             some_QD = queries_QD[start : start + at_once]
             for query_D, scores_N in zip(some_QD, self._stored.scores(some_QD), strict=True):

@@ -21,6 +21,7 @@ Scores = NDArray[np.float64]
 ROUNDING = 4e-6
 """More than the products of unit vectors in float32 are off, at any width in use."""
 
+SCORES_AT_ONCE = 1 << 24  # 64 MB
 _RESCORED_AT_ONCE = 4096
 
 
@@ -31,6 +32,28 @@ def candidates(scores_N: Vectors, k: int, rounding: float = ROUNDING) -> Places:
         return np.zeros(0, np.int64)
     kth = np.partition(scores_N, len(scores_N) - k)[len(scores_N) - k]
     return np.flatnonzero(scores_N >= kth - rounding)
+
+
+def nearest(queries_QD: Vectors, vectors_ND: Vectors, k: int) -> tuple[Places, Scores]:
+    """The k rows of highest dot product for each query, best first, equal ones by row.
+
+    Args:
+        queries_QD: float32, of unit length as `vectors_ND` are.
+        vectors_ND: in memory.
+        k: how many; all, if there are fewer.
+
+    Returns:
+        Rows and float64 scores, both [q, k].
+    """
+    k = min(k, len(vectors_ND))
+    places, scores = np.zeros((len(queries_QD), k), np.int64), np.zeros((len(queries_QD), k))
+    at_once = max(1, SCORES_AT_ONCE // max(len(vectors_ND), 1))
+    for start in range(0, len(queries_QD), at_once):
+        some_QN = queries_QD[start : start + at_once] @ vectors_ND.T
+        for q, scores_N in enumerate(some_QN, start):
+            rows = candidates(scores_N, k)
+            places[q], scores[q] = rescored(queries_QD[q], rows, vectors_ND.__getitem__, k)
+    return places, scores
 
 
 def rescored(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,22 +25,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
 from echovec.evaluate.vectors import Vectors
 from echovec.files.disk import write_file
+from echovec.files.vectors import Made, in_memory
 from echovec.recipe import Role
+from echovec.search.index import Index
+from echovec.search.top import Places, Scores, nearest
 from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative, rows_of
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
 
 Sampling = Literal["top", "random"]
-
-_BLOCK = 1024
-"""Anchors at a time: their scores against a million texts are 4 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,7 @@ def mine(
     pool: Iterable[str] = (),
     instruction: str | None = None,
     symmetric: bool = False,
+    approximate: bool = False,
     cache: Path | None = None,
     expect: Callable[[int], object] = lambda weight: None,
     advance: Callable[[int], object] = lambda weight: None,
@@ -135,11 +136,14 @@ def mine(
         pool: more texts to choose from.
         instruction: for the anchors.
         symmetric: anchors and candidates are alike (sentence pairs): one role, one instruction.
+        approximate: look for candidates in LanceDB's graph, for pools of a million texts and more;
+            a few of the nearest may be missed.
         cache: folder of vectors; None keeps them in memory only.
         expect: called once with the weight of the texts to embed.
         advance: called with the weight of each part that has been embedded.
 
     Raises:
+        DependencyError: `approximate` without LanceDB.
         InputError: no usable row, or `out` has another ending.
         StorageError: the disk does not take it.
     """
@@ -163,7 +167,10 @@ def mine(
     texts_ND = vectors.encode(texts, text_role, text_instruction)
     # A few more than asked for: the positives themselves are among the nearest.
     depth = min(len(texts), guards.range_max + max(len(row.positives) for row in rows))
-    scores_QK, places_QK = nearest(anchors_QD, texts_ND, depth)
+    if approximate:
+        places, scores = _by_graph(anchors_QD, texts_ND, depth, embedder.recipe.fingerprint)
+    else:
+        places, scores = map(list, nearest(anchors_QD, texts_ND, depth))
     place_of = {text: place for place, text in enumerate(texts)}
     known = _known_positives(rows)
     lines = []
@@ -172,7 +179,7 @@ def mine(
         positive_score = float(anchors_QD[number] @ first)
         candidates = [
             (texts[place], float(score))
-            for place, score in zip(places_QK[number], scores_QK[number], strict=True)
+            for place, score in zip(places[number], scores[number], strict=True)
         ]
         chosen = _choose(row, candidates, positive_score, known, guards, number, mined)
         mined.rows += 1
@@ -184,24 +191,20 @@ def mine(
     return mined
 
 
-def nearest(
-    queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k texts of highest inner product for each query: scores and places, both [Q, k].
+def _by_graph(
+    queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], k: int, fingerprint: str
+) -> tuple[list[Places], list[Scores]]:
+    """As `search.top.nearest`, by a LanceDB index, whose build measures its recall."""
+    import pyarrow as pa
 
-    Highest first, equal ones by place. Exact; on the GPU where there is one.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    texts = torch.from_numpy(texts_ND).to(device)
-    scores, places = [], []
-    for start in range(0, len(queries_QD), _BLOCK):
-        block = torch.from_numpy(queries_QD[start : start + _BLOCK]).to(device)
-        best = torch.topk(block @ texts.T, k, dim=1)
-        scores.append(best.values.cpu().numpy())
-        places.append(best.indices.cpu().numpy())
-    scores_QK, places_QK = np.concatenate(scores), np.concatenate(places)
-    order_QK = np.lexsort((places_QK, -scores_QK), axis=1)
-    return np.take_along_axis(scores_QK, order_QK, 1), np.take_along_axis(places_QK, order_QK, 1)
+    ids = pa.table({"id": [str(place) for place in range(len(texts_ND))]})
+    made = Made(recipe_json="{}", fingerprint=fingerprint)
+    with tempfile.TemporaryDirectory() as folder:
+        pool = in_memory(ids, texts_ND, made, name="the pool")
+        index = Index.build(pool, Path(folder) / "index", backend="lance")
+        found = index.search(queries_QD, k)
+    places = [np.array([int(hit.id) for hit in hits], np.int64) for hits in found]
+    return places, [np.array([hit.score for hit in hits]) for hits in found]
 
 
 def _choose(
