@@ -3,6 +3,9 @@
 import dataclasses
 import hashlib
 import io
+import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -35,7 +36,8 @@ from echovec.demo import (
     store,
 )
 from echovec.demo.docstrings import first_paragraph
-from echovec.errors import EchovecError, InputError, StorageError
+from echovec.errors import InputError, NonFiniteError, StorageError
+from echovec.files import disk
 from echovec.text.check import text_problem
 
 DOCS = [
@@ -117,6 +119,10 @@ def ask_all(folder, embedder=None, questions=QUESTIONS, recipes=("classical", "e
     return answers, saved, embedder.log, said
 
 
+def digest_of(docs):
+    return hashlib.sha256(repr([(doc.name, doc.text) for doc in docs]).encode()).hexdigest()
+
+
 def shown(answer, width, num_rows=3):
     """The table as a pipe gets it."""
     console = Console(file=io.StringIO(), width=width, highlight=False)
@@ -166,9 +172,10 @@ def test_collect_is_deterministic_fast_and_imports_nothing_heavy(docs):
     """A fresh interpreter finds the same texts in under 10 s and loads neither torch nor numpy."""
     code = (
         "import sys\n"
-        "from echovec.demo.docstrings import collect\n"
-        "from echovec.demo.store import texts_hash\n"
-        "print(texts_hash(collect()))\n"
+        "from echovec.demo import collect\n"
+        "import hashlib\n"
+        "pairs = [(doc.name, doc.text) for doc in collect()]\n"
+        "print(hashlib.sha256(repr(pairs).encode()).hexdigest())\n"
         "print([m for m in ('torch', 'transformers', 'numpy', 'pyarrow', 'tkinter', 'idlelib')\n"
         "       if m in sys.modules])\n"
     )
@@ -177,7 +184,7 @@ def test_collect_is_deterministic_fast_and_imports_nothing_heavy(docs):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert time.monotonic() - start < 10
-    assert result.stdout.splitlines() == [store.texts_hash(docs), "[]"]
+    assert result.stdout.splitlines() == [digest_of(docs), "[]"]
     assert result.stderr == ""
 
 
@@ -218,24 +225,21 @@ def test_own_question_must_be_a_text():
 
 
 @pytest.mark.usefixtures("few")
-def test_files_hold_texts_unit_vectors_and_their_recipe(tmp_path):
-    """Columns id, text, embedding as fixed-size float32 lists; recipe and hashes in metadata."""
+def test_indexes_hold_texts_unit_vectors_and_their_recipe(tmp_path):
+    """Each is an index like any other, of documents, under its recipe's fingerprint."""
     _, saved, log, _ = ask_all(tmp_path / "new" / "folder")
     assert log == [("classical", 3), ("echo", 3)]
-    assert [s.path.name for s in saved] == ["stdlib.classical.parquet", "stdlib.echo.parquet"]
-    assert sorted(p.name for p in saved[0].path.parent.iterdir()) == sorted(
-        s.path.name for s in saved
-    )
-    table = pq.read_table(saved[1].path)
-    assert table.column_names == ["id", "text", "embedding"]
-    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 32)
-    assert table["id"].to_pylist() == [doc.name for doc in DOCS]
-    assert table["text"].to_pylist() == [doc.text for doc in DOCS]
-    vectors = np.array(table["embedding"].to_pylist(), np.float32)
-    assert np.array_equal(vectors, FakeEmbedder("echo").encode_document([d.text for d in DOCS]))
-    assert table.schema.metadata[b"echovec.fingerprint"] == b"m-echo"
-    assert table.schema.metadata[b"echovec.recipe"] == b'{"name": "echo"}'
-    assert table.schema.metadata[b"echovec.texts"] == store.texts_hash(DOCS).encode()
+    assert [s.path.name for s in saved] == ["stdlib.classical", "stdlib.echo"]
+    assert {p.name for p in saved[0].path.parent.iterdir()} == {s.path.name for s in saved}
+    index = echovec.Index.open(saved[1].path, verify=True)
+    (block,) = index.blocks()
+    assert block.ids == [doc.name for doc in DOCS]
+    assert block.rows["text"].to_pylist() == [doc.text for doc in DOCS]
+    vectors = FakeEmbedder("echo").encode_document([d.text for d in DOCS])
+    assert np.allclose(block.vectors_ND, vectors, atol=1e-6)
+    assert index.fingerprint == "m-echo"
+    assert index.facts.made.role == "document"
+    assert json.loads(index.facts.made.recipe_json) == {"name": "echo"}
     assert (saved[1].num_vectors, saved[1].dimension) == (3, 32)
 
 
@@ -249,64 +253,61 @@ def test_second_run_reuses_the_files_and_answers_alike(tmp_path):
     assert again[0] == first[0]
 
 
+def _file(path, name):
+    return next(path.glob(f"{name}*"))
+
+
 def _truncate(path):
-    path.write_bytes(path.read_bytes()[:-100])
+    vectors = _file(path, "vectors-")
+    vectors.write_bytes(vectors.read_bytes()[:-10])
 
 
-def _foreign(path):
-    path.write_text("not a Parquet file at all")
+def _flip(path):
+    vectors = _file(path, "vectors-")
+    data = bytearray(vectors.read_bytes())
+    data[-1] ^= 1
+    vectors.write_bytes(data)
 
 
-def _empty(path):
-    path.write_bytes(b"")
+def _other_recipe(path):
+    file = path / "index.json"
+    file.write_text(file.read_text().replace("m-echo", "m-other"))
 
 
-def _rewrite(path, vectors=None, **metadata):
-    table = pq.read_table(path)
-    if vectors is not None:
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        table = table.slice(0, len(vectors)).set_column(2, "embedding", column)
-    old = pq.read_schema(path).metadata
-    new = {f"echovec.{key}".encode(): value for key, value in metadata.items()}
-    pq.write_table(table.replace_schema_metadata({**old, **new}), path)
+def _other_texts(path):
+    vectors = np.eye(3, 8, dtype=np.float32)
+    others = [dataclasses.replace(DOCS[0], text="Add three numbers together."), *DOCS[1:]]
+    store.build(path, others, vectors, FakeRecipe("echo", "m-echo"))
 
 
-def _no_vectors(path):
-    schema = pq.read_schema(path)
-    table = pq.read_table(path).drop_columns(["embedding"])
-    pq.write_table(table.replace_schema_metadata(schema.metadata), path)
-
-
-def _lists(path):
-    table = pq.read_table(path)
-    column = pa.array(table["embedding"].to_pylist(), pa.list_(pa.float32()))
-    pq.write_table(table.set_column(2, "embedding", column), path)
+def _too_few(path):
+    store.build(path, DOCS[:2], np.eye(2, 8, dtype=np.float32), FakeRecipe("echo", "m-echo"))
 
 
 SPOILT = {
-    "truncated": (_truncate, "cannot be read"),
-    "foreign": (_foreign, "cannot be read"),
-    "empty": (_empty, "cannot be read"),
-    "no-vectors": (_no_vectors, "cannot be read"),
-    "variable-lists": (_lists, "cannot be read: column embedding is list"),
-    "other-recipe": (lambda p: _rewrite(p, fingerprint=b"x"), "made with another recipe"),
-    "other-texts": (lambda p: _rewrite(p, texts=b"x"), "holds other texts"),
-    "too-few": (lambda p: _rewrite(p, np.eye(2, 8, dtype=np.float32)), "2 vectors for 3 texts"),
-    "not-unit": (lambda p: _rewrite(p, 2 * np.eye(3, dtype=np.float32)), "length 2 in row 0"),
-    "nan": (lambda p: _rewrite(p, np.full((3, 4), np.nan, np.float32)), "length nan in row 0"),
+    "truncated": (_truncate, "cannot be used: .* is damaged"),
+    "flipped": (_flip, "cannot be used: .* is damaged"),
+    "no-vectors": (lambda p: _file(p, "vectors-").unlink(), "cannot be used"),
+    "no-texts": (lambda p: _file(p, "rows-").unlink(), "cannot be used"),
+    "foreign": (lambda p: (p / "index.json").write_text("no JSON at all"), "is damaged"),
+    "empty": (lambda p: (p / "index.json").write_bytes(b""), "is damaged"),
+    "no-index": (lambda p: (p / "index.json").unlink(), "is no index"),
+    "other-recipe": (_other_recipe, "made with another recipe"),
+    "other-texts": (_other_texts, "holds other texts"),
+    "too-few": (_too_few, "holds other texts"),
 }
 
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
-def test_a_file_that_does_not_fit_is_named_and_made_anew(tmp_path, spoil, reason):
-    """Only the spoilt file is embedded again, with its path and the reason; the rest is reused."""
+def test_an_index_that_does_not_fit_is_named_and_made_anew(tmp_path, spoil, reason):
+    """Only the spoilt one is embedded again, with its path and the reason; the rest is reused."""
     first = ask_all(tmp_path)
-    path = store.vectors_path(tmp_path, "echo")
+    path = store.index_path(tmp_path, "echo")
     spoil(path)
     again = ask_all(tmp_path)
     assert again[2] == [("echo", 3)]
-    assert [line for line in again[3] if str(path) in line and reason in line]
+    assert [line for line in again[3] if str(path) in line and re.search(reason, line)]
     assert again[0] == first[0]
     assert ask_all(tmp_path)[2] == []
 
@@ -318,31 +319,43 @@ def test_another_model_embeds_again(tmp_path):
     assert ask_all(tmp_path, FakeEmbedder(model="other"))[2] == [("classical", 3), ("echo", 3)]
 
 
+class _Interrupting:
+    """The os module whose renames, from the nth on, do not happen."""
+
+    def __init__(self, nth, error):
+        self.left, self.error = nth, error
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def replace(self, *names):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return os.replace(*names)  # noqa: PTH105 - it stands for os
+
+
 @pytest.mark.usefixtures("few")
-def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    """Ctrl-C while writing leaves no half file."""
-    ask_all(tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-
-    def interrupted(table, path):
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pq, "write_table", interrupted)
+@pytest.mark.parametrize("nth", range(3))
+def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch, nth):
+    """Ctrl-C while writing: the old index answers as before."""
+    first = ask_all(tmp_path)
+    monkeypatch.setattr(disk, "os", _Interrupting(nth, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         ask_all(tmp_path, FakeEmbedder(model="other"))
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    monkeypatch.setattr(ask, "collect", lambda: DOCS)
+    again = ask_all(tmp_path)
+    assert again[0] == first[0]
+    assert again[2] == []
 
 
 @pytest.mark.usefixtures("few")
 def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
     """The message names the file and what to do."""
-
-    def full(table, path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(StorageError, match=r"stdlib.classical.parquet: No space left .* --out"):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(disk, "os", _Interrupting(0, full))
+    with pytest.raises(StorageError, match=r"stdlib.classical/.*: No space left .* free some"):
         ask_all(tmp_path)
 
 
@@ -366,13 +379,15 @@ def test_recipes_that_share_a_name_are_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("few")
-def test_bad_vectors_of_a_model_are_never_saved(tmp_path, monkeypatch):
-    """A vector that is not of unit length is an error that names the row."""
-    zeros = np.zeros((3, 4), np.float32)
-    monkeypatch.setattr(FakeEmbedder, "encode_document", lambda self, texts: zeros)
-    with pytest.raises(EchovecError, match="length 0 in row 0"):
+@pytest.mark.parametrize("bad", [0.0, np.nan])
+def test_bad_vectors_of_a_model_are_never_saved(tmp_path, monkeypatch, bad):
+    """A vector that is zero or not finite is an error that names the row; no index is left."""
+    vectors = np.full((3, 4), bad, np.float32)
+    monkeypatch.setattr(FakeEmbedder, "encode_document", lambda self, texts: vectors)
+    with pytest.raises(NonFiniteError, match=r'the vector of "one\.add" is') as caught:
         ask_all(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert caught.value.row == 0
+    assert not list(tmp_path.rglob("index.json"))
 
 
 @pytest.mark.usefixtures("few")
@@ -445,17 +460,17 @@ def test_verb_answers_all_questions_and_reports_files(verb):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert all(question.text in result.stdout for question in QUESTIONS)
-    assert "* a right answer, chosen beforehand; in the top 10: classical 0/10, echo 0/10" in lines
-    for name in ("classical", "echo"):
+    counts = "classical 0/10, echo 0/10, best 0/10"
+    assert f"* a right answer, chosen beforehand; in the top 10: {counts}" in lines
+    for name in ("classical", "echo", "best"):
         assert any(line.startswith(f"embedding 3 docstrings with {name} ... ") for line in lines)
-        file = Path("demo") / f"stdlib.{name}.parquet"
-        assert file.is_file()
-        assert any(
-            line.startswith(f"{file}: 3 vectors of 32 numbers, all finite") for line in lines
-        )
+        index = Path("demo") / f"stdlib.{name}"
+        assert (index / "index.json").is_file()
+        said = f"{index}: 3 vectors of 32 numbers, all finite"
+        assert any(line.startswith(said) for line in lines)
     assert "\x1b" not in result.output
     assert max(map(len, lines)) <= 100
-    assert "reusing 3 vectors of echo from demo/stdlib.echo.parquet" in verb().stdout
+    assert "reusing 3 vectors of echo from demo/stdlib.echo" in verb().stdout
 
 
 def test_verb_answers_an_own_question(verb):
@@ -468,8 +483,8 @@ def test_verb_answers_an_own_question(verb):
     assert result.stdout.count("│ 1 │") == 1
     assert "│ 2 │" not in result.stdout
     assert sorted(path.name for path in Path("here").iterdir()) == [
-        "stdlib.echo.parquet",
-        "stdlib.prompt-eol.parquet",
+        "stdlib.echo",
+        "stdlib.prompt-eol",
     ]
 
 

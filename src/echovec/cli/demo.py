@@ -16,10 +16,10 @@ def demo(
     question: Annotated[
         str | None, typer.Argument(help="Your own question, in quotes; ten fixed ones without it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the indexes.")] = Path("demo"),
     recipe: Annotated[
         str, typer.Option(help="Recipes to show side by side, separated by commas.")
-    ] = "classical,echo",
+    ] = "classical,echo,best",
     top: Annotated[int, typer.Option(min=1, help="Answers to show for each question.")] = 3,
     model: Annotated[
         str | None,
@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """Embed the docstrings of Python's standard library and ask them questions.
 
-    The vectors are saved as Parquet files; a second run reads them back.
+    Each recipe's index is kept: a second run opens it, and so do `echovec search` and `map`.
     """
     from rich.console import Console
 
@@ -61,9 +61,9 @@ def demo(
     if question is None:
         counts = (f"{name} {found(answers, name)}/{len(answers)}" for name in answers[0].hits)
         print(f"* a right answer, chosen beforehand; in the top {FOUND_DEPTH}: {', '.join(counts)}")
-    for file in saved:
+    for index in saved:
         print(
-            f"{file.path}: {file.num_vectors:,} vectors of {file.dimension} numbers, "
+            f"{index.path}: {index.num_vectors:,} vectors of {index.dimension} numbers, "
             "all finite and of unit length (checked)"
         )
 

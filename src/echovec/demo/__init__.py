@@ -1,6 +1,6 @@
 """The demo: find a function of Python's standard library from a question in plain English.
 
-Real input that lies on every machine: about 6,700 docstrings, ten questions, two recipes.
+Real input that lies on every machine: about 6,700 docstrings, ten questions, three recipes.
 """
 
 from __future__ import annotations

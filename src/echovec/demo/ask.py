@@ -1,7 +1,7 @@
 """Embed the docstrings with each recipe, ask each question, keep the best answers side by side.
 
-docstrings --recipe--> vectors (saved, read back next time)
-question   --recipe--> vector  --cosine--> best names
+docstrings --recipe--> Index (kept, opened next time)
+question   --recipe--> vector --Index.search--> best names
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 from echovec.demo import store
 from echovec.demo.docstrings import Docstring, collect
 from echovec.demo.questions import Question
-from echovec.errors import EchovecError, InputError
+from echovec.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from echovec.embedder import Embedder
+    from echovec.search.index import Index
 
 FOUND_DEPTH = 10
 """A question counts as found if a right answer is among this many best ones."""
@@ -50,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Saved:
-    """One Parquet file, checked: all its vectors are finite and of unit length."""
+    """One index on the disk; its vectors were finite and of unit length."""
 
     path: Path
     num_vectors: int
@@ -78,11 +77,12 @@ def run(
 ) -> tuple[list[Answer], list[Saved]]:
     """Answer the questions with every recipe, `depth` hits each, in the order given.
 
-    Every recipe runs on the one model that `embedder` holds. Vectors are saved in `folder`.
+    Every recipe runs on the one model that `embedder` holds. Its index is kept in `folder`.
 
     Raises:
         InputError: Two recipes have one name, or `folder` is not a folder.
-        StorageError: The vectors cannot be written.
+        NonFiniteError: A recipe gave a vector that is zero or not finite.
+        StorageError: An index cannot be written.
     """
     embedders = {(one := embedder.with_recipe(name)).recipe.name: one for name in recipes}
     if len(embedders) < len(recipes):
@@ -94,13 +94,13 @@ def run(
     hits: dict[str, list[tuple[Hit, ...]]] = {}
     saved = []
     for name, one in embedders.items():
-        path = store.vectors_path(folder, name)
-        vectors = _vectors(one, docs, path, voice)
-        saved.append(Saved(path, *vectors.shape))
-        scores_QN = one.similarity(one.encode_query([q.text for q in questions]), vectors)
+        path = store.index_path(folder, name)
+        index = _index(one, docs, path, voice)
+        saved.append(Saved(path, len(index), index.dimension))
+        found_Q = index.search(one.encode_query([q.text for q in questions]), depth)
         hits[name] = [
-            _best(docs, scores_N, question, depth)
-            for question, scores_N in zip(questions, scores_QN, strict=True)
+            tuple(Hit(h.id, str(h.text), h.score, h.id in question.expected) for h in found)
+            for question, found in zip(questions, found_Q, strict=True)
         ]
     answers = [
         Answer(question, {name: rows[i] for name, rows in hits.items()})
@@ -121,30 +121,14 @@ def _census(docs: Sequence[Docstring]) -> str:
     return f"{len(docs):,} docstrings: {', '.join(parts)}"
 
 
-def _vectors(embedder: Embedder, docs: Sequence[Docstring], path: Path, voice: Voice) -> np.ndarray:
+def _index(embedder: Embedder, docs: Sequence[Docstring], path: Path, voice: Voice) -> Index:
     recipe = embedder.recipe
-    vectors, reason = store.read_back(path, docs, recipe.fingerprint)
-    if vectors is not None:
-        voice.say(f"reusing {len(vectors):,} vectors of {recipe.name} from {path}")
-        return vectors
+    index, reason = store.open_fitting(path, docs, recipe.fingerprint)
+    if index is not None:
+        voice.say(f"reusing {len(index):,} vectors of {recipe.name} from {path}")
+        return index
     if reason:
         voice.say(f"{path} {reason}; embedding again")
     with voice.phase(f"embedding {len(docs):,} docstrings with {recipe.name}"):
-        made: np.ndarray = embedder.encode_document([doc.text for doc in docs])
-    problem = store.vectors_problem(made, len(docs))
-    if problem:
-        raise EchovecError(f"what {recipe.name} gave {problem}; try --precision exact")
-    store.save(path, docs, made, recipe)
-    return made
-
-
-def _best(
-    docs: Sequence[Docstring], scores_N: np.ndarray, question: Question, depth: int
-) -> tuple[Hit, ...]:
-    import numpy as np
-
-    best = np.argsort(-scores_N, kind="stable")[:depth]
-    return tuple(
-        Hit(docs[i].name, docs[i].text, float(scores_N[i]), docs[i].name in question.expected)
-        for i in best
-    )
+        vectors = embedder.encode_document([doc.text for doc in docs])
+    return store.build(path, docs, vectors, recipe)
