@@ -73,7 +73,7 @@ def test_many_queries_at_once_equal_one_after_the_other(tmp_path, monkeypatch):
     """Queries are taken in portions, which nobody notices."""
     from echovec.search import exact
 
-    monkeypatch.setattr(exact, "_SCORES_AT_ONCE", 700)
+    monkeypatch.setattr(exact, "SCORES_AT_ONCE", 700)
     vectors = some_vectors(300)
     index = Index.build(source(vectors), tmp_path / "index")
     together = index.search(vectors[:11], 4)
