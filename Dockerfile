@@ -25,7 +25,7 @@ RUN pip install --constraint constraints.txt '.[serve]' \
 
 # The default model is converted here, so that starting reads it only.
 ENV ECHOVEC_CACHE=/models
-RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin echovec \
+RUN useradd --no-create-home --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin echovec \
  && python -c 'from echovec.model.store import default_model; default_model()' \
  && chown -R 10001 /models
 

@@ -3,8 +3,8 @@
     python -m benchmarks.serve_peer
 
 run by itself is sentence-transformers behind a plain FastAPI route, as tutorials have it: the
-default model in float32, mean of all tokens, unit length; the answer has OpenAI's form with base64,
-so that the same requests fit. It prints "host:port" and serves.
+default model in float32, mean of all tokens of the bare text, unit length; the answer has OpenAI's
+form with base64, so that the same requests fit. It prints "host:port" and serves.
 
 `infinity` starts infinity-emb, a server of embeddings with dynamic batches of its own, from another
 environment, since it needs older libraries than ours:
@@ -57,28 +57,37 @@ def plain(threads: int) -> Iterator[str]:
 
 @contextmanager
 def infinity(python: Path, log: Path) -> Iterator[str]:
-    """infinity-emb of the environment of `python`, on the default model; yields "host:port"."""
+    """infinity-emb of the environment of `python`, on the default model; yields "host:port".
+
+    Its transformers 4 looks for two names in other places than ours writes them; without the base
+    of the angles, vectors differ by up to 0.2.
+    """
+    model = default_model()
+    base = _json(model / "config.json")["rope_parameters"]["rope_theta"]
     with TemporaryDirectory() as folder:
-        _for_transformers_4(default_model(), Path(folder))
+        _copied(
+            model,
+            Path(folder),
+            {
+                "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+                "config.json": {"rope_theta": base},
+            },
+        )
         with _infinity(python, folder, log) as address:
             yield address
 
 
-def _for_transformers_4(model: Path, folder: Path) -> None:
-    """The same files, with a tokenizer's class and the angles' base as they are named there.
+def _copied(model: Path, folder: Path, changes: dict[str, dict[str, Any]]) -> None:
+    """The model's files with some values changed, and without its chat template.
 
-    Without the base, which that version looks for in another place, vectors differ by up to 0.2.
+    sentence-transformers 6 writes each text as a message of a chat where there is a template, 26
+    tokens more in this one; what is compared are the texts themselves.
     """
-    tokenizer = _json(model / "tokenizer_config.json")
-    config = _json(model / "config.json")
-    changed = {
-        "tokenizer_config.json": {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"},
-        "config.json": {**config, "rope_theta": config["rope_parameters"]["rope_theta"]},
-    }
     for file in model.iterdir():
-        if file.name in changed:
-            (folder / file.name).write_text(json.dumps(changed[file.name]), "utf-8")
-        else:
+        if file.name in changes:
+            told = {**_json(file), **changes[file.name]}
+            (folder / file.name).write_text(json.dumps(told), "utf-8")
+        elif not file.name.startswith("chat_template"):
             (folder / file.name).symlink_to(file)
 
 
@@ -149,9 +158,11 @@ def _answers(url: str) -> bool:
 def main() -> None:
     """Load and serve."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    transformer = Transformer(str(default_model()), max_seq_length=512)
+    with TemporaryDirectory() as folder:
+        _copied(default_model(), Path(folder), {})
+        transformer = Transformer(folder, max_seq_length=512)
     tokenizer: Any = transformer.tokenizer
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")

@@ -62,7 +62,10 @@ class Image:
 
     def command(self, words: list[str]) -> list[str]:
         """The words, to be run in the image as its user."""
-        values = {"PATH": f"{_BASE}/bin:/usr/local/bin:/usr/bin:/bin", **self.environment}
+        values = {
+            "PATH": f"{_BASE}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            **self.environment,
+        }
         if self.user == "0":
             values |= {name: v for name, v in os.environ.items() if name.startswith("PIP_")}
         pairs = [f"{name}={value}" for name, value in values.items() if value]

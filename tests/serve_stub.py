@@ -1,6 +1,6 @@
 """Servers for tests: a tiny model behind a real socket, and a model that waits to be let go.
 
-Run as a script it is a server in a process of its own: python serve_stub.py PORT [SECONDS]
+Run as a script it is a server in a process of its own: python serve_stub.py PORT [SECONDS [index]]
 """
 
 from __future__ import annotations
@@ -103,4 +103,9 @@ if __name__ == "__main__":
 
     slow = Gated(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
     stub = service(backbone=slow, drain_seconds=20)
-    run(stub, port=int(sys.argv[1]), say=lambda address: print(address, flush=True))
+    index = None
+    if "index" in sys.argv:
+        from playground_stub import shown
+
+        index = shown(stub)
+    run(stub, port=int(sys.argv[1]), index=index, say=lambda a: print(a, flush=True))
