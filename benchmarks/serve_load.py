@@ -83,11 +83,13 @@ def serving(service: Service) -> Iterator[str]:
     server = server_of(service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"127.0.0.1:{door.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"127.0.0.1:{door.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager
