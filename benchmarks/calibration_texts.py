@@ -27,6 +27,7 @@ from benchmarks.workloads import folder, rows
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view
 from echovec.calibrate.kept import self_texts
+from echovec.calibrate.write import Writing
 from echovec.presets import recipe_of
 from echovec.tune.samples import read_dev
 from echovec.tune.score import mean_replicates, middle, score
@@ -50,7 +51,7 @@ SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 def sources(embedder: Embedder, count: int, never: set[str]) -> dict[str, list[str]]:
     """So many texts of each source, none of them in `never`."""
     draw = np.random.default_rng(0)
-    found = {"the model itself": list(self_texts(embedder).texts)[:count]}
+    found = {"the model itself": list(self_texts(embedder, Writing(count)).texts)}
     for name, (data, fields) in SETS.items():
         every = dict.fromkeys(
             row[part] for row in rows(f"{data}/train.jsonl.gz") for part in fields

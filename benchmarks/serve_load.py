@@ -151,6 +151,7 @@ class Bench:
         self.address, self.client, self.embedder = address, client, embedder
         self.seconds: float = options.seconds
         self.infinity: Path | None = options.infinity
+        self.log: Path = options.out.with_suffix(".infinity.log")
         self.texts = sentences(options.texts)
 
     def load(self, asked: list[Found], **rest: Any) -> Found:
@@ -292,7 +293,7 @@ class Bench:
                 "plain, 2 threads": stack.enter_context(serve_peer.plain(2)),
             }
             if self.infinity is not None:
-                started = serve_peer.infinity(self.infinity, Path("infinity.log"))
+                started = serve_peer.infinity(self.infinity, self.log)
                 servers["infinity"] = stack.enter_context(started)
             servers["echovec"] = self.address
             return self._side_by_side(servers)
