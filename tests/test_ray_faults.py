@@ -101,7 +101,11 @@ def test_the_driver_is_killed_at_fifty_moments(cluster, tmp_path):
         before, made = embedded(folder), in_manifest(out)
         process = start(path, out, 0.01, 1, cluster)
         assert process.stdout.readline(), "the models are there"
-        time.sleep(moments.uniform(0, 1.5))
+        # A moment is some shards away, and part of one: a busy machine takes long for either.
+        there, more = len(shards(out)), moments.randrange(4)
+        while len(shards(out)) < there + more and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kept = in_manifest(out)
@@ -116,7 +120,10 @@ def test_the_driver_is_killed_at_fifty_moments(cluster, tmp_path):
             done_jobs += 1
             folder = tmp_path / f"job{done_jobs}"
     print(f"\n50 kills of the driver over {done_jobs} jobs; texts embedded in vain: {sorted(lost)}")
-    assert max(lost) <= 2 * SHARD, "a shard that waits to be written, and one behind it"
+    assert done_jobs > 5, "moments at which much was done already are among them"
+    # With one model three slices are under way; a driver that gets no processor writes them late.
+    assert max(lost) <= 3 * SHARD
+    assert sorted(lost)[44] <= SHARD, "most often a shard at most"
 
 
 def test_a_node_is_killed_under_the_command_line(tmp_path):
