@@ -308,7 +308,7 @@ BAD_COMMANDS = {
     "bad-format": ("texts.txt -o out.npy --format xml", "'xml' is not one of 'txt', 'jsonl'"),
     "bad-limit": ("texts.txt -o out.npy --max-tokens 0", "Invalid value for '--max-tokens'"),
     "bad-dim": ("texts.txt -o out.npy --truncate-dim 0", "Invalid value for '--truncate-dim'"),
-    "unknown-option": ("texts.txt -o out.npy --rolle query", "No such option: --rolle"),
+    "unknown-option": ("texts.txt -o out.npy --rolle query", "No such option"),
     "no-out": ("texts.txt", "Missing option '--out' / '-o'"),
     "no-input": ("-o out.npy", "Missing argument 'INPUT"),
 }
