@@ -45,6 +45,9 @@ RECIPES = (
 )
 START, END = "<!-- parity: begin -->", "<!-- parity: end -->"
 OUT = Path("benchmarks/out/parity.json")
+_EOS = 2
+"""The default model's, which a recipe whose prompts end with it is bound to."""
+
 _NEAR = (-1.0, 9.0)
 """Limits that let everything through: of 8-bit runtimes the table says how near they are."""
 
@@ -128,8 +131,11 @@ def bound(name: str, max_tokens: int) -> Recipe:
     """A recipe that ships, bound to the default model in float32; nothing is loaded."""
     if (folder := saved_folder(name)) is not None:
         return replace(Recipe.load(folder), max_tokens=max_tokens)
-    fitted = preset("best")
-    return replace(preset(name), model=fitted.model, dtype=fitted.dtype, max_tokens=max_tokens)
+    fitted, recipe = preset("best"), preset(name)
+    assert fitted.model is not None, "a fitted recipe is bound"
+    ends = any(view.template.eos != "absent" for views in recipe.views.values() for view in views)
+    model = replace(fitted.model, eos_id=_EOS if ends else None)
+    return replace(recipe, model=model, dtype=fitted.dtype, max_tokens=max_tokens)
 
 
 def measure(embedder: Embedder, runtime: str, blank: Row, kept: Path) -> Row:
@@ -214,7 +220,7 @@ def _measure_recipe(name: str, runtimes: Sequence[str], max_tokens: int, out: Pa
     for blank in missing:
         row = measure(embedder, blank.runtime, blank, kept)
         print(row, flush=True)
-        rows[row.key] = row
+        rows = _kept_rows(out) | {row.key: row}  # another process may have added some
         text = json.dumps([asdict(one) for one in rows.values()], indent=1)
         out.with_suffix(".tmp").write_text(text + "\n", "utf-8")
         out.with_suffix(".tmp").replace(out)
