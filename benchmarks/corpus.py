@@ -87,14 +87,14 @@ def job(path: str, out: str, dimension: str = str(DIM)) -> None:
     print(json.dumps({"rows": done.rows, "reused": done.reused, "seconds": seconds, "peak": peak}))
 
 
-def beside_the_model(texts: list[str], shard_rows: int) -> None:
+def beside_the_model(texts: list[str], shard_rows: int, recipe_name: str) -> None:
     """The job, and after each of its shards the same texts by `encode` alone."""
     from echovec import Embedder
     from echovec.corpus.formats import Contents
     from echovec.corpus.run import Progress, embed_corpus
     from echovec.corpus.source import Row
 
-    embedder = Embedder.load()
+    embedder = Embedder.load(recipe=recipe_name, precision="fast")
     recipe = embedder.recipe
     contents = Contents(recipe_json=recipe.to_json(), fingerprint=recipe.fingerprint)
     rows = [Row(str(n), text, f"row {n}") for n, text in enumerate(texts)]
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="beside the default model's encode")
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--longest", type=int, default=60, help="characters")
+    parser.add_argument("--recipe", default="classical", help="the cheaper, the harder on the job")
     parser.add_argument("--shard-rows", type=int, default=8192)
     parser.add_argument("--tiny", action="store_true", help="texts are numbers")
     parser.add_argument("--dim", type=int, default=DIM, help="of the stub")
@@ -143,7 +144,7 @@ def main() -> None:
     if arguments.model:
         every = real_texts(arguments.data)
         short = dict.fromkeys(text for text in every if 15 <= len(text) <= arguments.longest)
-        beside_the_model(list(islice(short, arguments.texts)), arguments.shard_rows)
+        beside_the_model(list(islice(short, arguments.texts)), arguments.shard_rows, arguments.recipe)
         return
     texts = [] if arguments.tiny else list(islice(real_texts(arguments.data), 50_000))
     if texts:
