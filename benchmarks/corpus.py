@@ -144,7 +144,9 @@ def main() -> None:
     if arguments.model:
         every = real_texts(arguments.data)
         short = dict.fromkeys(text for text in every if 15 <= len(text) <= arguments.longest)
-        beside_the_model(list(islice(short, arguments.texts)), arguments.shard_rows, arguments.recipe)
+        beside_the_model(
+            list(islice(short, arguments.texts)), arguments.shard_rows, arguments.recipe
+        )
         return
     texts = [] if arguments.tiny else list(islice(real_texts(arguments.data), 50_000))
     if texts:
