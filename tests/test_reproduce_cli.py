@@ -100,6 +100,7 @@ def test_all_goes_on_past_one_that_cannot_run(tiny, tmp_path, monkeypatch):
 
 def test_one_that_cannot_run_is_the_error(tiny, tmp_path, monkeypatch):
     """Asked for alone, bad input is an error and no page is written."""
+    monkeypatch.delenv("ECHOVEC_DATA", raising=False)
     result = invoke("halves", "--out", tmp_path)
     assert isinstance(result.exception, InputError)
     assert "--data DIR" in str(result.exception)
