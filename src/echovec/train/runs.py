@@ -118,26 +118,6 @@ _SMOLLM2 = Run(
     save_every=5,
 )
 
-_SENTENCES = Run(
-    name="smollm2-sentences",
-    base_recipe="one-pass",
-    sources=(
-        Source(path="nli.jsonl", symmetric=True, licence="CC BY-SA 4.0 (SNLI)"),
-        Source(path="squad.jsonl", ratio=0.25, licence="CC BY-SA 4.0 (SQuAD)"),
-        Source(path="neighbours.jsonl", ratio=0.2, symmetric=True, licence="CC BY-SA 4.0 (SQuAD)"),
-        Source(path="fever.jsonl", licence="MIT (Fever-Symmetric), CC BY-SA 3.0 (Wikipedia)"),
-    ),
-    steps=150,
-    batch_size=64,
-    mini_batch_tokens=0,
-    learning_rate=3e-4,
-    max_tokens=64,
-    precision="fast",
-    eval_every=25,
-    save_every=5,
-)
-"""What the adapter that ships came from; `python -m benchmarks.adapter_data` makes its files."""
-
 RUNS: Mapping[str, Run] = {
     "paper-mistral-7b": replace(
         _PAPER, name="paper-mistral-7b", model="mistralai/Mistral-7B-Instruct-v0.1"
@@ -146,7 +126,6 @@ RUNS: Mapping[str, Run] = {
         _PAPER, name="paper-s-llama-1.3b", model="princeton-nlp/Sheared-LLaMA-1.3B"
     ),
     "smollm2-echo": _SMOLLM2,
-    "smollm2-sentences": _SENTENCES,
     "smollm2-echo-matched": replace(_SMOLLM2, name="smollm2-echo-matched", text_share=0.5),
     "smollm2-classical": replace(_SMOLLM2, name="smollm2-classical", arm="classical"),
     "smollm2-bidirectional": replace(_SMOLLM2, name="smollm2-bidirectional", arm="bidirectional"),
