@@ -5,7 +5,7 @@ used by another. Batches run in several threads, each with large tensors of many
 process that embeds much would keep several heaps at their largest (docs/performance.md).
 
 oneDNN, and PyTorch's layer around it, each keep the programs they made for the last 1,024 sizes of
-product, half a megabyte a size. A batch has some dozens of sizes, which its layers share.
+product, two thirds of a megabyte a size. A batch has some dozens of sizes, which its layers share.
 """
 
 from __future__ import annotations

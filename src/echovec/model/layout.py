@@ -149,8 +149,8 @@ def rounded_rows(rows: int) -> int:
     """The next multiple of 8, of 32 above 256.
 
     oneDNN makes and keeps a program for each size of product it meets, in milliseconds and for
-    half a megabyte each, and batches have all sorts of sizes. So they are made alike: at most
-    three in a hundred rows more, and far fewer in a full batch.
+    two thirds of a megabyte each, and batches have all sorts of sizes. So they are made alike: at
+    most 7 rows more, or 31 in batches of more than 256 (docs/LOG.md, "what oneDNN keeps").
     """
     step = 8 if rows <= 256 else 32
     return -(-rows // step) * step
