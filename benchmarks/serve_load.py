@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=60, help="of overload, and of slow sockets"
     )
-    parser.add_argument("--texts", type=int, default=320)
+    parser.add_argument("--texts", type=int, default=640)
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}, measured anew")
     parser.add_argument("--infinity", type=Path, help="the Python beside which infinity_emb lies")
     options = parser.parse_args()

@@ -12,7 +12,8 @@ import torch
 from echovec.embedder import Embedder
 from echovec.model.tiny import TinyBackbone
 from echovec.room import Room, size_of
-from echovec.serve.batcher import Batcher, Lane
+from echovec.serve.batcher import Batcher
+from echovec.serve.lane import Lane
 from echovec.serve.metrics import Metrics
 from echovec.text.tokenizer import ByteTokenizer
 
@@ -135,7 +136,9 @@ async def test_a_server_remembers_too(caplog):
     """Groups of a server's queue after the first do not run into it, and the log says it once."""
     backbone = Small(tokens=each() * 20)
     lane = Lane(embedder(backbone), None, None)
-    queue = Batcher(batch_tokens=each() * 32, group=1, max_waiting_tokens=10**6, metrics=Metrics())
+    queue = Batcher(
+        batch_tokens=each() * 32, workers=1, max_waiting_tokens=10**6, metrics=Metrics()
+    )
     with caplog.at_level(logging.WARNING, "echovec"):
         for number in range(5):
             texts = [f"{number} {text}"[: len(TEXTS[0])] for text in TEXTS[:32]]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from echovec.model.tiny import TinyBackbone
-from echovec.serve.batcher import Batcher, Lane, chunks_of
+from echovec.serve.batcher import Batcher
+from echovec.serve.lane import Lane, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
 from echovec.text.batch import join, lay
@@ -24,7 +26,7 @@ TEXTS = ["one", "two and a half", "three", "f" * 90, "five and more of it", "6"]
 
 def batcher(**options):
     """A batcher with room for a few short texts in a group."""
-    values = {"batch_tokens": 600, "group": 2, "max_waiting_tokens": 10_000}
+    values = {"batch_tokens": 600, "workers": 1, "max_waiting_tokens": 10_000}
     return Batcher(**{**values, **options}, metrics=Metrics())
 
 
@@ -140,7 +142,7 @@ async def test_other_lanes_do_not_mix():
 async def test_requests_take_turns():
     """A short request that comes after a long one does not wait for all of it."""
     backbone = Gated()
-    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=300, group=1)
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=300)
     backbone.gate.clear()
     long = asyncio.create_task(queue.vectors(lane, lane.prepare([f"{i:03}" for i in range(40)])))
     await until(backbone.running.is_set)
@@ -157,7 +159,7 @@ async def test_requests_take_turns():
 async def test_like_requests_are_served_in_order():
     """Requests of like size that wait together end one after the other, not all at the end."""
     backbone = Gated()
-    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=500, group=1)
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(batch_tokens=500)
     ended = []
 
     async def ask(number):
@@ -248,3 +250,109 @@ async def test_a_text_without_a_vector_fails_alone(error):
         else:
             expected = tiny().encode([text], normalize_embeddings=False)
             assert np.abs(result[0] - expected[0]).max() <= 1e-5
+
+
+class Cores(Gated):
+    """A model for two batches at once, which notes how many run and with how many cores."""
+
+    workers = 2
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inside = 0
+        self.most = 0
+        self.cores = []
+
+    def forward(self, batch, layers=(-1,), **options):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.cores.append((len(batch), torch.get_num_threads()))
+        try:
+            return super().forward(batch, layers, **options)
+        finally:
+            self.inside -= 1
+
+
+async def test_under_load_each_core_has_a_batch_of_its_own():
+    """What waits is shared out; a core that is done takes the next, whatever the others do."""
+    backbone = Cores()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(workers=2)
+    backbone.gate.clear()
+    texts = [f"text {number}" for number in range(6)]
+    load = [asyncio.create_task(queue.vectors(lane, lane.prepare([text]))) for text in texts]
+    await until(lambda: backbone.inside == 2)
+    backbone.gate.set()
+    found = await asyncio.gather(*load)
+    assert backbone.most == 2
+    assert sorted(backbone.batches) == [3, 3]
+    assert {cores for _, cores in backbone.cores} == {1}
+    expected = lane.embedder.encode(texts, normalize_embeddings=False)
+    assert np.abs(np.concatenate(found) - expected).max() <= 1e-5
+    queue.close()
+
+
+async def test_a_lone_text_has_all_cores_before_and_after_a_load():
+    """Threads of one core each take nothing from the one that computes alone."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        backbone = Cores()
+        lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(workers=2)
+        await queue.vectors(lane, lane.prepare(["before"]))
+        await queue.vectors(lane, lane.prepare(["a1", "b2", "c3", "d4"]))
+        await queue.vectors(lane, lane.prepare(["after"]))
+        queue.close()
+    finally:
+        torch.set_num_threads(own)
+    assert backbone.cores == [(1, 2), (2, 1), (2, 1), (1, 2)]
+
+
+def timed(embedder):
+    """A list that gets begin and end of each of an embedder's runs."""
+    spans, forward = [], embedder._reader(None).forward
+
+    def run(chunk, **options):
+        begun = time.perf_counter()
+        found = forward(chunk, **options)
+        spans.append((begun, time.perf_counter()))
+        return found
+
+    embedder._reader(None).forward = run
+    return spans
+
+
+async def test_what_needs_the_model_alone_has_it_alone():
+    """A recipe with hooks in the model, and a function, run beside nothing and all get there."""
+    backbone = Cores(seconds=0.002)
+    sharing, hooking = tiny(backbone=backbone), tiny("classical", backbone)
+    assert sharing.workers() == 2
+    hooking._reader(None).workers = 1  # as a reader sets it for parts that hook into the model
+    spans = {id(embedder): timed(embedder) for embedder in (sharing, hooking)}
+    lanes, queue = [Lane(e, None, None) for e in (sharing, hooking)], batcher(workers=2)
+    beside = []
+
+    def function():
+        beside.append(backbone.inside)
+        return len(beside)
+
+    calls = [
+        asyncio.create_task(queue.vectors(lane, lane.prepare([f"text {i}"])))
+        for i in range(20)
+        for lane in lanes
+    ]
+    await asyncio.sleep(0.01)
+    gone = asyncio.create_task(queue.in_turn(function))
+    turn = asyncio.create_task(queue.in_turn(function))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(turn, *calls)
+    assert gone.cancelled()
+    assert beside == [0]
+    alone = spans[id(hooking)]
+    others = spans[id(sharing)]
+    for begun, ended in alone:
+        assert all(end <= begun or ended <= start for start, end in others)
+        assert sum(end > begun and start < ended for start, end in alone) == 1
+    assert sum(backbone.batches) == 40
+    assert await queue.in_turn(function) == 2
+    queue.close()

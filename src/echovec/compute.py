@@ -84,6 +84,19 @@ def compute(
     return vectors, truncated
 
 
+def threads(count: int, name: str = "", *, cores: int | None = None) -> ThreadPoolExecutor:
+    """A pool for `compute`.
+
+    Args:
+        count: how many threads.
+        name: what they are called.
+        cores: how many each computes with; by default as many as the thread that asks.
+    """
+    # Told to each: what one thread is given is what later ones begin with.
+    own = torch.get_num_threads() if cores is None else cores
+    return ThreadPoolExecutor(count, name, torch.set_num_threads, (own,))
+
+
 def _counted(chunks: Sequence[Chunk]) -> tuple[int, int]:
     """How many texts and sequences there are; a plan knows without laying its chunks."""
     if isinstance(chunks, Plan):
@@ -122,8 +135,8 @@ def _all(
         for planned in chunks:
             yield from run(planned)
         return
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    own = torch.get_num_threads()
+    pool = threads(workers, cores=1)
     ahead: deque[Future[list[tuple[Chunk, Tensor]]]] = deque()
     try:
         for planned in chunks:
@@ -134,7 +147,7 @@ def _all(
             yield from ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a part of the setting is the whole process's
+        torch.set_num_threads(own)  # a part of the setting is the whole process's
 
 
 def _fitting(forward: Forward, chunk: Chunk, room: Room) -> Iterator[tuple[Chunk, Tensor]]:

@@ -285,15 +285,21 @@ class Embedder:
         return self._reader(role).forward(chunk, float32=float32)
 
     def vectors(
-        self, chunks: Sequence[Chunk], *, role: Role | None = None
+        self, chunks: Sequence[Chunk], *, role: Role | None = None, workers: int | None = None
     ) -> tuple[Vectors, Flags]:
         """Chunks to vectors [n, dimension] in the order of their texts, and which texts were cut.
 
         `forward` with all that `encode` does around it: several cores, memory that runs out, rows
-        that are not finite (NonFiniteError), windows put together. Not normalised.
+        that are not finite (NonFiniteError), windows put together. Not normalised. `workers`: how
+        many chunks run at once; by default, and at most, as many as `workers()` says.
         """
-        vectors, cut = self._reader(role).vectors(chunks, show_progress_bar=False)
+        reader = self._reader(role)
+        vectors, cut = reader.vectors(chunks, workers=workers, show_progress_bar=False)
         return vectors.numpy(), cut
+
+    def workers(self, role: Role | None = None) -> int:
+        """How many chunks may run at once, from as many threads."""
+        return self._reader(role).workers
 
     def states(
         self,

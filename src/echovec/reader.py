@@ -59,7 +59,7 @@ class Reader:
         self._backbone = backbone
         self._room = Room()
         # Parts hook into the one model: chunks with parts run one after the other.
-        self._workers = getattr(backbone, "workers", 1)
+        self.workers: int = getattr(backbone, "workers", 1)
         own = self._layers()
         # Those that the backbone gives, where not all of them.
         given: Sequence[int] = getattr(backbone, "layers", range(backbone.num_layers + 1))
@@ -72,7 +72,7 @@ class Reader:
             how = self._how(one, own)
             if how != How():
                 reader(backbone, how)
-                self._workers = 1
+                self.workers = 1
 
     @property
     def planner(self) -> Planner:
@@ -86,7 +86,11 @@ class Reader:
         return _BATCH_TOKENS.get(getattr(device, "type", "cpu"), _BATCH_TOKENS["cpu"])
 
     def vectors(
-        self, chunks: Sequence[Chunk], *, show_progress_bar: bool | None = None
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        workers: int | None = None,
+        show_progress_bar: bool | None = None,
     ) -> tuple[Tensor, NDArray[np.bool_]]:
         """All chunks to vectors z_ND, in the texts' order, and which texts were cut."""
         if not chunks:
@@ -94,7 +98,7 @@ class Reader:
         return compute(
             self.forward,
             chunks,
-            workers=self._workers,
+            workers=min(workers or self.workers, self.workers),
             room=self._room,
             show_progress_bar=show_progress_bar,
         )
@@ -118,7 +122,7 @@ class Reader:
         flat_NX, _ = compute(
             forward,
             chunks,
-            workers=self._workers,
+            workers=self.workers,
             room=self._room,
             show_progress_bar=show_progress_bar,
         )

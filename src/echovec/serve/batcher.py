@@ -1,11 +1,16 @@
 """Batcher: texts of many requests through one model.
 
-All of its state is touched by the event loop only; the model's thread gets one group of texts after
-the other. A text that finds the model idle is computed at once; while the model computes, others
-gather, so load fills the batches and nobody waits for a timer. Requests are served in order, but
-none takes more than half of a group while others wait: a short one does not wait for all of a long
-one. A text that is on its way already is computed once. Texts whose callers are all gone are
-dropped before they are computed.
+All of its state is touched by the event loop only; the model's threads get a batch at a time. A
+text that finds the model idle is computed at once, with all cores. While the model computes, others
+gather, so load fills the batches. Under load each core has a batch of its own and takes the next
+as soon as it is done, whatever the others do: cores that share a batch wait for each other
+(docs/performance.md). The callers of a batch that is done often ask again at once, so its core
+first waits for as many texts to come, for a tenth of the batch's time at most: many small batches
+cost more than that.
+
+Requests are served in order, but none takes more than half of a batch while others wait: a short
+one does not wait for all of a long one. A text that is on its way already is computed once. Texts
+whose callers are all gone are dropped before they are computed.
 """
 
 from __future__ import annotations
@@ -16,103 +21,58 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from echovec.embedder import Embedder
-from echovec.recipe import Role
+from echovec.compute import threads
+from echovec.serve.lane import Lane, Prepared, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem, come_back
-from echovec.text.batch import Chunk, join
+from echovec.serve.waiting import Vector, Waiting, Wanted
 
 _LOG = logging.getLogger(__name__)
-_ONE_CHUNK = 1 << 60
+_REST = 0.1
+"""How long a core waits after a batch beside others, as a share of the batch's time."""
+_ENOUGH = 0.9
+"""What ends the wait: so much of the tokens that batches had of late."""
 T = TypeVar("T")
 
 
-class Lane(NamedTuple):
-    """Texts that may share a batch: those of one embedder, role and instruction."""
+class _Rest(NamedTuple):
+    """A core that waits for the callers of the batch before."""
 
-    embedder: Embedder
-    role: Role | None
-    instruction: str | None
-
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Each text's own sequences; see `Embedder.prepare` for errors."""
-        (chunk,) = self.embedder.prepare(
-            texts, role=self.role, instruction=self.instruction, batch_tokens=_ONE_CHUNK
-        )
-        rows = np.argsort(chunk[0].order_S, kind="stable")
-        edges = np.searchsorted(chunk[0].order_S[rows], np.arange(len(texts) + 1))
-        return [
-            Prepared(text, tuple(batch.select(rows[edges[i] : edges[i + 1]]) for batch in chunk))
-            for i, text in enumerate(texts)
-        ]
-
-
-class Prepared(NamedTuple):
-    """A text and its sequences: one, or one for each of its windows."""
-
-    text: str
-    chunk: Chunk
-
-    @property
-    def lengths_S(self) -> NDArray[np.int64]:
-        """The longest prompt that each sequence has in any pass, in tokens."""
-        longest: NDArray[np.int64] = np.max([batch.lengths_S for batch in self.chunk], axis=0)
-        return longest
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the text was cut to fit."""
-        return any(bool(batch.truncated_S.any()) for batch in self.chunk)
-
-    @property
-    def tokens(self) -> int:
-        """What goes through the model, all passes together."""
-        return sum(len(batch.ids_T) for batch in self.chunk)
-
-
-Vector = NDArray[np.float32]
-
-
-@dataclass(eq=False)
-class _Wanted:
-    """A text that waits or is being computed."""
-
-    lane: Lane
-    prepared: Prepared
-    done: asyncio.Future[Vector]
-    callers: int = 0
+    enough: float
+    over: asyncio.TimerHandle
 
 
 class Batcher:
-    """The queue of one model, and the thread that computes with it.
+    """The queue of one model, and the threads that compute with it.
 
     Args:
         batch_tokens: tokens of one batch.
-        group: how many batches' worth of tokens are taken from the queue at once; they are sorted
-            by length together.
+        workers: how many batches may run at once.
         max_waiting_tokens: what may wait; beyond it `vectors` raises a Problem 429.
         metrics: what to count in.
     """
 
     def __init__(
-        self, *, batch_tokens: int, group: int, max_waiting_tokens: int, metrics: Metrics
+        self, *, batch_tokens: int, workers: int, max_waiting_tokens: int, metrics: Metrics
     ) -> None:
         self.batch_tokens = batch_tokens
-        self.group_tokens = batch_tokens * group
+        self.workers = workers
         self._max_waiting = max_waiting_tokens
         self._metrics = metrics
-        self._queue: deque[deque[_Wanted]] = deque()
-        self._waiting = 0
-        self._known: dict[tuple[Lane, str], _Wanted] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="echovec-model")
-        self._pump: asyncio.Task[None] | None = None
+        self._waiting = Waiting(self._count, self._drop)
+        self._known: dict[tuple[Lane, str], Wanted] = {}
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._running = 0
+        self._busy = 0  # tokens of the batches that run
+        self._alone = False
+        self._resting: list[_Rest] = []
+        self._usual = 0.0  # tokens of a batch beside others, of late
+        self._tasks: set[asyncio.Task[None]] = set()
+        # What runs alone has all cores; of several batches at once each has one.
+        self._whole = threads(1, "echovec-model")
+        self._cores = threads(workers, "echovec-core", cores=1)
         self._rate = 1000.0
 
     async def vectors(self, lane: Lane, prepared: Sequence[Prepared]) -> list[Vector]:
@@ -123,22 +83,18 @@ class Batcher:
         """
         wanted = [self._known.get((lane, one.text)) for one in prepared]
         new = [p for p, known in zip(prepared, wanted, strict=True) if known is None]
-        added = sum(one.tokens for one in new)
-        if self._waiting and self._waiting + added > self._max_waiting:
+        waiting, added = self._waiting.tokens, sum(one.tokens for one in new)
+        if waiting and waiting + added > self._max_waiting:
             raise self.full()
         self._metrics.shared.inc(len(prepared) - len(new))
         loop = asyncio.get_running_loop()
-        fresh = deque(_Wanted(lane, one, loop.create_future()) for one in new)
-        for one in fresh:
-            self._known[lane, one.prepared.text] = one
-        if fresh:
-            self._queue.append(fresh.copy())
-            self._wait(added, len(fresh))
-        mine = [known or fresh.popleft() for known in wanted]
+        fresh = [Wanted(lane, one, loop.create_future()) for one in new]
+        self._known |= {(lane, one.prepared.text): one for one in fresh}
+        self._waiting.add(fresh)
+        mine = [self._known[lane, one.text] for one in prepared]
         for one in mine:
             one.callers += 1
-        if self._pump is None:
-            self._pump = loop.create_task(self._run())
+        loop.call_soon(self._start)  # what comes in the same turn of the loop goes together
         try:
             # Not awaited one by one: to cancel a task that awaits a future cancels the future too,
             # and others may wait for it.
@@ -152,135 +108,161 @@ class Batcher:
                 one.callers -= 1
 
     async def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the model's thread, between two groups."""
+        """Call a function that has the model to itself, once the batches that run are done."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+        turn: asyncio.Future[None] = loop.create_future()
+        self._turns.append(turn)
+        loop.call_soon(self._start)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it had come
+                self._end()
+            raise
+        call = self._whole.submit(function, *arguments)
+        # When it is over, and not when its caller leaves: it has the model until then.
+        call.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end))
+        return await asyncio.wrap_future(call)
 
     @property
     def seconds(self) -> float:
         """About how long what waits will take."""
-        return self._waiting / self._rate
+        return self._waiting.tokens / self._rate
 
     def full(self) -> Problem:
         """The answer where there is no room."""
         wait = min(60, max(1, math.ceil(self.seconds)))
-        return come_back(wait, f"the queue is full ({self._waiting:,} tokens wait)")
+        return come_back(wait, f"the queue is full ({self._waiting.tokens:,} tokens wait)")
 
     def close(self) -> None:
-        """Let the thread end when it has done what it does."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Let the threads end when they have done what they do."""
+        for pool in (self._whole, self._cores):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     # -- inside -------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    def _start(self) -> None:
+        """Begin what may begin now: functions first, then texts in their order."""
+        while not self._alone and self._running < self.workers:
+            while self._turns and self._turns[0].cancelled():
+                self._turns.popleft()
+            if self._turns:
+                if not self._running:
+                    self._running, self._alone = 1, True
+                    self._turns.popleft().set_result(None)
+                return
+            first = self._waiting.first()
+            if first is None or not self._begin(first):
+                return
+
+    def _begin(self, first: Wanted) -> bool:
+        """Begin a batch with `first`, if it may begin now."""
+        waiting, most = self._waiting, self.batch_tokens
+        if self.workers > 1 and first.lane.shares:
+            free = self.workers - self._running
+            if free == len(self._resting) and not self._wake(waiting.tokens):
+                return False
+            # As much as others have, but no less than of late.
+            like = -(-(self._busy + waiting.tokens) // self.workers)
+            most = min(most, max(int(self._usual), like))
+            # One text alone is done soonest by all cores together.
+            self._alone = not self._running and waiting.texts == 1
+        elif self._running:
+            return False
+        else:
+            self._alone = True
+        self._running += 1
+        batch = waiting.take(most)
+        self._busy += _tokens(batch)
+        work = self._run(batch, self._alone)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    def _wake(self, tokens: int) -> bool:
+        """Whether a core that rests has enough to do now; it rests no more then."""
+        for rest in self._resting:
+            if tokens >= rest.enough:
+                rest.over.cancel()
+                self._resting.remove(rest)
+                return True
+        return False
+
+    def _rest(self, tokens: int, seconds: float) -> None:
+        """A batch beside others is done: its core waits for its callers to ask again."""
+
+        def over() -> None:
+            self._resting.remove(rest)
+            self._start()
+
+        timer = asyncio.get_running_loop().call_later(_REST * seconds, over)
+        self._usual += 0.3 * (min(tokens, self.batch_tokens) - self._usual)
+        rest = _Rest(_ENOUGH * self._usual, timer)
+        self._resting.append(rest)
+
+    def _end(self) -> None:
+        self._running -= 1
+        self._alone = False
+        self._start()
+
+    async def _run(self, batch: Sequence[Wanted], alone: bool) -> None:
+        begun = time.perf_counter()
+        pool, workers = (self._whole, None) if alone else (self._cores, 1)
         loop = asyncio.get_running_loop()
-        while group := self._take():
-            begun = time.perf_counter()
-            results = await loop.run_in_executor(self._thread, self._compute, group)
-            seconds = time.perf_counter() - begun
-            tokens = sum(one.prepared.tokens for one in group)
-            self._rate += 0.2 * (tokens / max(seconds, 1e-6) - self._rate)
-            self._metrics.tokens.inc(tokens)
-            self._metrics.model_seconds.inc(seconds)
-            self._metrics.batch_fill.observe(tokens / self.group_tokens)
-            self._metrics.batch_texts.observe(len(group))
-            for one, result in zip(group, results, strict=True):
-                self._forget(one)
-                if isinstance(result, Problem):
-                    self._metrics.failed.inc()
-                    one.done.set_exception(result)
-                    one.done.exception()  # seen, even if nobody waits any more
-                else:
-                    one.done.set_result(result)
-        self._pump = None
+        results = await loop.run_in_executor(pool, self._compute, batch, workers)
+        seconds = time.perf_counter() - begun
+        tokens = _tokens(batch)
+        self._busy -= tokens
+        at_once = 1 if alone else self.workers
+        self._rate += 0.2 * (at_once * tokens / max(seconds, 1e-6) - self._rate)
+        self._metrics.tokens.inc(tokens)
+        self._metrics.model_seconds.inc(seconds)
+        self._metrics.batch_fill.observe(tokens / self.batch_tokens)
+        self._metrics.batch_texts.observe(len(batch))
+        for one, result in zip(batch, results, strict=True):
+            self._forget(one)
+            if isinstance(result, Problem):
+                self._metrics.failed.inc()
+                one.done.set_exception(result)
+                one.done.exception()  # seen, even if nobody waits any more
+            else:
+                one.done.set_result(result)
+        if not alone:
+            self._rest(tokens, seconds)
+        self._end()
 
-    def _take(self) -> list[_Wanted]:
-        """The next group, of one lane: requests in order, none with more than half of it.
+    def _compute(self, batch: Sequence[Wanted], workers: int | None) -> list[Vector | Problem]:
+        """In a model's thread: the vectors of a batch; what fails is found by halving."""
+        lane = batch[0].lane
+        try:
+            chunks = chunks_of([one.prepared for one in batch], self.batch_tokens)
+            vectors, _ = lane.embedder.vectors(chunks, role=lane.role, workers=workers)
+            return list(vectors)
+        except Exception as error:
+            if len(batch) == 1:
+                # The kind only: a message may hold the text.
+                _LOG.error("a text has no vector: %s", type(error).__name__)
+                return [_no_vector(error)]
+            middle = len(batch) // 2
+            halves = batch[:middle], batch[middle:]
+            return [one for half in halves for one in self._compute(half, workers)]
 
-        One with more than that goes to the end of the queue with the rest of its texts.
-        """
-        group: list[_Wanted] = []
-        others: deque[deque[_Wanted]] = deque()  # of another lane: they come next
-        later: deque[deque[_Wanted]] = deque()
-        left = self.group_tokens
-        while self._queue and left > 0:
-            job = self._queue.popleft()
-            self._drop_dead(job)
-            if job and group and job[0].lane != group[0].lane:
-                others.append(job)
-                continue
-            share = left if not self._queue else min(left, self.group_tokens // 2)
-            if job and not group:
-                share = max(share, job[0].prepared.tokens)  # one text always goes
-            taken = 0
-            while job and taken + job[0].prepared.tokens <= share:
-                one = job.popleft()
-                self._wait(-one.prepared.tokens, -1)
-                taken += one.prepared.tokens
-                group.append(one)
-                self._drop_dead(job)
-            if job and share < left and taken:
-                later.append(job)
-            elif job:  # the group is full; it comes first in the next
-                self._queue.appendleft(job)
-                break
-            left -= taken
-        self._queue = others + self._queue + later
-        return group
-
-    def _drop_dead(self, job: deque[_Wanted]) -> None:
-        """Drop what stands first and nobody waits for."""
-        while job and not job[0].callers:
-            self._drop(job.popleft())
-
-    def _drop(self, one: _Wanted) -> None:
-        self._wait(-one.prepared.tokens, -1)
+    def _drop(self, one: Wanted) -> None:
         self._metrics.dropped.inc()
         self._forget(one)
         one.done.cancel()
 
-    def _forget(self, one: _Wanted) -> None:
+    def _forget(self, one: Wanted) -> None:
         del self._known[one.lane, one.prepared.text]
 
-    def _wait(self, tokens: int, texts: int) -> None:
-        self._waiting += tokens
+    def _count(self, tokens: int, texts: int) -> None:
         self._metrics.waiting_tokens.inc(tokens)
         self._metrics.waiting_texts.inc(texts)
 
-    def _compute(self, group: Sequence[_Wanted]) -> list[Vector | Problem]:
-        """In the model's thread: the vectors of a group; what fails is found by halving."""
-        lane = group[0].lane
-        try:
-            chunks = chunks_of([one.prepared for one in group], self.batch_tokens)
-            vectors, _ = lane.embedder.vectors(chunks, role=lane.role)
-            return list(vectors)
-        except Exception as error:
-            if len(group) == 1:
-                # The kind only: a message may hold the text.
-                _LOG.error("a text has no vector: %s", type(error).__name__)
-                return [_no_vector(error)]
-            middle = len(group) // 2
-            return [*self._compute(group[:middle]), *self._compute(group[middle:])]
 
-
-def chunks_of(prepared: Sequence[Prepared], batch_tokens: int) -> list[Chunk]:
-    """Prepared texts of one lane as chunks, longest first; places are those in `prepared`.
-
-    As in `Plan`, a chunk's tokens are counted as if padded to its longest sequence.
-    """
-    counts = [len(one.chunk[0]) for one in prepared]
-    place_S = np.repeat(np.arange(len(prepared)), counts)
-    length_S = np.concatenate([one.lengths_S for one in prepared])
-    passes = [join(batches) for batches in zip(*(one.chunk for one in prepared), strict=True)]
-    by_length = np.argsort(-length_S, kind="stable")
-    chunks: list[Chunk] = []
-    start = 0
-    while start < len(by_length):
-        stop = start + max(1, batch_tokens // int(length_S[by_length[start]]))
-        rows = by_length[start:stop]
-        chunks.append(tuple(batch.select(rows).at(place_S[rows]) for batch in passes))
-        start = stop
-    return chunks
+def _tokens(batch: Sequence[Wanted]) -> int:
+    return sum(one.prepared.tokens for one in batch)
 
 
 def _no_vector(error: Exception) -> Problem:

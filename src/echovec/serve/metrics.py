@@ -35,17 +35,19 @@ class Metrics:
             "echovec_tokens", "Tokens of prompts that went through a model.", registry=own
         )
         self.model_seconds = Counter(
-            "echovec_model_seconds", "Time that models computed.", registry=own
+            "echovec_model_seconds",
+            "Time of batches in models; of those that run at once each counts.",
+            registry=own,
         )
         self.batch_fill = Histogram(
             "echovec_batch_fill",
-            "Tokens of a group of batches, as a share of what it may hold.",
+            "Tokens of a batch, as a share of what it may hold.",
             buckets=SHARES,
             registry=own,
         )
         self.batch_texts = Histogram(
             "echovec_batch_texts",
-            "Texts of a group of batches.",
+            "Texts of a batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
             registry=own,
         )

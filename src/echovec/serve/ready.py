@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.recipe import Role
-from echovec.serve.batcher import Lane, Prepared
 from echovec.serve.cache import VectorCache
+from echovec.serve.lane import Lane, Prepared
 from echovec.serve.problem import Problem
 from echovec.serve.settings import Settings
 from echovec.text.unique import unique_texts
