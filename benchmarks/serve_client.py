@@ -70,7 +70,8 @@ async def load(
     `unique`: no text is sent twice; a number is put behind each. `keep`: every time is returned.
 
     Returns:
-        Seconds, answers by status, milliseconds of those with 200 at p50 and p99.
+        Seconds, answers by status, milliseconds of those with 200 at p50 and p99; with `seconds`,
+        also the answers a second from a quarter of the time on, while every connection asks.
     """
     host, port = address.split(":")
     requests = [_request(path, json.dumps(body).encode()) for body in bodies]
@@ -83,6 +84,7 @@ async def load(
     begun = time.perf_counter()
     statuses: Counter[str] = Counter()
     taken: list[float] = []
+    ends: list[float] = []
 
     def source() -> Iterator[bytes]:
         if seconds is None:
@@ -104,6 +106,7 @@ async def load(
             statuses[status] += 1
             if status == "200":
                 taken.append(time.perf_counter() - start)
+                ends.append(time.perf_counter() - begun)
             elif status == "429":
                 await asyncio.sleep(0.05)
         writer.close()
@@ -113,6 +116,9 @@ async def load(
     return {
         "seconds": time.perf_counter() - begun,
         "statuses": dict(statuses),
+        "steady": sum(seconds / 4 <= end < seconds for end in ends) / (0.75 * seconds)
+        if seconds
+        else None,
         "milliseconds": [round(1000 * one, 3) for one in ordered] if keep else None,
         "p50": 1000 * ordered[len(ordered) // 2] if ordered else None,
         "p99": 1000 * ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] if ordered else None,

@@ -54,8 +54,10 @@ from echovec.text.batch import Batch
 PATH = "/v1/embeddings"
 REPEATS = 3
 LONE = 60
-LOADS = ((1, 64), (16, 16))
+LOADS = ((1, 64), (1, 128), (16, 16))
 """Texts of a request, and connections."""
+STEADY_SECONDS = 45
+PEER_LOADS = ((1, 64), (16, 16))
 
 Found = dict[str, Any]
 
@@ -159,24 +161,31 @@ class Bench:
         return self.client.load(self.address, PATH, asked, **rest)
 
     def saturated(self) -> Found:
-        """The library's and the server's texts a second, alternating; each text once."""
+        """The library's and the server's texts a second, alternating; no text twice at a time."""
         library: list[float] = []
-        served: dict[int, list[float]] = {each: [] for each, _ in LOADS}
+        served: dict[tuple[int, int], list[float]] = {load: [] for load in LOADS}
         for _ in range(REPEATS):
             library.append(timed(lambda: self.embedder.encode(self.texts, show_progress_bar=False)))
             for each, connections in LOADS:
-                found = self.load(bodies(self.texts, each), connections=connections)
+                found = self.load(
+                    bodies(self.texts, each), connections=connections, seconds=STEADY_SECONDS
+                )
                 assert set(found["statuses"]) == {"200"}, found
-                served[each].append(found["seconds"])
+                served[each, connections].append(each * found["steady"])
         out: Found = {
             "texts": len(self.texts),
             "library": len(self.texts) / statistics.median(library),
         }
-        for each, seconds in served.items():
-            shares = [one / two for one, two in zip(library, seconds, strict=True)]
-            out[f"served_by_{each}"] = len(self.texts) / statistics.median(seconds)
-            out[f"share_by_{each}"] = statistics.median(shares)
-            out[f"shares_by_{each}"] = shares
+        for (each, connections), rates in served.items():
+            shares = [
+                rate * seconds / len(self.texts)
+                for rate, seconds in zip(rates, library, strict=True)
+            ]
+            out[f"{connections} x {each}"] = {
+                "served": statistics.median(rates),
+                "share": statistics.median(shares),
+                "shares": shares,
+            }
         return out
 
     def overhead(self) -> Found:
@@ -303,7 +312,7 @@ class Bench:
         out: Found = {"texts": len(few), "differs": self._difference(servers)}
         rates: dict[str, list[float]] = {}
         for _ in range(REPEATS):
-            for each, connections in LOADS:
+            for each, connections in PEER_LOADS:
                 for name, where in servers.items():
                     asked = bodies(few, each, "bare")
                     done = self.client.load(where, PATH, asked, connections=connections)

@@ -121,9 +121,7 @@ def test_the_driver_is_killed_at_fifty_moments(cluster, tmp_path):
             folder = tmp_path / f"job{done_jobs}"
     print(f"\n50 kills of the driver over {done_jobs} jobs; texts embedded in vain: {sorted(lost)}")
     assert done_jobs > 5, "moments at which much was done already are among them"
-    # With one model three slices are under way; a driver that gets no processor writes them late.
-    assert max(lost) <= 3 * SHARD
-    assert sorted(lost)[44] <= SHARD, "most often a shard at most"
+    assert max(lost) <= SHARD, "with one model at most a shard is embedded and not written"
 
 
 def test_a_node_is_killed_under_the_command_line(tmp_path):

@@ -6,8 +6,9 @@
 
 The driver reads and writes as a job on one machine does, so shards and manifest are the same and a
 job may go on here or there. Pieces are planned while models are busy, and each model has a second
-piece waiting, so that none idles; slices under way are bounded, and with them the memory. A task
-or an actor that dies is started again by Ray; when the driver dies, the manifest says what is left.
+piece waiting; slices under way are bounded, and with them the memory. As many slices as there are
+models are embedded and not yet written, so that a driver that dies takes no more with it. A task or
+an actor that dies is started again by Ray; when the driver dies, the manifest says what is left.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +114,7 @@ def plan_piece(planner: Planner | None, rows: list[Row], instruction: str | None
     return Piece(list(kept), plans[-1] if plans and kept else None, tuple(problems))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Open:
     """A task under way: its pieces, by their number, as they come back."""
 
@@ -230,7 +232,7 @@ class RayRunner:
     # -- the work -----------------------------------------------------------------------------
 
     def __call__(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Done]]:
-        """See `Runner`; `workers` + 2 slices are under way at most."""
+        """See `Runner`; `workers` slices are embedded at a time, and two more planned."""
         ray = _door()
         source, opened = iter(tasks), deque[_Open]()
         planned = deque[tuple[_Open, int, Any]]()
@@ -244,7 +246,9 @@ class RayRunner:
                     exhausted = True
                 else:
                     opened.append(self._open(task, planned))
-            while planned and min(load) < WAITING:
+            # A slice counts until it is written, which it is when we are asked for the next.
+            embedded = list(islice(opened, self.workers))
+            while planned and min(load) < WAITING and planned[0][0] in embedded:
                 slot = load.index(min(load))
                 one, number, piece = planned.popleft()
                 working[self._actors[slot].embed.remote(piece)] = (one, number, slot)
