@@ -20,11 +20,14 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from echovec.cli import app
 from echovec.corpus import job
 from echovec.corpus.job import Report, embed_files
 from echovec.corpus.source import Problem, Row
-from echovec.errors import InputError, ModelError, NonFiniteError
+from echovec.embedder import Embedder
+from echovec.errors import InputError, ModelError, NonFiniteError, RecipeError
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals and limits")
 
@@ -492,3 +495,24 @@ def test_help_and_slips_load_no_heavy_library(tmp_path):
         check=True,
         timeout=60,
     )
+
+
+def test_engine_ray_is_the_runner_by_another_name(tmp_path):
+    """`--engine ray` goes where `--runner ray` goes: both want a folder, and say so."""
+    source = tmp_path / "in.txt"
+    source.write_text("a text\n", "utf-8")
+    for words in (["--runner", "ray"], ["--engine", "ray"]):
+        done = CliRunner().invoke(
+            app, ["embed", str(source), "-o", str(tmp_path / "x.npz"), *words]
+        )
+        assert isinstance(done.exception, InputError)
+        assert "--runner ray is for a folder of shards" in str(done.exception)
+
+
+def test_demo_knows_a_wrong_recipe_before_it_loads_a_model(monkeypatch, tmp_path):
+    """A typo in the second recipe is named at once."""
+    monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    words = ["demo", "--recipe", "echo,ecko", "--out", str(tmp_path / "demo")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, RecipeError)
+    assert "ecko" in str(done.exception)

@@ -38,10 +38,13 @@ def demo(
     from echovec import Embedder
     from echovec.demo import FOUND_DEPTH, QUESTIONS, Voice, answer_table, found, own_question, run
     from echovec.errors import InputError
+    from echovec.presets import as_recipe
 
     recipes = [name for part in recipe.split(",") if (name := part.strip())]
     if not recipes:
         raise InputError(f"--recipe {recipe!r} names no recipe; see `echovec recipes`")
+    for name in recipes:  # a typo shall not wait for the model
+        as_recipe(name)
     questions = QUESTIONS if question is None else (own_question(question),)
     with _phase("loading the model"):
         embedder = Embedder.load(model, recipes[0], precision=precision)

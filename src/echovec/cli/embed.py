@@ -91,8 +91,10 @@ def embed(
         typer.Option(help="fast: bfloat16 where the processor has it."),
     ] = None,
     engine: Annotated[
-        Literal["auto", "plain", "packed"],
-        typer.Option(help="packed is fast, plain runs any model; auto takes what fits."),
+        Literal["auto", "plain", "packed", "ray"],
+        typer.Option(
+            help="packed is fast, plain runs any model; auto takes what fits. ray: --runner ray."
+        ),
     ] = "auto",
     on_error: Annotated[
         Literal["fail", "skip"] | None,
@@ -159,6 +161,8 @@ def embed(
     from echovec.corpus.sink import Contents, Sink, check_out
     from echovec.corpus.source import STDIN, Problem, read_rows
 
+    if engine == "ray":
+        engine, runner = "auto", "ray"
     # A typo shall cost milliseconds: the outputs, the inputs and the first row come before torch.
     to_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
     on_error = on_error or ("skip" if to_folder else "fail")
