@@ -161,17 +161,27 @@ class Bench:
         return self.client.load(self.address, PATH, asked, **rest)
 
     def saturated(self) -> Found:
-        """The library's and the server's texts a second, alternating; no text twice at a time."""
+        """The library's and the server's texts a second, alternating; no text twice at a time.
+
+        Also by this process' processor seconds, which other programs on the machine do not take.
+        """
         library: list[float] = []
         served: dict[tuple[int, int], list[float]] = {load: [] for load in LOADS}
+        cpu_library: list[float] = []
+        cpu_served: dict[tuple[int, int], list[float]] = {load: [] for load in LOADS}
         for _ in range(REPEATS):
+            cpu = time.process_time()
             library.append(timed(lambda: self.embedder.encode(self.texts, show_progress_bar=False)))
+            cpu_library.append((time.process_time() - cpu) / len(self.texts))
             for each, connections in LOADS:
+                cpu = time.process_time()
                 found = self.load(
                     bodies(self.texts, each), connections=connections, seconds=STEADY_SECONDS
                 )
                 assert set(found["statuses"]) == {"200"}, found
                 served[each, connections].append(each * found["steady"])
+                count = each * found["statuses"]["200"]
+                cpu_served[each, connections].append((time.process_time() - cpu) / count)
         out: Found = {
             "texts": len(self.texts),
             "library": len(self.texts) / statistics.median(library),
@@ -185,6 +195,8 @@ class Bench:
                 "served": statistics.median(rates),
                 "share": statistics.median(shares),
                 "shares": shares,
+                "cpu_share": statistics.median(cpu_library)
+                / statistics.median(cpu_served[each, connections]),
             }
         return out
 

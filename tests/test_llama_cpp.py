@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from echovec import Embedder, InputError, ModelError
-from echovec.model import store
+from echovec.model import llama_cpp, store
 from echovec.model.llama_cpp import load_llama_cpp
 from echovec.text.tokenizer import HFTokenizer
 from tiny_gguf import write_tiny_gguf
@@ -18,6 +20,21 @@ def test_a_missing_file_is_named(tmp_path):
     """No such file: said before anything is loaded."""
     with pytest.raises(ModelError, match="no such file"):
         load_llama_cpp(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_on_amx_no_copy_of_the_weights_is_made(monkeypatch, amx):
+    """llama.cpp's own default is back afterwards; elsewhere it stays as it is."""
+    monkeypatch.setattr(llama_cpp, "_has_amx", lambda: amx)
+
+    def defaults():
+        return SimpleNamespace(use_extra_bufts=True)
+
+    inner = SimpleNamespace(llama_model_default_params=defaults)
+    library = SimpleNamespace(llama_cpp=inner)
+    with llama_cpp._weights_as_they_are(library):
+        assert inner.llama_model_default_params().use_extra_bufts is not amx
+    assert inner.llama_model_default_params is defaults
 
 
 def test_it_gives_the_widened_models_vectors(tmp_path, monkeypatch):

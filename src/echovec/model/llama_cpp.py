@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -56,19 +57,20 @@ class LlamaCppBackbone:
             ) from error
         self._path = Path(path)
         try:
-            self._llama: Any = llama_cpp.Llama(
-                str(path),
-                embedding=True,
-                pooling_type=llama_cpp.LLAMA_POOLING_TYPE_NONE,
-                n_ctx=tokens,
-                n_batch=tokens,
-                n_ubatch=tokens,
-                n_threads=threads,
-                n_threads_batch=threads,
-                type_k=llama_cpp.GGML_TYPE_F32,
-                type_v=llama_cpp.GGML_TYPE_F32,
-                verbose=False,
-            )
+            with _weights_as_they_are(llama_cpp):
+                self._llama: Any = llama_cpp.Llama(
+                    str(path),
+                    embedding=True,
+                    pooling_type=llama_cpp.LLAMA_POOLING_TYPE_NONE,
+                    n_ctx=tokens,
+                    n_batch=tokens,
+                    n_ubatch=tokens,
+                    n_threads=threads,
+                    n_threads_batch=threads,
+                    type_k=llama_cpp.GGML_TYPE_F32,
+                    type_v=llama_cpp.GGML_TYPE_F32,
+                    verbose=False,
+                )
         except ValueError as error:
             raise ModelError(f"llama.cpp cannot read {path}: {error}") from error
         # Before the interpreter goes: afterwards its functions are gone, and closing would fail.
@@ -131,6 +133,38 @@ class LlamaCppBackbone:
         self._llama._ctx.kv_cache_clear()
         self._llama._ctx.decode(laid)
         return np.ctypeslib.as_array(self._get(self._llama._ctx.ctx), shape=(count, self.dim))
+
+
+@contextmanager
+def _weights_as_they_are(llama_cpp: Any) -> Iterator[None]:
+    """On a processor with AMX, no copy of the weights laid out for it.
+
+    With that copy the process ends with SIGSEGV in llama.cpp's `ggml_backend_amx_mul_mat` at the
+    first batch (llama-cpp-python 0.3.36, Q4_1 weights; docs/LOG.md). `Llama` has no argument for
+    it, and takes what the library's defaults say.
+    """
+    defaults = llama_cpp.llama_cpp.llama_model_default_params
+    if not _has_amx():
+        yield
+        return
+
+    def without_copy() -> Any:
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+
+    llama_cpp.llama_cpp.llama_model_default_params = without_copy
+    try:
+        yield
+    finally:
+        llama_cpp.llama_cpp.llama_model_default_params = defaults
+
+
+def _has_amx() -> bool:
+    try:
+        return "amx_int8" in Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:  # not Linux
+        return False
 
 
 def load_llama_cpp(path: str | Path, *, threads: int | None = None) -> tuple[LlamaCppBackbone, Any]:
