@@ -83,6 +83,44 @@ def test_the_pipeline_is_the_embedder():
     np.testing.assert_allclose(pipeline(*inputs)[0], made.encode("a cat sat"), atol=1e-6)
 
 
+@pytest.mark.parametrize("views", [2, 3])
+def test_many_passes_are_one_batch(views):
+    """Three prompts or more go through the model together, padded alike: the same vectors."""
+    import torch
+
+    from echovec.export.pipeline import Pipeline
+    from echovec.export.program import program_of
+
+    own = [View(Template(f"{'so ' * 3 * place}{{text}}"), layer=1) for place in range(views)]
+    made = embedder(recipe_of("several", *own))
+    pipeline = Pipeline(made, program_of(made))
+    calls = []
+    pipeline.echo.model.register_forward_hook(lambda *_: calls.append(1))
+    chunks = made.prepare(list(REAL[:5]))
+    (chunk,) = chunks
+    longest = max(int(batch.lengths_S.max()) for batch in chunk)
+    inputs = []
+    for batch in chunk:
+        ids = torch.zeros(5, longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        starts = batch.offsets_S1
+        for row in range(5):
+            length = int(batch.lengths_S[row])
+            ids[row, :length] = torch.from_numpy(batch.ids_T[starts[row] : starts[row + 1]])
+            mask[row, :length] = 1
+        spans = torch.from_numpy(batch.spans_SK2) - torch.from_numpy(starts[:-1])[:, None, None]
+        inputs += [ids, mask, spans]
+    with torch.no_grad():
+        found = pipeline(*inputs).numpy()
+    runs = len(calls)
+    expected = made.encode(REAL[:5], return_truncated=True)[0][chunk[0].order_S]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert runs == (1 if views > 2 else views)
+    others = [one.flip(0) if place % 3 == 0 else one for place, one in enumerate(inputs)]
+    with torch.no_grad():
+        assert np.abs(pipeline(*others).numpy() - expected).max() > 1e-3
+
+
 def test_what_a_graph_cannot_hold_is_refused(tmp_path):
     """Roles that are read in different ways, narrower dtypes, a folder that is there."""
     import torch

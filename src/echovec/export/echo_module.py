@@ -13,7 +13,7 @@ Shapes: S sequences, L their longest, V views, D width.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +172,11 @@ class EchoModule(InputModule):  # type: ignore[misc]
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Adds `sentence_embedding`, float32 [S, D]."""
         found: dict[int, Tensor] = {}
-        for place, one in enumerate(self._passes(features.get("role", "symmetric"))):
-            suffix = f"_{place}" if place else ""
-            states = self._states(one, features[f"input_ids{suffix}"], features, suffix)
-            spans_SV2 = features[f"spans{suffix}"]
+        passes = self._passes(features.get("role", "symmetric"))
+        for place, (one, states) in enumerate(
+            zip(passes, self._states(passes, features), strict=True)
+        ):
+            spans_SV2 = features[f"spans{f'_{place}' if place else ''}"]
             for number, view in enumerate(one["views"]):
                 spans_S2 = spans_SV2[:, number].to(states[view["layers"][0]].device)
                 pooled = [_pool(view["pooling"], states[k], spans_S2) for k in view["layers"]]
@@ -185,15 +186,24 @@ class EchoModule(InputModule):  # type: ignore[misc]
         return {**features, "sentence_embedding": joined}
 
     def _states(
-        self, one: dict[str, Any], ids_SL: Tensor, features: dict[str, Any], suffix: str
+        self, passes: Sequence[dict[str, Any]], features: dict[str, Any]
+    ) -> Iterable[dict[int, Tensor]]:
+        """For each pass hidden states [S, L, D] by layer; each through the model by itself."""
+        for place, one in enumerate(passes):
+            suffix = f"_{place}" if place else ""
+            ids_SL, mask_SL = features[f"input_ids{suffix}"], features[f"attention_mask{suffix}"]
+            yield self._run([one], ids_SL, mask_SL)
+
+    def _run(
+        self, passes: Sequence[dict[str, Any]], ids_SL: Tensor, mask_SL: Tensor
     ) -> dict[int, Tensor]:
-        """Hidden states [S, L, D] by layer, for the layers that are read."""
+        """Hidden states [S, L, D] by layer, for the layers that these passes read."""
         last = self.program["num_layers"]
-        wanted = {layer for view in one["views"] for layer in view["layers"]}
+        wanted = {layer for one in passes for view in one["views"] for layer in view["layers"]}
         inner = wanted != {last}
         output = self.model(
             input_ids=ids_SL,
-            attention_mask=features[f"attention_mask{suffix}"],
+            attention_mask=mask_SL,
             use_cache=False,
             output_hidden_states=inner,
             return_dict=True,

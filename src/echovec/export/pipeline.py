@@ -3,11 +3,16 @@
     forward(ids_0 [S, L], mask_0 [S, L], spans_0 [S, V, 2], ids_1, ...) -> vectors [S, D]
 
 Three inputs for each pass. Tokenising stays outside: `runtime.py` does it with our renderer.
+
+Each pass is the whole model once more in the graph, and a converter's time grows with the square of
+the graph (eight passes of the default model: over 40 minutes). So more than two passes go through
+the model as one batch, which asks for ids padded to one length L in all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +25,25 @@ from echovec.export.echo_module import EchoModule
 from echovec.export.linear import Affine
 from echovec.export.program import PassProgram, Program
 from echovec.export.program_json import program_to_json
+from echovec.export.runtime import stacked
 
 OUTPUT = "vectors"
+
+
+class _Stacked(EchoModule):
+    """All passes of a text in one batch."""
+
+    def _states(
+        self, passes: Sequence[dict[str, Any]], features: dict[str, Any]
+    ) -> Iterable[dict[int, Tensor]]:
+        suffixes = ["", *(f"_{place}" for place in range(1, len(passes)))]
+        ids_KL = torch.cat([features[f"input_ids{suffix}"] for suffix in suffixes])
+        mask_KL = torch.cat([features[f"attention_mask{suffix}"] for suffix in suffixes])
+        states = self._run(passes, ids_KL, mask_KL)
+        count = features["input_ids"].shape[0]
+        for place in range(len(passes)):
+            rows = slice(place * count, (place + 1) * count)
+            yield {layer: h_KLD[rows] for layer, h_KLD in states.items()}
 
 
 class Pipeline(nn.Module):
@@ -43,7 +65,8 @@ class Pipeline(nn.Module):
         content, arrays = program_to_json(program, embedder.recipe)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         model, tokenizer = embedder.hugging_face
-        self.echo = EchoModule(model, tokenizer, content, tensors).eval().requires_grad_(False)
+        made = _Stacked if stacked(len(symmetric)) else EchoModule
+        self.echo = made(model, tokenizer, content, tensors).eval().requires_grad_(False)
         self.affine = [isinstance(step, Affine) for step in program.tail]
         for place, step in enumerate(program.tail):
             if isinstance(step, Affine):
@@ -61,7 +84,7 @@ class Pipeline(nn.Module):
         """Inputs to trace with: three texts; no two are one tensor, or a converter ties them."""
         inputs: list[Tensor] = []
         for place, views in enumerate(self.views):
-            length = 9 + 2 * place
+            length = 9 if stacked(len(self.views)) else 9 + 2 * place
             ids = torch.arange(3 * length).reshape(3, length) % 7 + 1
             mask = torch.ones_like(ids)
             mask[1, -2:] = 0

@@ -29,6 +29,10 @@ Vectors = NDArray[np.float32]
 Run = Callable[[dict[str, NDArray[np.int64]]], Vectors]
 
 
+_SEPARATE = 2
+"""So many passes of a recipe stay apart, each as long as its own prompts."""
+
+
 class Runtime:
     """Texts to unit vectors through ONNX Runtime or OpenVINO.
 
@@ -91,10 +95,11 @@ class Runtime:
             places = order[start : start + max(1, batch_tokens // int(lengths[order[start]]))]
             start += len(places)
             feed: dict[str, NDArray[np.int64]] = {}
+            longest = int(lengths[places].max()) if stacked(len(rendered)) else 0
             for k, (one, own) in enumerate(zip(self._passes[chosen], rendered, strict=True)):
                 views = [self.recipe.views[chosen][place] for place in one.places]
                 spans = [one.templates.index(view.template) for view in views]
-                feed |= _padded([own[int(place)] for place in places], spans, k)
+                feed |= _padded([own[int(place)] for place in places], spans, k, longest)
             found.append((places, self._run(feed)))
         out = np.zeros((len(texts), found[0][1].shape[1] if found else 0), np.float32)
         for places, vectors in found:
@@ -102,8 +107,15 @@ class Runtime:
         return out
 
 
-def _padded(rendered: list[Any], spans: list[int], k: int) -> dict[str, NDArray[np.int64]]:
-    longest = max(len(one.ids) for one in rendered)
+def stacked(num_passes: int) -> bool:
+    """Whether a graph runs all passes as one batch, padded to one length; see `pipeline`."""
+    return num_passes > _SEPARATE
+
+
+def _padded(
+    rendered: list[Any], spans: list[int], k: int, least: int
+) -> dict[str, NDArray[np.int64]]:
+    longest = max(least, *(len(one.ids) for one in rendered))
     ids = np.zeros((len(rendered), longest), np.int64)
     mask = np.zeros_like(ids)
     for row, one in enumerate(rendered):

@@ -22,7 +22,7 @@ from echovec.export.card import graph_card
 from echovec.export.parity import Parity, Vectors, compare
 from echovec.export.pipeline import OUTPUT, Pipeline
 from echovec.export.program import program_of
-from echovec.export.runtime import GRAPH_FILE, Runtime
+from echovec.export.runtime import GRAPH_FILE, Runtime, stacked
 from echovec.recipe import Role
 from echovec.saved import EXPORT_FOLDER
 
@@ -117,7 +117,8 @@ def _to_onnx(pipeline: Pipeline, file: Path) -> None:
     rows = torch.export.Dim("rows")
     shapes: list[dict[int, Any]] = []
     for place in range(len(pipeline.views)):
-        both = {0: rows, 1: torch.export.Dim(f"length_{place}")}
+        own = 0 if stacked(len(pipeline.views)) else place
+        both = {0: rows, 1: torch.export.Dim(f"length_{own}")}
         shapes += [both, both, {0: rows}]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
