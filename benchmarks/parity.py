@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from echovec import Embedder, InputError, Recipe
-from echovec.errors import DependencyError, ExportError
+from echovec.errors import DependencyError, ExportError, ModelError
 from echovec.export.parity import Parity, compare
 from echovec.export.pipeline import reading_of
 from echovec.export.program import program_of
@@ -148,7 +148,7 @@ def measure(embedder: Embedder, runtime: str, blank: Row, kept: Path) -> Row:
             said, megabytes = "same" if exact else "near", size / 1e6
         except ExportError as error:
             parity, said, megabytes = error.parity, "too far, removed", None
-        except (InputError, DependencyError) as error:
+        except (InputError, ModelError, DependencyError) as error:
             why = str(error).splitlines()[0]
             return replace(blank, said=why, seconds=time.perf_counter() - started)
     return replace(
