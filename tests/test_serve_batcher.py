@@ -307,6 +307,19 @@ async def test_a_lone_text_has_all_cores_before_and_after_a_load():
     assert backbone.cores == [(1, 2), (2, 1), (2, 1), (1, 2)]
 
 
+async def test_after_a_load_a_request_is_for_all_cores_again():
+    """The sizes of a load's batches do not keep a later request on one core."""
+    backbone = Cores()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(workers=2)
+    for _ in range(3):
+        await queue.vectors(lane, lane.prepare([f"of a load {n}" for n in range(24)]))
+    await until(lambda: not queue._resting)
+    backbone.batches.clear()
+    await queue.vectors(lane, lane.prepare(["a1", "b2", "c3", "d4"]))
+    assert backbone.batches == [2, 2]
+    queue.close()
+
+
 def timed(embedder):
     """A list that gets begin and end of each of an embedder's runs."""
     spans, forward = [], embedder._reader(None).forward

@@ -159,8 +159,10 @@ class Batcher:
         """Begin a batch with `first`, if it may begin now."""
         waiting, most = self._waiting, self.batch_tokens
         if self.workers > 1 and first.lane.shares:
+            if not self._running and not self._resting:
+                self._usual = 0.0  # the load is over: what comes now is for all cores
             free = self.workers - self._running
-            if free == len(self._resting) and not self._wake(waiting.tokens):
+            if free <= len(self._resting) and not self._wake(waiting.tokens):
                 return False
             # As much as others have, but no less than of late.
             like = -(-(self._busy + waiting.tokens) // self.workers)
