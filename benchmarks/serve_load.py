@@ -26,6 +26,7 @@ import argparse
 import base64
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -56,7 +57,7 @@ REPEATS = 3
 LONE = 60
 LOADS = ((1, 64), (1, 128), (16, 16))
 """Texts of a request, and connections."""
-STEADY_SECONDS = 45
+STEADY_SECONDS = 30
 PEER_LOADS = ((1, 64), (16, 16))
 
 Found = dict[str, Any]
@@ -154,51 +155,51 @@ class Bench:
         self.seconds: float = options.seconds
         self.infinity: Path | None = options.infinity
         self.log: Path = options.out.with_suffix(".infinity.log")
-        self.texts = sentences(options.texts)
+        # In the files texts lie by subject, and so by length: a load that ends within a round would
+        # not have the library's texts.
+        self.texts = tuple(random.Random(1).sample(sentences(options.texts), options.texts))
 
     def load(self, asked: list[Found], **rest: Any) -> Found:
         """A load on our server."""
         return self.client.load(self.address, PATH, asked, **rest)
 
     def saturated(self) -> Found:
-        """The library's and the server's texts a second, alternating; no text twice at a time.
+        """The server's texts a second as a share of the library's, measured before and after.
 
         Also by this process' processor seconds, which other programs on the machine do not take.
+        No text is sent twice at a time.
         """
-        library: list[float] = []
-        served: dict[tuple[int, int], list[float]] = {load: [] for load in LOADS}
-        cpu_library: list[float] = []
-        cpu_served: dict[tuple[int, int], list[float]] = {load: [] for load in LOADS}
+        shares: dict[tuple[int, int], list[tuple[float, float, float]]] = {x: [] for x in LOADS}
+        rates = [self._library()]
         for _ in range(REPEATS):
-            cpu = time.process_time()
-            library.append(timed(lambda: self.embedder.encode(self.texts, show_progress_bar=False)))
-            cpu_library.append((time.process_time() - cpu) / len(self.texts))
             for each, connections in LOADS:
                 cpu = time.process_time()
                 found = self.load(
                     bodies(self.texts, each), connections=connections, seconds=STEADY_SECONDS
                 )
+                cpu = (time.process_time() - cpu) / (each * found["statuses"]["200"])
                 assert set(found["statuses"]) == {"200"}, found
-                served[each, connections].append(each * found["steady"])
-                count = each * found["statuses"]["200"]
-                cpu_served[each, connections].append((time.process_time() - cpu) / count)
+                served = each * found["steady"]
+                rates.append(self._library())
+                rate, seconds = (statistics.fmean(pair) for pair in zip(*rates[-2:], strict=True))
+                shares[each, connections].append((served, served / rate, seconds / cpu))
         out: Found = {
             "texts": len(self.texts),
-            "library": len(self.texts) / statistics.median(library),
+            "library": statistics.median(rate for rate, _ in rates),
         }
-        for (each, connections), rates in served.items():
-            shares = [
-                rate * seconds / len(self.texts)
-                for rate, seconds in zip(rates, library, strict=True)
-            ]
+        for (each, connections), rounds in shares.items():
+            medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
             out[f"{connections} x {each}"] = {
-                "served": statistics.median(rates),
-                "share": statistics.median(shares),
-                "shares": shares,
-                "cpu_share": statistics.median(cpu_library)
-                / statistics.median(cpu_served[each, connections]),
+                **dict(zip(("served", "share", "cpu_share"), medians, strict=True)),
+                "shares": [share for _, share, _ in rounds],
             }
         return out
+
+    def _library(self) -> tuple[float, float]:
+        """The library's texts a second, and its processor seconds a text."""
+        cpu = time.process_time()
+        took = timed(lambda: self.embedder.encode(self.texts, show_progress_bar=False))
+        return len(self.texts) / took, (time.process_time() - cpu) / len(self.texts)
 
     def overhead(self) -> Found:
         """Milliseconds of processor time for one sentence, with a model that computes nothing."""

@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from benchmarks.corpus import real_texts, write_input
 
 from corpus_stub import Stub, job, shards, table
 from echovec.files import manifest
@@ -124,28 +128,76 @@ def test_the_driver_is_killed_at_fifty_moments(cluster, tmp_path):
     assert max(lost) <= SHARD, "with one model at most a shard is embedded and not written"
 
 
-def test_a_node_is_killed_under_the_command_line(tmp_path):
-    """`ray start` three times, `echovec embed --runner ray`, one node gone in the middle."""
-    rows = 6000
-    path, out = write(tmp_path / "in.txt", rows), tmp_path / "out"
-    model = saved(tmp_path)
-    embed = [sys.executable, "-m", "echovec", "embed", str(path), "--model", model]
-    embed += ["--shard-rows", str(SHARD), "-o"]
+def embed_while_a_node_dies(path, out, options, shards_before):
+    """`ray start` three times, `echovec embed --runner ray` on two, one killed; what it said."""
+    command = [sys.executable, "-m", "echovec", "embed", str(path), "-o", f"{out}/", *options]
     with Nodes(2) as nodes:
-        ray = ["--runner", "ray", "--ray-address", nodes.address, "--workers", "2"]
-        process = subprocess.Popen(
-            [*embed, f"{out}/", *ray], stderr=subprocess.PIPE, text=True, env=environment()
-        )
-        while len(list(out.glob("rows-*"))) < 10:
+        command += ["--runner", "ray", "--ray-address", nodes.address, "--workers", "2"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+        while len(list(out.glob("rows-*"))) < shards_before:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         nodes.kill(nodes.nodes[1])
         at = len(list(out.glob("rows-*")))
-        _, said = process.communicate(timeout=1200)
+        _, said = process.communicate(timeout=5000)
         assert process.returncode == 0, said
-        assert at < rows // SHARD, "it was in the middle"
+    print(f"\na node killed after {at} of {len(list(out.glob('rows-*')))} shards; {said[-300:]}")
+    assert at < len(list(out.glob("rows-*"))), "it was in the middle"
+    return said
+
+
+def embed_on_this_machine(path, out, options):
+    command = [sys.executable, "-m", "echovec", "embed", str(path), "-o", f"{out}/", *options]
+    subprocess.run(command, check=True, env=environment())
+
+
+def test_a_node_is_killed_under_the_command_line(tmp_path):
+    """Small shards, and each of them the same bytes as on one machine."""
+    rows = 6000
+    path, out, plain = write(tmp_path / "in.txt", rows), tmp_path / "out", tmp_path / "plain"
+    options = ["--model", saved(tmp_path), "--shard-rows", str(SHARD)]
+    said = embed_while_a_node_dies(path, out, options, 10)
     assert f"{rows:,} texts" in said
-    print(f"\na node killed after {at} of {rows // SHARD} shards")
-    subprocess.run([*embed, f"{tmp_path}/plain/"], check=True, env=environment())
-    assert shards(out) == shards(tmp_path / "plain")
-    assert table(out) == table(tmp_path / "plain")
+    embed_on_this_machine(path, plain, options)
+    assert shards(out) == shards(plain)
+    assert table(out) == table(plain)
+
+
+def test_two_hundred_thousand_real_texts_while_a_node_dies(tmp_path, data):
+    """A made-up model, and each shard the same bytes as on one machine."""
+    rows, path, out, plain = 200_000, tmp_path / "in.jsonl", tmp_path / "out", tmp_path / "plain"
+    write_input(path, list(islice(real_texts(data), 50_000)), rows, rows)
+    options = ["--model", saved(tmp_path, "classical"), "--max-tokens", "16"]
+    options += ["--shard-rows", "2048"]
+    said = embed_while_a_node_dies(path, out, options, 30)
+    assert f"{rows:,} texts" in said
+    embed_on_this_machine(path, plain, options)
+    assert shards(out) == shards(plain)
+    assert [id for id, _ in ids_and_vectors(out)] == [f"r{n}" for n in range(rows)]
+
+
+def test_twenty_thousand_real_texts_through_the_default_model_while_a_node_dies(
+    tmp_path, data, default_model
+):
+    """The vectors that one machine gives, up to rounding: its batches share the cores otherwise."""
+    rows, path, out, plain = 20_000, tmp_path / "in.jsonl", tmp_path / "out", tmp_path / "plain"
+    short = dict.fromkeys(text for text in real_texts(data) if 15 <= len(text) <= 60)
+    write_input(path, list(islice(short, rows)), rows, rows)
+    options = ["--recipe", "classical", "--shard-rows", "512"]
+    said = embed_while_a_node_dies(path, out, options, 12)
+    assert f"{rows:,} texts" in said
+    embed_on_this_machine(path, plain, options)
+    ours, theirs = list(ids_and_vectors(out)), list(ids_and_vectors(plain))
+    assert [id for id, _ in ours] == [id for id, _ in theirs] == [f"r{n}" for n in range(rows)]
+    apart = max(float(np.abs(a - b).max()) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+    print(f"largest difference of a number: {apart:.1e}")
+    assert apart <= 1e-5
+
+
+def ids_and_vectors(folder):
+    """Of all rows in the input's order."""
+    entries, _ = manifest.read(folder / "manifest.jsonl")
+    for entry in sorted(entries, key=lambda entry: entry.start):
+        rows = pq.read_table(folder / entry.file, columns=["id", "embedding"])
+        vectors = rows["embedding"].combine_chunks().flatten().to_numpy()
+        yield from zip(rows["id"].to_pylist(), vectors.reshape(len(rows), -1), strict=True)
