@@ -6,6 +6,7 @@ Only what was started here is stopped: `ray stop` would stop every cluster of th
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +16,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+TOKEN = secrets.token_hex(32)
+"""Of every cluster here. Without one it would hang on a token in the home folder: with that a head
+asks for it, and nodes that were not told to bring it do not (Ray 2.60)."""
 
 
 def environment():
@@ -22,6 +26,7 @@ def environment():
     paths = [str(HERE), *filter(None, sys.path)]
     quiet = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     quiet["RAY_worker_niceness"] = "0"  # or a busy machine starves them
+    quiet |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -40,6 +40,10 @@ class TaskError(Exception):
         self.cause = cause
 
 
+class UnreachableError(RuntimeError):
+    """As Ray's: an actor cannot be reached now."""
+
+
 class Ref:
     """A result that is made when somebody waits for it."""
 
@@ -59,7 +63,9 @@ class Ref:
 class StandIn:
     """As much of the ray module as the runner uses; results come in any order."""
 
-    exceptions = SimpleNamespace(RayTaskError=TaskError, RayError=RuntimeError)
+    exceptions = SimpleNamespace(
+        RayTaskError=TaskError, RayError=RuntimeError, ActorUnavailableError=UnreachableError
+    )
 
     def __init__(self, seed=0, gpus=0):
         self.dice, self.started, self.most, self.options = random.Random(seed), False, 0, {}
@@ -93,6 +99,8 @@ class StandIn:
             one.get()
         except TaskError as error:
             one.make = partial(_raise, error.cause)
+        except UnreachableError as error:
+            one.make = partial(_raise, error)
         return [one], [ref for ref in refs if ref is not one]
 
     def kill(self, actor):
@@ -266,6 +274,42 @@ def test_errors_of_workers_come_back_as_they_are(tmp_path, ray):
         on_ray([path], tmp_path / "out", Broken)
     with pytest.raises(InputError, match="no such model"):
         on_ray([path], tmp_path / "other", no_model)
+
+
+def out_of_reach(monkeypatch, times):
+    """The next so many pieces find their model out of reach; returns the naps taken."""
+    embed, left, naps = Model.embed, [times], []
+
+    def unreachable(self, piece):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise UnreachableError("The actor is unavailable")
+        return embed(self, piece)
+
+    monkeypatch.setattr(Model, "embed", unreachable)
+    monkeypatch.setattr(
+        ray_runner, "time", SimpleNamespace(sleep=naps.append, monotonic=time.monotonic)
+    )
+    return naps
+
+
+def test_a_model_out_of_reach_is_asked_again(tmp_path, ray, monkeypatch):
+    """More often than Ray tries by itself: until the model is up elsewhere, nothing is lost."""
+    path = write(tmp_path / "in.txt", [f"text {n}" for n in range(10)])
+    naps = out_of_reach(monkeypatch, 20)
+    assert on_ray([path], tmp_path / "out").rows == 10
+    assert naps == [1] * 20
+    job([path], tmp_path / "plain")
+    assert shards(tmp_path / "out") == shards(tmp_path / "plain")
+
+
+def test_a_model_out_of_reach_for_long_ends_the_job(tmp_path, ray, monkeypatch):
+    """With what to do."""
+    path = write(tmp_path / "in.txt", ["a"])
+    out_of_reach(monkeypatch, 10**9)
+    monkeypatch.setattr(ray_runner, "_PATIENCE", 0.05)
+    with pytest.raises(EchovecError, match=r"is unavailable; .* the same command goes on"):
+        on_ray([path], tmp_path / "out")
 
 
 class Broken(Stub):

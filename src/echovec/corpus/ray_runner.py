@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ WAITING = 2
 """Pieces that an actor has at a time: one in work, one behind it."""
 
 _RETRIES = 5
+
+_PATIENCE = 300.0
+"""Seconds for which a model may be out of reach. Where its machine is gone Ray takes half a minute
+to see it and starts the model elsewhere; until then each try fails at once, Ray's own too."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +241,9 @@ class RayRunner:
         ray = _door()
         source, opened = iter(tasks), deque[_Open]()
         planned = deque[tuple[_Open, int, Any]]()
-        working: dict[Any, tuple[_Open, int, int]] = {}
+        working: dict[Any, tuple[_Open, int, int, Any]] = {}
         load = [0] * len(self._actors)
-        exhausted = False
+        exhausted, reached = False, time.monotonic()
         while True:
             while not exhausted and len(opened) < len(self._actors) + 2:
                 task = next(source, None)
@@ -251,7 +256,7 @@ class RayRunner:
             while planned and min(load) < WAITING and planned[0][0] in embedded:
                 slot = load.index(min(load))
                 one, number, piece = planned.popleft()
-                working[self._actors[slot].embed.remote(piece)] = (one, number, slot)
+                working[self._actors[slot].embed.remote(piece)] = (one, number, slot, piece)
                 load[slot] += 1
             while opened and opened[0].done:
                 one = opened.popleft()
@@ -261,9 +266,16 @@ class RayRunner:
             if not working:
                 continue
             (ready,), _ = ray.wait(list(working), num_returns=1)
-            one, number, slot = working.pop(ready)
+            one, number, slot, piece = working.pop(ready)
             load[slot] -= 1
-            one.pieces[number] = _get(ray, ready)
+            try:
+                one.pieces[number] = _get(ray, ready)
+                reached = time.monotonic()
+            except _UnreachableError:
+                if time.monotonic() - reached > _PATIENCE:
+                    raise
+                planned.appendleft((one, number, piece))
+                time.sleep(1)
 
     def _open(self, task: Task, planned: deque[tuple[_Open, int, Any]]) -> _Open:
         one = _Open(task)
@@ -287,6 +299,10 @@ def _as_one(one: _Open) -> Done:
     return joined(chunks, len(own), problems)
 
 
+class _UnreachableError(EchovecError):
+    """A model cannot be reached now."""
+
+
 def _get(ray: Any, refs: Any) -> Any:
     """Results, with our own errors as they were raised and Ray's in words."""
     try:
@@ -297,7 +313,8 @@ def _get(ray: Any, refs: Any) -> Any:
             raise cause from error
         raise EchovecError(f"a worker failed: {str(cause or error).splitlines()[-1]}") from error
     except ray.exceptions.RayError as error:
-        raise EchovecError(
+        unreachable = isinstance(error, ray.exceptions.ActorUnavailableError)
+        raise (_UnreachableError if unreachable else EchovecError)(
             f"the cluster failed: {str(error).splitlines()[0]}; what is in the manifest is safe, "
             "the same command goes on"
         ) from error
