@@ -3,9 +3,10 @@
     python -m benchmarks.serve_load --out FILE.json [--only PART,PART] [--infinity PYTHON]
 
 FILE.json keeps what is measured part by part: a run that was stopped goes on where it was, and
-`--only PART` measures that part anew. About 11 minutes on two quiet cores with all parts:
+`--only PART` measures that part anew. About 16 minutes on two quiet cores with all parts:
 
-- saturated: texts a second through HTTP, as a share of the library's rate on the same texts;
+- saturated: texts a second through HTTP, as a share of the library's rate on the same texts just
+  before and after;
 - overhead: the processor's time that a request takes beside the model;
 - lone: the median time of one short query alone, against the library's call;
 - overload: far more requests than are taken, for a minute: which answers, how much memory;
