@@ -73,7 +73,10 @@ def write_input(path: Path, texts: list[str], rows: int, distinct: int) -> None:
 
 
 def job(path: str, out: str, dimension: str = str(DIM)) -> None:
-    """One job; prints its seconds and peak memory as JSON."""
+    """One job, as `echovec embed` does it; prints its seconds and peak memory as JSON."""
+    from echovec.files.parquet import give_memory_back
+
+    give_memory_back()
     from echovec.corpus.formats import Contents
     from echovec.corpus.run import embed_corpus
     from echovec.corpus.source import read_rows

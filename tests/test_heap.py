@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
+
+import pytest
 
 from echovec.model import heap
 
@@ -47,3 +51,21 @@ def test_onednn_keeps_few_programs_unless_the_user_said_otherwise(monkeypatch):
     heap.limit_programs()
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
+
+
+@pytest.mark.parametrize(("chosen", "pool"), [(None, "system"), ("mimalloc", "mimalloc")])
+def test_arrow_gives_back_what_it_frees(monkeypatch, chosen, pool):
+    """In a program that asks for it before pyarrow is there; the user's own choice goes first."""
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    if chosen:
+        monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", chosen)
+    lines = [
+        "from echovec.files.parquet import give_memory_back",
+        "give_memory_back()",
+        "import pyarrow",
+        "print(pyarrow.default_memory_pool().backend_name)",
+    ]
+    said = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == pool

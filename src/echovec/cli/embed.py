@@ -160,7 +160,9 @@ def embed(
     from echovec.corpus.ray_runner import RayRunner
     from echovec.corpus.sink import Contents, Sink, check_out
     from echovec.corpus.source import STDIN, Problem, read_rows
+    from echovec.files.parquet import give_memory_back
 
+    give_memory_back()
     if engine == "ray":
         engine, runner = "auto", "ray"
     # A typo shall cost milliseconds: the outputs, the inputs and the first row come before torch.

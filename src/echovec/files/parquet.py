@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,15 @@ from numpy.typing import NDArray
 from echovec.errors import StorageError
 
 Vectors = NDArray[np.float32]
+
+
+def give_memory_back() -> None:
+    """Let Arrow return what it frees, where its own pool would keep it; the environment goes first.
+
+    A corpus job's peak is 25 MB lower for it, and flatter (docs/LOG.md). Read by pyarrow when it is
+    first imported, so this is for a program that does nothing else.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 @contextmanager
