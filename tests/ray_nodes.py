@@ -57,6 +57,22 @@ class Nodes:
             self.kill(process)
         self._folder.cleanup()
 
+    def models(self, node):
+        """Process ids of the models on a node: children of its raylet, its own child."""
+        parents, titles = {}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+                status = (folder / "status").read_text()
+            except OSError:  # it ended
+                continue
+            parents[int(folder.name)] = int(status.split("PPid:")[1].split()[0])
+        return [
+            pid
+            for pid, title in titles.items()
+            if title.startswith(b"ray::Model") and parents.get(parents[pid]) == node.pid
+        ]
+
     def kill(self, node):
         """All processes of a node at once, by kill -9."""
         if node and node.poll() is None:

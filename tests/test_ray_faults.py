@@ -137,6 +137,7 @@ def embed_while_a_node_dies(path, out, options, shards_before):
         while len(list(out.glob("rows-*"))) < shards_before:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
+        assert [len(nodes.models(node)) for node in nodes.nodes] == [1, 1]
         nodes.kill(nodes.nodes[1])
         at = len(list(out.glob("rows-*")))
         _, said = process.communicate(timeout=5000)

@@ -69,7 +69,7 @@ class StandIn:
 
     def __init__(self, seed=0, gpus=0):
         self.dice, self.started, self.most, self.options = random.Random(seed), False, 0, {}
-        self.gpus, self.killed, self.asked = gpus, 0, None
+        self.gpus, self.killed, self.asked, self.waits = gpus, 0, None, []
 
     def is_initialized(self):
         return self.started
@@ -94,6 +94,7 @@ class StandIn:
     def wait(self, refs, num_returns):
         assert num_returns == 1
         self.most = max(self.most, len(refs))
+        self.waits.append(len(refs))
         one = self.dice.choice(refs)
         try:
             one.get()
@@ -192,6 +193,15 @@ def test_what_is_under_way_is_bounded(tmp_path, ray, monkeypatch):
             [path], tmp_path / "out", models, runner=lambda tasks: spied(models(rows(tasks)), taken)
         )
     assert ray.most <= 2 * ray_runner.WAITING
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_models_are_at_work_until_the_end(tmp_path, ray, workers):
+    """Slices of one piece each, in any order of results: one that is written makes room at once."""
+    path = write(tmp_path / "in.txt", [f"text {n}" for n in range(400)])
+    on_ray([path], tmp_path / "out", ray={"workers": workers})
+    assert sum(ray.waits[:-workers]) > 0.6 * workers * len(ray.waits[:-workers])
+    assert workers == 1 or max(ray.waits) == workers
 
 
 def spied(results, taken):

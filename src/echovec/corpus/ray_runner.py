@@ -219,9 +219,13 @@ class RayRunner:
         gpus = self._gpus if self._gpus is not None else float(resources.get("GPU", 0) >= 1)
         most = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / 2
         workers = self._workers or max(1, int(most))
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(
-            Model
-        )
+        actor = ray.remote(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+            scheduling_strategy="SPREAD",  # else a machine gets models until half of it is taken
+        )(Model)
         self._actors = [actor.remote(self._load, self._run) for _ in range(workers)]
         said: list[Said] = _get(ray, [one.say.remote() for one in self._actors])
         prints = sorted({one.fingerprint for one in said})
@@ -258,13 +262,12 @@ class RayRunner:
                 one, number, piece = planned.popleft()
                 working[self._actors[slot].embed.remote(piece)] = (one, number, slot, piece)
                 load[slot] += 1
-            while opened and opened[0].done:
+            if opened and opened[0].done:
                 one = opened.popleft()
                 yield one.task, _as_one(one)
+                continue  # it is written: another slice may be embedded, before we wait for any
             if not opened and exhausted:
                 return
-            if not working:
-                continue
             (ready,), _ = ray.wait(list(working), num_returns=1)
             one, number, slot, piece = working.pop(ready)
             load[slot] -= 1
