@@ -3,7 +3,7 @@
     python -m benchmarks.serve_load --out FILE.json [--only PART,PART] [--infinity PYTHON]
 
 FILE.json keeps what is measured part by part: a run that was stopped goes on where it was, and
-`--only PART` measures that part anew. About 16 minutes on two quiet cores with all parts:
+`--only PART` measures that part anew. The first takes 8 minutes on two quiet cores:
 
 - saturated: texts a second through HTTP, as a share of the library's rate on the same texts just
   before and after;
@@ -158,7 +158,8 @@ class Bench:
         self.log: Path = options.out.with_suffix(".infinity.log")
         # In the files texts lie by subject, and so by length: a load that ends within a round would
         # not have the library's texts.
-        self.texts = tuple(random.Random(1).sample(sentences(options.texts), options.texts))
+        texts = sentences(options.texts)
+        self.texts = tuple(random.Random(1).sample(texts, len(texts)))
 
     def load(self, asked: list[Found], **rest: Any) -> Found:
         """A load on our server."""

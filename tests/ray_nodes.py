@@ -17,8 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOKEN = secrets.token_hex(32)
-"""Of every cluster here. Without one it would hang on a token in the home folder: with that a head
-asks for it, and nodes that were not told to bring it do not (Ray 2.60)."""
+"""Every cluster's here. Otherwise a token in the home folder, or none, would decide: where it is, a
+head asks for it, and nodes that were not told to bring it do not (Ray 2.60)."""
 
 
 def environment():

@@ -43,8 +43,8 @@ WAITING = 2
 _RETRIES = 5
 
 _PATIENCE = 300.0
-"""Seconds for which a model may be out of reach. Where its machine is gone Ray takes half a minute
-to see it and starts the model elsewhere; until then each try fails at once, Ray's own too."""
+"""Seconds for which a model may be out of reach. Where its machine is gone, Ray sees it after some
+missed heartbeats and starts the model elsewhere; until then each try fails at once, Ray's too."""
 
 
 @dataclass(frozen=True)
