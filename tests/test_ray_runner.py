@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -351,6 +352,28 @@ def test_workers_follow_what_the_cluster_has(ray, gpus, options, workers, share)
         assert models.workers == workers
     assert ray.options["Model"]["num_gpus"] == share
     assert "num_cpus" not in ray.asked, "a cluster has the CPUs it has"
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError, ValueError])
+def test_a_cluster_that_does_not_answer_is_named(ray, monkeypatch, error):
+    """With its address, Ray's reason and what to give."""
+
+    def init(**_):
+        raise error("Failed to connect to GCS\nand more")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=r"at auto \(Failed to connect to GCS\); .*ray start"):
+        RayRunner(Stub, address="auto").__enter__()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(ray):
+    """Ray would try for minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"at {address} .*refused"):
+            RayRunner(Stub, address=address).__enter__()
+    assert ray.asked is None, "Ray was not started"
 
 
 def test_wrong_numbers_and_a_missing_ray_say_so(monkeypatch):

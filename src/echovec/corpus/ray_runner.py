@@ -14,6 +14,7 @@ an actor that dies is started again by Ray; when the driver dies, the manifest s
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -146,7 +147,7 @@ class RayRunner:
 
     Raises:
         DependencyError: ray is not installed.
-        InputError: wrong numbers, or models of two fingerprints (both shown).
+        InputError: wrong numbers, no cluster there, or models of two fingerprints (both shown).
     """
 
     def __init__(
@@ -174,12 +175,20 @@ class RayRunner:
     def __enter__(self) -> RayRunner:
         ray = _door()
         if not ray.is_initialized():
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level="error",
-                **(self._local() if self._address is None else {}),
-            )
+            try:
+                _knock(self._address)
+                ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level="error",
+                    **(self._local() if self._address is None else {}),
+                )
+            except (OSError, RuntimeError, ValueError) as error:
+                raise InputError(
+                    f"no Ray cluster answers at {self._address or 'this machine'} "
+                    f"({str(error).splitlines()[0]}); give the address that `ray start --head` "
+                    "names, or leave it out for a cluster of this machine alone"
+                ) from error
             self._started = True
         try:
             self._start(ray)
@@ -321,6 +330,13 @@ def _get(ray: Any, refs: Any) -> Any:
             f"the cluster failed: {str(error).splitlines()[0]}; what is in the manifest is safe, "
             "the same command goes on"
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody listens at host:port: Ray itself tries for minutes before it says so."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _door() -> Any:
