@@ -3,9 +3,10 @@
     python -m benchmarks.calibration_texts --keep FOLDER [--share 1.0] [--count 1024]
 
 The recipe `one-pass` is fitted several times, each time on as many texts of another source, and
-scored on the development sample of `echovec tune` (no test data). Texts of the sample are in no
-source. States are kept in FOLDER block by block, so a run that was stopped goes on where it was.
-Needs the data folder (`ECHOVEC_DATA`). At share 1 about half an hour on two quiet cores.
+scored on the development sample of `echovec tune` (no test data); where a source has texts of
+several kinds, with and without what they differ by. Texts of the sample are in no source. States
+are kept in FOLDER block by block, so a run that was stopped goes on where it was. Needs
+the data folder (`ECHOVEC_DATA`). At share 1 about half an hour on two quiet cores.
 """
 
 from __future__ import annotations
@@ -27,16 +28,23 @@ from benchmarks.workloads import folder, rows
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view
 from echovec.calibrate.kept import self_texts
+from echovec.calibrate.kinds import OF_ONE_KIND
 from echovec.calibrate.write import Writing
 from echovec.presets import recipe_of
 from echovec.tune.samples import read_dev
 from echovec.tune.score import mean_replicates, middle, score
+from echovec.vector.calibrate import NEEDS_KINDS
 from echovec.vector.combine import combine
 
 RECIPE = "one-pass"
 BLOCK = 128
 MAX_TOKENS = 192
 """As in tuning."""
+
+OWN, OWN_KINDS = "the model itself", "the model itself, seven kinds"
+
+Kinds = list[tuple[str, str]]
+"""Texts, each with its kind."""
 
 States = list[NDArray[np.float32]]
 """Of each view z_LND."""
@@ -48,19 +56,25 @@ SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def sources(embedder: Embedder, count: int, never: set[str]) -> dict[str, list[str]]:
-    """So many texts of each source, none of them in `never`."""
+def sources(embedder: Embedder, count: int, never: set[str]) -> dict[str, Kinds]:
+    """So many texts of each source with their kinds, none of them in `never`."""
     draw = np.random.default_rng(0)
-    found = {"the model itself": list(self_texts(embedder, Writing(count)).texts)}
+    found = {OWN: _written(embedder, Writing(count, kinds=OF_ONE_KIND))}
+    found[OWN_KINDS] = _written(embedder, Writing(count))
     for name, (data, fields) in SETS.items():
         every = dict.fromkeys(
             row[part] for row in rows(f"{data}/train.jsonl.gz") for part in fields
         )
         free = [text for text in every if text not in never]
-        found[name] = [free[i] for i in draw.permutation(len(free))[:count]]
-    real = [text for name in SETS for text in found[name]]
+        found[name] = [(free[i], name) for i in draw.permutation(len(free))[:count]]
+    real = [pair for name in SETS for pair in found[name]]
     found["all three"] = [real[i] for i in draw.permutation(len(real))[:count]]
     return found
+
+
+def _written(embedder: Embedder, writing: Writing) -> Kinds:
+    written = self_texts(embedder, writing)
+    return list(zip(written.texts, written.kinds, strict=True))
 
 
 def states(embedder: Embedder, texts: Sequence[str], keep: Path) -> States:
@@ -80,12 +94,18 @@ def _block(embedder: Embedder, texts: Sequence[str], keep: Path) -> States:
         return [kept[str(place)] for place in range(len(kept.files))]
 
 
-def vectors(fitted_on: States, applied_to: States) -> NDArray[np.float32]:
+def vectors(
+    fitted_on: States, applied_to: States, kinds: Sequence[str], *, remove: bool
+) -> NDArray[np.float32]:
     """Unit vectors z_ND of the recipe fitted on some states and applied to others."""
-    parts = CHOSEN[RECIPE]
     views = [
-        replace(calibrated_view(view, z_LND, method, options), weight=weight)
-        for (view, weight, (method, options)), z_LND in zip(parts, fitted_on, strict=True)
+        replace(
+            calibrated_view(
+                view, z_LND, [s for s in steps if remove or s[0] not in NEEDS_KINDS], kinds
+            ),
+            weight=weight,
+        )
+        for (view, weight, steps), z_LND in zip(CHOSEN[RECIPE], fitted_on, strict=True)
     ]
     given = [torch.from_numpy(z_LND) for z_LND in applied_to]
     z_ND = combine(views, given, "sum", ())
@@ -111,15 +131,19 @@ def main() -> None:
     recipe = recipe_of(RECIPE, *views, max_tokens=MAX_TOKENS)
     embedder = Embedder.load(recipe=recipe, precision="fast")
     dev = read_dev(folder(), share=options.share)
-    fit_on = {
-        name: states(embedder, texts, options.keep)
-        for name, texts in sources(embedder, options.count, set(dev.texts)).items()
-    }
+    given = sources(embedder, options.count, set(dev.texts))
     dev_states = states(embedder, dev.texts, options.keep)
-    unit = {name: vectors(fitted, dev_states) for name, fitted in fit_on.items()}
+    unit = {}
+    for name, pairs in given.items():
+        kinds = [kind for _, kind in pairs]
+        fitted = states(embedder, [text for text, _ in pairs], options.keep)
+        unit[name] = vectors(fitted, dev_states, kinds, remove=False)
+        if len(set(kinds)) > 2:
+            without = vectors(fitted, dev_states, kinds, remove=True)
+            unit[f"{name}, less what kinds differ by"] = without
     bare = torch.nn.functional.normalize(torch.from_numpy(dev_states[0].mean(axis=0)), dim=1)
     unit["nothing: echo as it is"] = bare.numpy()
-    own_R = mean_replicates(dev.tasks, unit["the model itself"])
+    own_R = mean_replicates(dev.tasks, unit[OWN])
     lines = []
     for name, z_ND in unit.items():
         found = score(dev.tasks, z_ND)

@@ -1,8 +1,9 @@
 """Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes`.
 
 Which views, layers, weights and calibrations was chosen by `echovec tune` on development data
-(docs/LOG.md, 2026-11-26); the numbers are fitted here, in float32, on 1,024 texts that the model
-writes itself. Writes src/echovec/recipes/NAME/.
+(docs/LOG.md, 2026-11-26); the numbers are fitted here, in float32, on 1,024 texts of seven kinds
+that the model writes itself, and what the kinds differ by is taken out (docs/LOG.md, 2026-11-27).
+Writes src/echovec/recipes/NAME/.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from echovec import Embedder
-from echovec.calibrate.fitting import calibrated_view, recorded
+from echovec.calibrate.fitting import Steps, calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
 from echovec.presets import recipe_of
 from echovec.tune.space import PROMPTS
 from echovec.vector.view import View
 
 OUT = Path("src/echovec/recipes")
-WHITEN = ("whiten", {"shrinkage": 0.1, "strength": 0.75})
-SCALE: tuple[str, dict[str, float]] = ("center-scale", {})
+SCALE: Steps = (("center-scale", {}), ("remove-kinds", {"count": 2}))
+WHITEN: Steps = (*SCALE, ("whiten", {"shrinkage": 0.1, "strength": 0.75}))
 
 _ECHO, _TOPIC = PROMPTS["echo-sentence-eol"].views, PROMPTS["topic-eol"].views
 ECHO_COPY, ECHO_WORD = _ECHO["copy"], _ECHO["word"]
 TOPIC_COPY, TOPIC_WORD = replace(_TOPIC["copy"], layer=(24, 30)), _TOPIC["word"]
 
-CHOSEN: Mapping[str, tuple[tuple[View, float, tuple[str, dict[str, float]]], ...]] = {
+CHOSEN: Mapping[str, tuple[tuple[View, float, Steps], ...]] = {
     "best": (
         (TOPIC_WORD, 1.0, SCALE),
         (TOPIC_COPY, 1.0, SCALE),
@@ -45,17 +46,16 @@ CHOSEN: Mapping[str, tuple[tuple[View, float, tuple[str, dict[str, float]]], ...
 def main() -> None:
     """Fit and write all of them."""
     embedder = Embedder.load(precision="exact")
-    texts = list(self_texts(embedder).texts)
+    written = self_texts(embedder)
+    texts = list(written.texts)
     for name, parts in CHOSEN.items():
         bare = embedder.with_recipe(recipe_of(name, *(view for view, _, _ in parts)))
         views = [
-            replace(calibrated_view(view, z_LND, method, options), weight=weight)
-            for (view, weight, (method, options)), z_LND in zip(
-                parts, bare.states(texts), strict=True
-            )
+            replace(calibrated_view(view, z_LND, steps, written.kinds), weight=weight)
+            for (view, weight, steps), z_LND in zip(parts, bare.states(texts), strict=True)
         ]
         record = (
-            f"fitted on {len(texts):,} texts written by the model itself, "
+            f"fitted on {len(texts):,} texts of several kinds written by the model itself, "
             f"sha256:{texts_hash(texts)}; chosen by echovec tune on development data"
         )
         recipe = recorded(embedder, recipe_of(name, *views), record).recipe

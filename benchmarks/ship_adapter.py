@@ -3,10 +3,10 @@
     echovec train smollm2-echo -o RUN --data DATA
     python -m benchmarks.ship_adapter RUN
 
-The adapter is what the run wrote. It is read by the views of `one-pass`, whose numbers are fitted
-anew to the trained model, on texts that the model wrote itself before it was trained: better on
-development data than the plain mean that it was trained with (docs/LOG.md, 2026-11-27). Bound in
-float32, so that it is one embedder on every machine.
+The adapter is what the run wrote. It is read by two views in one run, the second copy at layers 26
+and 30 and the word after it, calibrated on texts that the model wrote itself before it was trained:
+better on development data than the plain mean that it was trained with, and than the views of
+`one-pass` (docs/LOG.md, 2026-11-27). Bound in float32, so that it is one embedder on every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.fit_recipes import CHOSEN
+from benchmarks.fit_recipes import ECHO_COPY, ECHO_WORD, SCALE
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
@@ -28,7 +28,7 @@ from echovec.saved import ADAPTER_FOLDER
 NAME = "smollm2-135m-echo"
 MODEL = "SmolLM2-135M-Instruct"
 OUT = Path("src/echovec/adapters")
-READINGS = CHOSEN["one-pass"]
+READINGS = ((replace(ECHO_COPY, layer=(26, 30)), 1.0, SCALE), (ECHO_WORD, 1.0, SCALE))
 
 
 def main() -> None:
@@ -44,15 +44,17 @@ def main() -> None:
 def ship(run: Path, folder: Path) -> Path:
     """Copy a run's adapter and write its recipe and card."""
     trained = Embedder.load(run, precision="exact")
-    texts = list(self_texts(Embedder.load(precision="fast")).texts)
+    written = self_texts(Embedder.load(precision="fast"))
+    texts = list(written.texts)
     bare = trained.with_recipe(recipe_of(NAME, *(view for view, _, _ in READINGS)))
     views = [
-        replace(calibrated_view(view, z_LND, method, settings), weight=weight)
-        for (view, weight, (method, settings)), z_LND in zip(
-            READINGS, bare.states(texts), strict=True
-        )
+        replace(calibrated_view(view, z_LND, steps, written.kinds), weight=weight)
+        for (view, weight, steps), z_LND in zip(READINGS, bare.states(texts), strict=True)
     ]
-    record = f"fitted on {len(texts):,} texts written by the model itself, {texts_hash(texts)}"
+    record = (
+        f"fitted on {len(texts):,} texts of several kinds written by the base model, "
+        f"{texts_hash(texts)}"
+    )
     bound = recorded(trained, recipe_of(NAME, *views), record).recipe
     assert bound.model is not None
     # Where the model lies on this machine is nobody's business, and the name says no version.

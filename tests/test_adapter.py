@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from echovec.errors import ModelError
-from echovec.model.adapter import adapter_hash, merge
+from echovec.model.adapter import adapter_hash, merge, stack
 from echovec.train.tiny import tiny_model
 
 peft = pytest.importorskip("peft")
@@ -48,6 +48,54 @@ def test_merging_equals_peft(adapter, options):
         ours = model.get_parameter(name.replace(".token_adapter", "").replace(".base_layer", ""))
         assert torch.allclose(ours, parameter, atol=1e-6), name
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters()), "the control"
+
+
+def saved(folder, seed, **options):
+    """A folder with an adapter of random numbers."""
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(lora_alpha=6, target_modules="all-linear", **options)
+    model = peft.get_peft_model(tiny_model()[0], config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"r": 4}, {"r": 2, "use_rslora": True}),
+        ({"r": 4, "trainable_token_indices": {"embed_tokens": [1, 5]}}, {"r": 4}),
+        ({"r": 4}, {"r": 4, "trainable_token_indices": {"embed_tokens": [1]}}),
+    ],
+)
+def test_stacked_equals_one_merged_after_the_other(tmp_path, one, other):
+    """Every weight; the second alone gives others."""
+    first, second = saved(tmp_path / "a", 3, **one), saved(tmp_path / "b", 4, **other)
+    expected, alone, ours = (tiny_model()[0] for _ in range(3))
+    merge(expected, first)
+    merge(expected, second)
+    merge(alone, second)
+    stack(first, second)
+    merge(ours, second)
+    wanted = dict(expected.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert torch.allclose(parameter, wanted[name], atol=1e-5), name
+    assert any(not torch.allclose(p, wanted[n], atol=1e-2) for n, p in alone.named_parameters())
+    # PEFT reads what was written.
+    peft.PeftModel.from_pretrained(tiny_model()[0], second)
+
+
+def test_adapters_of_different_tokens_are_not_stacked(tmp_path):
+    """Which rows would be meant is not known."""
+    first, second = (
+        saved(tmp_path / str(token), token, r=4, trainable_token_indices={"embed_tokens": [token]})
+        for token in (1, 2)
+    )
+    with pytest.raises(ModelError, match="train the same"):
+        stack(first, second)
 
 
 def test_another_model_is_refused(adapter):

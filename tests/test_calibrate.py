@@ -16,10 +16,11 @@ MIX = np.linalg.qr(RNG.normal(size=(DIM, DIM)))[0] * [30, 9, 3, 2, 1, 0.8, 0.5, 
 Z = (RNG.normal(size=(400, DIM)) @ MIX.T + RNG.normal(size=DIM) * 20).astype(np.float32)
 
 OPTIONS = {"whiten": {"strength": 0.7, "shrinkage": 0.2}, "pca": {"dim": 3}}
+KINDS = [f"kind {n % 4}" for n in range(len(Z))]
 
 
-def applied(name, z=Z, **options):
-    return fit(name, Z, **options)(torch.from_numpy(z)).numpy().astype(np.float64)
+def applied(name, z=Z, kinds=KINDS, **options):
+    return fit(name, Z, kinds=kinds, **options)(torch.from_numpy(z)).numpy().astype(np.float64)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -86,8 +87,9 @@ def test_one_set_of_vectors_gives_one_transform():
     """Signs and order are fixed: fitting again gives equal arrays, another set others."""
     for name in FITS:
         options = OPTIONS.get(name, {})
-        assert fit(name, Z, **options) == fit(name, Z.copy(), **options)
-        assert fit(name, Z[:200], **options) != fit(name, Z, **options)
+        assert fit(name, Z, kinds=KINDS, **options) == fit(name, Z.copy(), kinds=KINDS, **options)
+        first = fit(name, Z[:200], kinds=KINDS[:200], **options)
+        assert first != fit(name, Z, kinds=KINDS, **options)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -95,7 +97,7 @@ def test_a_constant_dimension_is_centred_never_divided_by_zero(name):
     """A dead dimension comes out as zero and finite, for new vectors too."""
     dead = Z.copy()
     dead[:, 2] = 5.0
-    transform = fit(name, dead, **OPTIONS.get(name, {}))
+    transform = fit(name, dead, kinds=KINDS[: len(dead)], **OPTIONS.get(name, {}))
     new = dead[:3] + np.float32(0.5)
     assert torch.isfinite(transform(torch.from_numpy(new))).all()
     if name == "center-scale":
@@ -131,3 +133,65 @@ def test_what_cannot_be_fitted_says_why(name, vectors, options, message):
     """Unknown names and options, too few or broken vectors are refused with the numbers."""
     with pytest.raises(InputError, match=message):
         fit(name, vectors, **options)
+
+
+def of_kinds(shift=30.0):
+    """Vectors of four kinds, each moved its own way in a plane of two axes; the axes."""
+    source = np.random.default_rng(8)
+    axes = np.linalg.qr(source.normal(size=(DIM, 2)))[0].T
+    moved = np.array([[1.0, 0.0], [-1.0, 0.2], [0.3, 0.9], [-0.3, -1.1]]) * shift
+    kinds = [f"kind {n % 4}" for n in range(400)]
+    z = source.normal(size=(400, DIM)) + (moved @ axes)[np.arange(400) % 4]
+    return z.astype(np.float32), kinds, axes
+
+
+def test_remove_kinds_leaves_nothing_of_what_kinds_differ_by():
+    """Means of the kinds coincide afterwards, and what is across their plane is untouched."""
+    z, kinds, axes = of_kinds()
+    out = fit("remove-kinds", z, kinds=kinds, count=2)(torch.from_numpy(z)).numpy()
+    means = np.stack([out[np.array(kinds) == kind].mean(0) for kind in sorted(set(kinds))])
+    assert np.abs(means - means.mean(0)).max() < 0.5
+    assert np.abs(z.reshape(100, 4, DIM).mean(0) - z.mean(0)).max() > 5
+    across = np.eye(DIM) - axes.T @ axes
+    assert np.abs(out @ across - (z - z.mean(0)) @ across).max() < 0.5
+
+
+def test_remove_kinds_is_a_naive_projection():
+    """It equals a step along the main axis of the kinds' means, found by a power iteration."""
+    z, kinds, _ = of_kinds(shift=2.0)
+    means = np.stack([z[np.array(kinds) == kind].mean(0) for kind in sorted(set(kinds))])
+    spread = (means - means.mean(0)).astype(np.float64)
+    axis = np.ones(DIM)
+    for _ in range(2000):
+        axis = spread.T @ (spread @ axis)
+        axis /= np.linalg.norm(axis)
+    centred = z - z.mean(0)
+    naive = centred - np.outer(centred @ axis, axis)
+    ours = fit("remove-kinds", z, kinds=kinds, count=1)(torch.from_numpy(z)).numpy()
+    assert np.abs(ours - naive).max() < 1e-4
+    # The strongest axis of all vectors is another one: the control.
+    top = fit("remove-top", z, count=1)(torch.from_numpy(z)).numpy()
+    assert np.abs(top - naive).max() > 0.1
+
+
+def test_remove_kinds_counts_each_kind_alike():
+    """A kind of few texts moves the axes as much as one of many."""
+    z, kinds, _ = of_kinds()
+    few = [n for n in range(400) if kinds[n] != "kind 3" or n < 40]
+    some = fit("remove-kinds", z[few], kinds=[kinds[n] for n in few], count=2)
+    every = fit("remove-kinds", z, kinds=kinds, count=2)
+    overlap = np.linalg.svd(some.directions_KD @ every.directions_KD.T)[1]
+    assert overlap.min() > 0.999
+
+
+def test_remove_kinds_says_what_it_lacks():
+    """No kinds, one kind, too many axes, or kinds for other texts: each is named."""
+    z, kinds, _ = of_kinds()
+    for given, options, told in (
+        (None, {}, "two kinds at least"),
+        (["a"] * 400, {}, "all 'a'"),
+        (kinds, {"count": 4}, "4 kinds differ along 3 axes"),
+        (kinds[:7], {}, "7 kinds for 400 texts"),
+    ):
+        with pytest.raises(InputError, match=told):
+            fit("remove-kinds", z, kinds=given, **options)

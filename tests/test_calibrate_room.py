@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from echovec import Embedder, InputError, ModelError
 from echovec.calibrate import Writing, calibrate, self_texts
 from echovec.calibrate.fitting import RECORD
+from echovec.calibrate.kinds import KINDS, OF_ONE_KIND
 from echovec.calibrate.write import sample, start_id, write_texts
 from echovec.model.tiny import TinyBackbone
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
@@ -88,12 +90,65 @@ def test_lengths_are_within_their_limits_and_no_marker_is_written():
 
     spy.inner.decode = decoding
     try:
-        write_texts(causal_model("llama"), spy, SHORT, range(40))
+        free = replace(SHORT, kinds=OF_ONE_KIND)
+        write_texts(causal_model("llama"), spy, free, range(40))
     finally:
         del spy.inner.decode
     lengths = {len(ids) for ids in seen}
     assert lengths == {5, 6, 7, 8, 9}
     assert not tokenizer.special_ids & {i for ids in seen for i in ids}
+
+
+def test_texts_take_turns_in_kind_and_none_has_its_opening_in_it():
+    """Text n is of the kind n modulo their number; the list it goes on with is no part of it."""
+    writing = Writing(count=14, longest=9, shortest=5)
+    assert [writing.kind(n) for n in range(14)] == [*KINDS, *KINDS]
+    texts, _ = written(writing=writing, numbers=range(14))
+    assert len(set(texts)) == 14
+    for n, text in enumerate(texts):
+        opening = KINDS[writing.kind(n)]
+        assert text not in opening
+        assert not any(line and line in text for line in opening.splitlines() if len(line) > 2)
+    # The same number writes something else where it is another kind's turn: the control.
+    captions = written(writing=replace(writing, kinds=("caption",)), numbers=range(14))[0]
+    assert captions[1] == texts[1]
+    assert captions[2] != texts[2]
+    assert captions[0] != texts[0]
+
+
+def test_a_text_of_a_list_ends_with_its_line():
+    """What the model writes behind the end of the line is dropped; a free text keeps its lines."""
+    tokenizer = HFTokenizer(family_tokenizer("llama"))
+    newline = tokenizer.tokenize(["\n"])[0][-1]
+    model = causal_model("llama")
+    plain = model.forward
+
+    def ends_soon(**given):
+        out = plain(**given)
+        if given["past_key_values"] is not None and out.logits.shape[1] == 1:
+            steps = given["past_key_values"].get_seq_length() - opened[0]
+            if steps == 4:
+                out.logits[:, -1, newline] = 1e4
+        else:
+            opened[0] = given["input_ids"].shape[1]
+        return out
+
+    opened = [0]
+    model.forward = ends_soon
+    lengths = {}
+    for kind in ("free", "caption"):
+        writing = Writing(count=8, shortest=12, longest=12, kinds=(kind,))
+        texts, _ = write_texts(model, tokenizer, writing, range(8))
+        lengths[kind] = [len(row) for row in tokenizer.tokenize(texts)]
+        assert any("\n" in text for text in texts) == (kind == "free")
+    assert max(lengths["caption"]) < min(lengths["free"])
+
+
+def test_unknown_kinds_are_refused():
+    """The message has the kinds that there are."""
+    for kinds in (("poem",), ()):
+        with pytest.raises(InputError, match="caption, question"):
+            Writing(kinds=kinds)
 
 
 def naive_sample(logits, u, top_p, temperature):
@@ -276,11 +331,56 @@ def test_a_fitted_recipe_can_be_calibrated_again(tiny):
     assert twice.recipe.name == "twice"
 
 
+def test_methods_one_after_the_other_are_fitted_on_what_the_last_one_gave(tiny):
+    """Scaled, kinds removed, whitened: as in a loop written apart; another order differs."""
+    texts = list(sentences(60))
+    kinds = [f"kind {n % 3}" for n in range(60)]
+    methods = ["center-scale", "remove-kinds", "whiten"]
+    ours = calibrate(tiny, texts, methods, kinds=kinds, count=2, strength=0.5, shrinkage=0.2)
+    assert ours.recipe.name == "echo+center-scale+remove-kinds+whiten"
+    assert ours.recipe.versions[RECORD].startswith(
+        "center-scale, remove-kinds(count=2), whiten(shrinkage=0.2, strength=0.5), fitted on 60"
+    )
+    (states,) = tiny.states(texts)
+    z = states.astype(np.float64).mean(0)
+    z = (z - z.mean(0)) / z.std(0)
+    means = np.stack([z[np.array(kinds) == kind].mean(0) for kind in sorted(set(kinds))])
+    means -= means.mean(0)
+    across = np.eye(z.shape[1]) - np.linalg.pinv(means) @ means
+    z = z @ across
+    covariance = 0.8 * np.cov(z.T, bias=True) + 0.2 * np.eye(len(z.T)) * z.var(0).mean()
+    values, axes = np.linalg.eigh(covariance)
+    z = z @ (axes * values**-0.25) @ axes.T
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    vectors = ours.encode(texts)
+    assert np.abs(vectors - z).max() < 1e-3
+    other = calibrate(tiny, texts, methods[::-1], kinds=kinds, count=2, strength=0.5)
+    assert np.abs(other.encode(texts) - z).max() > 0.01
+    alone = np.stack([ours.encode(text) for text in texts[::7]])
+    assert np.abs(vectors[::7] - alone).max() < 1e-5
+
+
+def test_what_the_model_writes_has_its_kinds(own_cache, folders):
+    """No kinds need to be given where the model writes the texts."""
+    embedder = Embedder.load(folders["llama"])
+    writing = Writing(count=16, shortest=5, longest=9)
+    written = self_texts(embedder, writing)
+    assert written.kinds == tuple(map(writing.kind, range(16)))
+    ours = calibrate(embedder, method=["center-scale", "remove-kinds"], writing=writing)
+    given = calibrate(
+        embedder, written.texts, ["center-scale", "remove-kinds"], kinds=written.kinds
+    )
+    assert np.array_equal(ours.encode(["a text"]), given.encode(["a text"]))
+
+
 def test_bad_calls_are_refused(tiny):
     """Unknown methods and options, too few texts, and settings out of range are InputErrors."""
     texts = list(sentences(20))
     for arguments in (
         {"method": "shrink"},
+        {"method": []},
+        {"method": ["center", "remove-kinds"]},
+        {"method": ["center", "whiten"], "dim": 3},
         {"method": "center", "strength": 1.0},
         {"texts": texts[:1]},
         {"writing": SHORT},
@@ -300,10 +400,15 @@ def test_the_command_line_ends_with_a_recipe_that_loads(own_cache, folders, tmp_
 
     notes = tmp_path / "notes.txt"
     notes.write_text("\n".join(sentences(40)), "utf-8")
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(f"what is {text}?" for text in sentences(30)), "utf-8")
     model = str(folders["llama"])
     runs = {
         "filed": ["--texts", str(notes), "--method", "whiten", "--strength", "0.5"],
         "written": ["--self", "--count", "8", "--recipe", "classical"],
+        "two files": f"--texts {notes} --texts {other} --method center-scale "
+        "--method remove-kinds --axes 1".split(),
+        "two kinds": ["--count", "8", "--kind", "free", "--kind", "title"],
     }
     for name, options in runs.items():
         out = tmp_path / name

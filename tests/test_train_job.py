@@ -111,6 +111,24 @@ def test_the_saved_vectors_are_the_trained_ones(local_model, tmp_path):
     assert loaded.recipe.fingerprint == Embedder.load(tmp_path).recipe.fingerprint
 
 
+def test_a_run_that_begins_from_an_adapter_holds_both(local_model, tmp_path):
+    """The folder alone gives the trained vectors, in the dtype it was trained in and any other."""
+    from echovec.train.job import build, finish, training_sets
+
+    train(local_run(local_model, tmp_path, "steps=2"), tmp_path / "first")
+    run = local_run(local_model, tmp_path, f"init={tmp_path / 'first'}", "rank=4")
+    parts = build(run)
+    check_module.wake(parts)
+    texts = ["old and warm", "new and cold"]
+    trained = parts.embedder.encode(texts)
+    finish(parts, training_sets(run), tmp_path / "both")
+    loaded = Embedder.load(tmp_path / "both")
+    assert np.abs(loaded.encode(texts) - trained).max() < 2e-3
+    first = Embedder.load(tmp_path / "first")
+    assert np.abs(first.encode(texts) - trained).max() > 0.01
+    assert loaded.recipe.fingerprint != first.recipe.fingerprint
+
+
 def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path):
     """Both copies of a trained embedder load and give its vectors; the first holds no weights."""
     train(local_run(local_model, tmp_path, "steps=2"), tmp_path / "r")

@@ -114,6 +114,26 @@ def test_every_layout_becomes_its_task(tmp_path):
     assert read_dev(tmp_path).texts == found.texts
 
 
+def test_texts_that_share_a_text_are_clusters(tmp_path):
+    """Queries of one positive, and positives of one query; a text of two groups is in none."""
+    rows = [{"query": f"{TEXTS[i]} {i}", "positive": f"passage {i // 6}"} for i in range(36)] + [
+        {"query": f"{TEXTS[0]} 0", "positive": "passage 5"}
+    ]
+    write_lines(tmp_path / "D" / "train.jsonl", rows)
+    other = [{"query": row["positive"], "positive": row["query"]} for row in rows]
+    write_lines(tmp_path / "E" / "train.jsonl", other)
+    found = read_dev(tmp_path)
+    tasks = {task.name: task for task in found.tasks if task.category == "Clustering"}
+    assert set(tasks) == {"D, query by positive", "E, positive by query"}
+    for task in tasks.values():
+        by_label = {}
+        for place, label in zip(task.rows["all"], task.gold["label"], strict=True):
+            by_label.setdefault(label, set()).add(found.texts[place])
+        wanted = [{f"{TEXTS[i]} {i}" for i in range(36) if i // 6 == n} for n in range(6)]
+        wanted[0] -= {f"{TEXTS[0]} 0"}
+        assert sorted(map(sorted, by_label.values())) == sorted(map(sorted, wanted))
+
+
 def test_a_broken_line_is_named(tmp_path):
     """File and line stand in the message."""
     (tmp_path / "A").mkdir()
@@ -261,11 +281,12 @@ def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
     kept = {name: KeptStates(embedder, PROMPTS[name], tmp_path, max_tokens=128) for name in names}
     for states in kept.values():
         ran(states, TEXTS[:60], TEXTS[60:90])
-    vectors = Vectors(kept, lambda: None)
-    whiten = Method("whiten", (("shrinkage", 0.3), ("strength", 0.5)))
+    kinds = [f"kind {n % 3}" for n in range(60)]
+    vectors = Vectors(kept, lambda: None, kinds)
+    whiten = Method("whiten", (("shrinkage", 0.3), ("strength", 0.5)), kinds=1)
     mix = Sum(
         (
-            (Part("echo-eol", "copy", (2,), Method("center-scale")), 1.0),
+            (Part("echo-eol", "copy", (2,), Method("center-scale", kinds=2)), 1.0),
             (Part("echo-eol", "word", (1, 2), NONE), 0.5),
             (Part("classical", "mean", (1,), whiten), 1.5),
         ),

@@ -6,7 +6,7 @@ that are calibrated apart count alike, however large the states of their layers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from echovec.calibrate.kept import self_texts, texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError
 from echovec.recipe import ROLES, Recipe, Role
-from echovec.vector.calibrate import FITS, fit
+from echovec.vector.calibrate import FITS, fit, options_of
 from echovec.vector.transform import Normalize, Transform
 from echovec.vector.view import View
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
+
+Steps = Sequence[tuple[str, Mapping[str, float]]]
+"""Calibrations one after the other: rows of `echovec.vector.calibrate.FITS` and their options."""
 
 RECORD = "calibration"
 """Where a recipe's `versions`, its record, says what it was fitted on."""
@@ -31,8 +34,9 @@ RECORD = "calibration"
 def calibrate(
     embedder: Embedder,
     texts: Sequence[str] | None = None,
-    method: str = "center-scale",
+    method: str | Sequence[str] = "center-scale",
     *,
+    kinds: Sequence[str] | None = None,
     name: str | None = None,
     source: str | None = None,
     writing: Writing | None = None,
@@ -48,12 +52,15 @@ def calibrate(
         embedder: whose model and recipe.
         texts: unlabelled texts like those to come, a few hundred or more; None: the model writes
             its own (`self_texts`).
-        method: "center", "center-scale", "whiten", "remove-top" or "pca".
+        method: "center", "center-scale", "whiten", "remove-top", "remove-kinds" or "pca"; or
+            several, each fitted on what the one before it gives.
+        kinds: the kind of each of `texts`, for "remove-kinds"; what the model writes has its own.
         name: of the new recipe; by default the old one's and the method.
         source: where `texts` are from, for the record; e.g. a file's name.
         writing: how the model writes, without `texts`.
         advance: called with the number of texts that are there, as the model writes them.
-        options: those of the method (`echovec.vector.calibrate`), e.g. `strength=0.5`.
+        options: those of the method (`echovec.vector.calibrate`), e.g. `strength=0.5`; of several
+            methods, each takes those that it knows.
 
     Returns:
         An embedder on the same model. Its recipe says what it was fitted on.
@@ -62,22 +69,21 @@ def calibrate(
         InputError: the method or an option is unknown, the texts are too few, or one of them
             cannot be embedded.
     """
-    if method not in FITS:
-        raise InputError(f"unknown calibration {method!r}; there are {', '.join(FITS)}")
+    steps = steps_of([method] if isinstance(method, str) else list(method), options)
     if texts is None:
         written = self_texts(embedder, writing, advance=advance)
-        texts, source = written.texts, "written by the model itself"
+        texts, kinds, source = written.texts, written.kinds, "written by the model itself"
     elif writing is not None:
         raise InputError("give texts, or how the model is to write them, not both")
     recipe = embedder.recipe
-    fits = _Fits(embedder, list(texts), method, options)
+    fits = _Fits(embedder, list(texts), steps, kinds)
     record = (
-        f"{described(method, options)}, fitted on {len(texts):,} texts, "
+        f"{described(steps)}, fitted on {len(texts):,} texts, "
         f"{source or 'given by the caller'}, sha256:{texts_hash(list(texts))}"
     )
     calibrated = replace(
         recipe,
-        name=f"{recipe.name}+{method}" if name is None else name,
+        name="+".join([recipe.name, *(step for step, _ in steps)]) if name is None else name,
         views={role: fits.views(role) for role in ROLES},
     )
     return recorded(embedder, calibrated, record)
@@ -90,23 +96,44 @@ def recorded(embedder: Embedder, recipe: Recipe, record: str) -> Embedder:
     return other
 
 
-def described(method: str, options: dict[str, float]) -> str:
-    """A calibration in a few words: "whiten(strength=0.5)"."""
-    inside = ", ".join(f"{key}={value:g}" for key, value in sorted(options.items()))
-    return f"{method}({inside})" if inside else method
+def steps_of(methods: Sequence[str], options: Mapping[str, float]) -> Steps:
+    """Methods with their options: each takes those that it knows.
+
+    Raises:
+        InputError: a method is unknown, there is none, or no method knows an option.
+    """
+    if unknown := [name for name in methods if name not in FITS]:
+        raise InputError(f"unknown calibration {unknown[0]!r}; there are {', '.join(FITS)}")
+    if not methods:
+        raise InputError(f"no calibration; give one of {', '.join(FITS)}")
+    known = {name: options_of(name) for name in methods}
+    every = {option for takes in known.values() for option in takes}
+    if strangers := sorted(set(options) - every):
+        raise InputError(f"{' and '.join(methods)} take {sorted(every) or 'none'}, not {strangers}")
+    return [(name, {o: options[o] for o in known[name] if o in options}) for name in methods]
+
+
+def described(steps: Steps) -> str:
+    """Calibrations in a few words: "center-scale, whiten(strength=0.5)"."""
+    shown = []
+    for method, options in steps:
+        inside = ", ".join(f"{key}={value:g}" for key, value in sorted(options.items()))
+        shown.append(f"{method}({inside})" if inside else method)
+    return ", ".join(shown)
 
 
 def calibrated_view(
-    view: View, z_LND: NDArray[Any], method: str, options: dict[str, float]
+    view: View, z_LND: NDArray[Any], steps: Steps, kinds: Sequence[str] | None = None
 ) -> View:
-    """The view with a calibration fitted on its pooled states, then scaled to unit length.
+    """The view with calibrations fitted on its pooled states, then scaled to unit length.
 
     Args:
         view: which view.
         z_LND: its states over the texts, a row of L for each layer that it averages
             (`Embedder.states`).
-        method: a row of `echovec.vector.calibrate.FITS`.
-        options: of the method.
+        steps: rows of `echovec.vector.calibrate.FITS` with their options; each is fitted on what
+            the one before it gives.
+        kinds: the kind of each text.
     """
     import torch
 
@@ -116,20 +143,22 @@ def calibrated_view(
     z_ND = torch.from_numpy(np.ascontiguousarray(z_LND)).mean(dim=0)
     for transform in before:
         z_ND = transform(z_ND)
-    fitted = fit(method, z_ND.numpy(), **options)
-    return replace(view, transforms=(*before, fitted, Normalize()))
+    for method, options in steps:
+        fitted = fit(method, z_ND.numpy(), kinds=kinds, **options)
+        before, z_ND = (*before, fitted), fitted(z_ND)
+    return replace(view, transforms=(*before, Normalize()))
 
 
 class _Fits:
     """The calibrated views of each role; roles with the same views share the pass and the fit."""
 
     def __init__(
-        self, embedder: Embedder, texts: list[str], method: str, options: dict[str, float]
+        self, embedder: Embedder, texts: list[str], steps: Steps, kinds: Sequence[str] | None
     ) -> None:
         self._embedder = embedder
         self._texts = texts
-        self._method = method
-        self._options = options
+        self._steps = steps
+        self._kinds = kinds
         self._done: dict[tuple[View, ...], tuple[View, ...]] = {}
 
     def views(self, role: Role) -> tuple[View, ...]:
@@ -138,7 +167,7 @@ class _Fits:
         if own not in self._done:
             states = self._embedder.states(self._texts, role=role)
             self._done[own] = tuple(
-                calibrated_view(view, z_LND, self._method, self._options)
+                calibrated_view(view, z_LND, self._steps, self._kinds)
                 for view, z_LND in zip(own, states, strict=True)
             )
         return self._done[own]

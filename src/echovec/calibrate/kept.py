@@ -40,6 +40,9 @@ class Written:
 
     texts: tuple[str, ...]
 
+    kinds: tuple[str, ...]
+    """The kind of each (`echovec.calibrate.kinds`)."""
+
     redrawn: int
     """How many texts could not be embedded and were drawn again."""
 
@@ -102,7 +105,8 @@ def self_texts(
             new += last - first
         texts += block["texts"]
         redrawn += block["redrawn"]
-    return Written(tuple(texts), redrawn, new)
+    kinds = tuple(map(writing.kind, range(writing.count)))
+    return Written(tuple(texts), kinds, redrawn, new)
 
 
 def texts_hash(texts: list[str] | tuple[str, ...]) -> str:

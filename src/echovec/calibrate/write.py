@@ -1,9 +1,9 @@
 """Write: a language model writes short texts by itself, to be calibrated on.
 
 Nobody who wants vectors has a calibration corpus at hand, but the model can write one: it starts
-from nothing but the marker that stood between the documents it was trained on, and each token is
-drawn from the most likely ones that make up `top_p` of the probability (nucleus sampling,
-Holtzman et al., arXiv 1904.09751).
+from the marker that stood between the documents it was trained on, goes on from the opening of a
+kind of text (kinds.py), and each token is drawn from the most likely ones that make up `top_p` of
+the probability (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 
 The draws of a text depend on the seed and on its number only, never on the batch: the first hundred
 of a thousand texts are the hundred texts of a shorter run (up to rounding of the logits, so on one
@@ -12,13 +12,14 @@ machine and in one dtype). Shapes: S texts written at once, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from echovec.calibrate.kinds import KINDS
 from echovec.errors import InputError, ModelError
 from echovec.text.check import text_problem
 from echovec.text.tokenizer import HFTokenizer
@@ -37,6 +38,12 @@ _LIKELY = 2_048
 
 _BETWEEN_DOCUMENTS = "<|endoftext|>"
 
+_LISTED = frozenset(kind for kind, opening in KINDS.items() if opening)
+"""Kinds whose texts are lines of a list."""
+
+_OVER = -1
+"""In place of a token, once a text is over."""
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -53,7 +60,11 @@ class Writing:
     """Tokens of the shortest text; lengths are drawn evenly."""
 
     longest: int = 40
-    """Tokens of the longest text."""
+    """Tokens of the longest text; a line of a list may be shorter than `shortest`."""
+
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Rows of `echovec.calibrate.kinds.KINDS`, which take turns: text n is of kind n modulo their
+    number."""
 
     top_p: float = 0.95
     """Only the most likely tokens that make up this part of the probability are drawn."""
@@ -78,6 +89,12 @@ class Writing:
             raise InputError(f"temperature={self.temperature}; give a number above 0")
         if self.seed < 0:
             raise InputError(f"seed={self.seed}; give 0 or more")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise InputError(f"kinds={self.kinds}; give some of {', '.join(KINDS)}")
+
+    def kind(self, number: int) -> str:
+        """The kind of the text of this number."""
+        return self.kinds[number % len(self.kinds)]
 
 
 def write_texts(
@@ -107,9 +124,15 @@ def write_texts(
     """
     start = start_id(tokenizer)
     never = _never_drawn(tokenizer, int(model.get_output_embeddings().weight.shape[0]))
+    openings = _openings(tokenizer, writing, start)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and writing.longest >= limit:
-        raise InputError(f"longest={writing.longest}: this model takes {limit} tokens")
+    room = writing.longest + max(map(len, openings.values())) - 1
+    if limit and room >= limit:
+        raise InputError(
+            f"longest={writing.longest} after the longest opening takes {room} tokens; this model "
+            f"takes {limit}"
+        )
+    ends = _line_ends(tokenizer, len(never)) if set(writing.kinds) & _LISTED else None
     texts: dict[int, str] = {}
     waiting = [_Draw(writing, number, 0) for number in numbers]
     redrawn = 0
@@ -117,10 +140,12 @@ def write_texts(
         # Alike lengths together: nobody waits for the longest text of all.
         waiting.sort(key=lambda draw: draw.length)
         again = []
-        for first in range(0, len(waiting), BATCH):
-            draws = waiting[first : first + BATCH]
+        for draws in _alike(waiting):
+            opening = openings[draws[0].kind]
+            listed = draws[0].kind in _LISTED
+            wrote = _write(model, opening, never, writing, draws, ends if listed else None)
             done = 0
-            for draw, ids in zip(draws, _write(model, start, never, writing, draws), strict=True):
+            for draw, ids in zip(draws, wrote, strict=True):
                 text = _as_text(tokenizer, ids)
                 if text is not None:
                     texts[draw.number] = text
@@ -195,19 +220,40 @@ class _Draw:
     def __init__(self, writing: Writing, number: int, attempt: int) -> None:
         source = np.random.default_rng([writing.seed, number, attempt])
         self.number = number
+        self.kind = writing.kind(number)
         self.attempt = attempt
-        self.length = int(source.integers(writing.shortest, writing.longest + 1))
+        length = int(source.integers(writing.shortest, writing.longest + 1))
+        # A line of a list ends where the model ends it.
+        self.length = writing.longest if self.kind in _LISTED else length
         self.u: NDArray[np.float64] = source.random(writing.longest)
 
 
+def _alike(draws: Sequence[_Draw]) -> Iterator[list[_Draw]]:
+    """Batches of one kind each, in the order given."""
+    by_kind: dict[str, list[_Draw]] = {}
+    for draw in draws:
+        by_kind.setdefault(draw.kind, []).append(draw)
+    for own in by_kind.values():
+        for first in range(0, len(own), BATCH):
+            yield own[first : first + BATCH]
+
+
 def _write(
-    model: Any, start: int, never: Tensor, writing: Writing, draws: Sequence[_Draw]
+    model: Any,
+    opening: Sequence[int],
+    never: Tensor,
+    writing: Writing,
+    draws: Sequence[_Draw],
+    ends: Tensor | None,
 ) -> list[list[int]]:
+    """What each draw writes after the opening: up to its length, or to a token that ends a line."""
     import torch
 
     device = model.device
     never = never.to(device)
-    ids_SL = torch.full((len(draws), 1), start, device=device)
+    ids_SL = torch.tensor([list(opening)] * len(draws), device=device)
+    wrote: list[Tensor] = []
+    over_S = torch.zeros(len(draws), dtype=torch.bool, device=device)
     past = None
     with torch.inference_mode():
         for step in range(max(draw.length for draw in draws)):
@@ -219,8 +265,35 @@ def _write(
             u_S = torch.tensor([draw.u[step] for draw in draws], device=device)
             next_S = sample(logits_SV, u_S, top_p=writing.top_p, temperature=writing.temperature)
             ids_SL = torch.cat([ids_SL, next_S[:, None]], dim=1)
-    rows: list[list[int]] = ids_SL[:, 1:].tolist()
-    return [row[: draw.length] for row, draw in zip(rows, draws, strict=True)]
+            if ends is not None:
+                over_S |= ends.to(device)[next_S]
+                next_S = next_S.masked_fill(over_S, _OVER)
+            wrote.append(next_S)
+            if bool(over_S.all()):
+                break
+    rows: list[list[int]] = torch.stack(wrote, dim=1).tolist()
+    return [
+        [i for i in row[: draw.length] if i != _OVER] for row, draw in zip(rows, draws, strict=True)
+    ]
+
+
+def _openings(tokenizer: HFTokenizer, writing: Writing, start: int) -> dict[str, list[int]]:
+    """The ids that texts of each kind begin after, the marker before them included."""
+    kinds = list(dict.fromkeys(writing.kinds))
+    given = [kind for kind in kinds if KINDS[kind]]
+    ids = dict(zip(given, tokenizer.tokenize([KINDS[kind] for kind in given]), strict=True))
+    return {kind: [start, *map(int, ids.get(kind, ()))] for kind in kinds}
+
+
+def _line_ends(tokenizer: HFTokenizer, size: int) -> Tensor:
+    """Which tokens have the end of a line in them."""
+    import torch
+
+    known = range(min(size, len(tokenizer.inner)))
+    pieces = tokenizer.inner.batch_decode([[i] for i in known], skip_special_tokens=False)
+    ends = torch.zeros(size, dtype=torch.bool)
+    ends[: len(known)] = torch.tensor(["\n" in piece for piece in pieces])
+    return ends
 
 
 def _never_drawn(tokenizer: HFTokenizer, size: int) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from echovec.calibrate.kinds import KINDS
 
 if TYPE_CHECKING:
     from echovec import Embedder
@@ -24,10 +27,11 @@ def calibrate(
         str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
     ] = None,
     texts: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Unlabelled texts: .txt (a text a line), .jsonl, .csv or .parquet.",
+            help="Unlabelled texts: .txt (a text a line), .jsonl, .csv or .parquet. Several times: "
+            "each file is a kind of text, for remove-kinds.",
         ),
     ] = None,
     by_itself: Annotated[
@@ -35,13 +39,25 @@ def calibrate(
     ] = False,
     count: Annotated[
         int | None,
-        typer.Option(min=2, help="How many texts; by default 1024 of its own, or all of FILE."),
+        typer.Option(
+            min=2, help="How many texts; by default 1024 of its own, or all of each FILE."
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"What the model writes: {', '.join(KINDS)}; several times, by default all.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What its own texts are drawn with.")] = 0,
     method: Annotated[
-        Literal["center", "center-scale", "whiten", "remove-top", "pca"],
-        typer.Option(help="What is fitted."),
-    ] = "center-scale",
+        list[str] | None,
+        typer.Option(
+            help="What is fitted: center, center-scale (the default), whiten, remove-top, "
+            "remove-kinds or pca; several times: one after the other.",
+        ),
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help="whiten: 0 (centre only) to 1 (all axes alike).")
     ] = None,
@@ -49,7 +65,7 @@ def calibrate(
         float | None, typer.Option(help="whiten: 0 to 1; more where there are few texts.")
     ] = None,
     axes: Annotated[
-        int | None, typer.Option(min=1, help="remove-top: how many principal axes.")
+        int | None, typer.Option(min=1, help="remove-top, remove-kinds: how many axes.")
     ] = None,
     dim: Annotated[int | None, typer.Option(min=1, help="pca: width of the vectors.")] = None,
     name: Annotated[
@@ -76,25 +92,35 @@ def calibrate(
     from echovec.errors import InputError
     from echovec.recipe import RECIPE_FILE
 
-    if texts is not None and by_itself:
+    if texts and kind:
+        raise InputError("--kind is for texts that the model writes; each --texts FILE is a kind")
+    if texts and by_itself:
         raise InputError("--texts FILE and --self say two things; give one")
     if (out / RECIPE_FILE).exists() and not overwrite:
         raise InputError(f"{out} holds a recipe already; give another folder or --overwrite")
     given = {"strength": strength, "shrinkage": shrinkage, "count": axes, "dim": dim}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    own = read_texts(texts, text_field, count) if texts is not None else None
-    source = named(texts) if texts is not None else "written by the model itself"
+    own: list[str] = []
+    kinds: list[str] = []
+    for file in texts or ():
+        of_this = read_texts(file, text_field, count)
+        own, kinds = own + of_this, kinds + [str(file)] * len(of_this)
+    source = ", ".join(map(named, texts)) if texts else "written by the model itself"
 
     from echovec import Embedder
     from echovec.calibrate import Writing, self_texts
     from echovec.calibrate import calibrate as fit
+    from echovec.calibrate.fitting import steps_of
 
+    methods = method or ["center-scale"]
+    steps_of(methods, options)  # an option that cannot be used is said before a model is loaded
     started = time.monotonic()
     embedder = Embedder.load(
         model, recipe, device=device, precision=precision, max_tokens=max_tokens
     )
-    if own is None:
-        writing = Writing(seed=seed) if count is None else Writing(count=count, seed=seed)
+    if not texts:
+        writing = Writing(seed=seed, kinds=tuple(kind or KINDS))
+        writing = writing if count is None else replace(writing, count=count)
         with tqdm(
             total=writing.count, unit=" texts", desc="writing", disable=None, leave=False
         ) as bar:
@@ -104,8 +130,8 @@ def calibrate(
             f"now, {written.redrawn:,} drawn again)",
             file=sys.stderr,
         )
-        own = list(written.texts)
-    calibrated = fit(embedder, own, method, name=name, source=source, **options)
+        own, kinds = list(written.texts), list(written.kinds)
+    calibrated = fit(embedder, own, methods, kinds=kinds, name=name, source=source, **options)
     calibrated.recipe.save(out)
     _conclude(calibrated, out, time.monotonic() - started)
 

@@ -63,9 +63,7 @@ def merge(model: Any, folder: Path) -> None:
         ModelError: the adapter is of a kind that is not read here, or does not fit the model.
     """
     config, tensors = _read(folder)
-    scale = float(config["lora_alpha"]) / float(config["r"])
-    if config.get("use_rslora"):
-        scale = float(config["lora_alpha"]) / float(config["r"]) ** 0.5
+    scale = _scale(config)
     weights = dict(model.named_parameters())
     places = {_place(name, folder) for name in tensors}
     with torch.no_grad():
@@ -90,6 +88,61 @@ def merge(model: Any, folder: Path) -> None:
                     f"{tuple(weight.shape)} in the model; give the model it was made for"
                 )
             weight.copy_(weight.float() + scale * (up @ down))
+
+
+def stack(first: Path, second: Path) -> None:
+    """Make the second adapter one for the model that the first one was made for, in place.
+
+    It was trained on that model with the first one merged into it. Side by side both are one
+    adapter whose rank is the sum of theirs: B1 A1 + B2 A2 = [B1 B2] [A1; A2], with their scales in
+    B. Trained rows of the input embedding are the second's where both have them.
+
+    Args:
+        first: an adapter's folder.
+        second: an adapter's folder, written anew.
+
+    Raises:
+        ModelError: one of them cannot be read, or they train different rows of the embedding.
+    """
+    from safetensors.torch import save_file
+
+    (config_1, tensors_1), (config_2, tensors_2) = _read(first), _read(second)
+    rows_1, rows_2 = (config.get("trainable_token_indices") for config in (config_1, config_2))
+    if rows_1 and rows_2 and rows_1 != rows_2:
+        raise ModelError(
+            f"{first} trains the tokens {rows_1} and {second} {rows_2}; train the same"
+        )
+    joined = dict(tensors_1)
+    for name, tensor in tensors_1.items():
+        if name.endswith(".lora_B.weight"):
+            joined[name] = (tensor.float() * _scale(config_1)).to(tensor.dtype)
+    for name, tensor in tensors_2.items():
+        if name.endswith(".lora_B.weight"):
+            scaled = (tensor.float() * _scale(config_2)).to(tensor.dtype)
+            joined[name] = torch.cat([joined[name], scaled], 1) if name in joined else scaled
+        elif name.endswith(".lora_A.weight"):
+            joined[name] = torch.cat([joined[name], tensor]) if name in joined else tensor
+        else:
+            joined[name] = tensor
+    ranks = {len(tensor) for name, tensor in joined.items() if name.endswith(".lora_A.weight")}
+    if len(ranks) != 1:
+        raise ModelError(f"{first} and {second} adapt different modules; train the same")
+    (rank,) = ranks
+    told = {
+        "r": rank,
+        "lora_alpha": rank,
+        "use_rslora": False,
+        "trainable_token_indices": rows_2 or rows_1,
+    }
+    config = json.dumps(config_2 | told, indent=2, sort_keys=True) + "\n"
+    (second / CONFIG_FILE).write_text(config, "utf-8")
+    contiguous = {name: tensor.contiguous() for name, tensor in joined.items()}
+    save_file(contiguous, second / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _scale(config: dict[str, Any]) -> float:
+    rank = float(config["r"])
+    return float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _in_model(place: str, weights: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 
 from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
-from echovec.model.adapter import adapted_hash, adapter_hash, merge
+from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.blocks import why_not
 from echovec.model.load import pick_device, pick_dtype, read_model
 from echovec.model.plain import PlainBackbone, hash_of
@@ -130,7 +130,6 @@ def build(run: Run) -> Parts:
     model, tokenizer, source = _base(run, device)
     base_hash = hash_of(model)
     if run.init is not None:
-        base_hash = adapted_hash(base_hash, adapter_hash(_adapter_in(Path(run.init))))
         merge(model, _adapter_in(Path(run.init)))
     eos = tokenizer.eos_token_id
     trained_ids = (int(eos),) if run.prompt == "instruct" and eos is not None else ()
@@ -163,6 +162,8 @@ def finish(parts: Parts, sets: list[TrainingSet], out: Path) -> None:
     run = parts.run
     folder = out / ADAPTER_FOLDER
     lora.save(parts.peft_model, folder, torch.float16)
+    if run.init is not None:  # of the base model's, as the folder will be loaded
+        stack(_adapter_in(Path(run.init)), folder)
     # Saved numbers are rounded once more; what is on disk is what the identity is of.
     identity = replace(
         parts.embedder.identity_without_weights,

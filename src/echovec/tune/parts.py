@@ -7,7 +7,7 @@ transforms are called. Shapes: N texts, D width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -91,12 +91,17 @@ class Vectors:
     Args:
         kept: states of each prompt.
         unembedding: gives the unembedding matrix, or None where it cannot be had.
+        kinds: the kind of each text to calibrate on.
     """
 
     def __init__(
-        self, kept: Mapping[str, KeptStates], unembedding: Callable[[], NDArray[Any] | None]
+        self,
+        kept: Mapping[str, KeptStates],
+        unembedding: Callable[[], NDArray[Any] | None],
+        kinds: Sequence[str] | None = None,
     ) -> None:
         self._kept = kept
+        self._kinds = kinds
         self._read_unembedding = unembedding
         self._filters: dict[tuple[str, float], Transform] = {}
         self._units: OrderedDict[Part, _Unit] = OrderedDict()
@@ -114,7 +119,8 @@ class Vectors:
         """What happens to the sum, fitted on the calibration texts' sums."""
         if mix.whole == NONE:
             return ()
-        return (fit(mix.whole.name, self._added(mix, "calibration"), **dict(mix.whole.options)),)
+        ((name, options),) = mix.whole.steps
+        return (fit(name, self._added(mix, "calibration"), kinds=self._kinds, **options),)
 
     def views(self, mix: Sum, prompts: Mapping[str, Prompt]) -> tuple[View, ...]:
         """The views that compute this sum from texts."""
@@ -143,9 +149,9 @@ class Vectors:
         calibration = states.calibration(part.read, part.layers)
         first = (self._filter(part.method.window),) if part.method.window else ()
         transforms: tuple[Transform, ...] = first
-        if part.method.name != "none":
-            filtered = self._apply(calibration, first, unit=False)
-            transforms += (fit(part.method.name, filtered, **dict(part.method.options)),)
+        for name, options in part.method.steps:
+            before = self._apply(calibration, transforms, unit=False)
+            transforms += (fit(name, before, kinds=self._kinds, **options),)
         dev = states.dev(part.read, part.layers)
         units = _Unit(
             self._apply(calibration, transforms), self._apply(dev, transforms), transforms

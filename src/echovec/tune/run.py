@@ -14,6 +14,7 @@ import numpy as np
 
 from echovec.calibrate.fitting import RECORD
 from echovec.calibrate.kept import self_texts, texts_hash
+from echovec.calibrate.kinds import OF_ONE_KIND
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
@@ -26,7 +27,7 @@ from echovec.tune.parts import Sum, Vectors
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import check_libraries
 from echovec.tune.search import Search
-from echovec.tune.space import NEEDED, TARGETS, Prompt, prompts_of
+from echovec.tune.space import NEEDED, OF_KINDS, TARGETS, Prompt, prompts_of
 from echovec.tune.states import KeptStates
 
 if TYPE_CHECKING:
@@ -108,19 +109,28 @@ def tune(
     asked = prompts_of(None if prompts is None else tuple(prompts))
     work = out.with_name(f"{out.name}.work") if work is None else work
     tell(f"{embedder!r}; work is kept in {work}")
-    calibration, own, origin = _texts(embedder, texts, source, writing, data is None, tell)
+    calibration, kinds, own, origin = _texts(embedder, texts, source, writing, data is None, tell)
     plan = _Plan(embedder, asked, calibration, own, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
     _run_all(kept, calibration, dev.texts, clock, tell)
     by_name = {prompt.name: prompt for prompt in chosen}
     unembedding = partial(_unembedding, embedder)
-    vectors = Vectors(kept, unembedding)
+    vectors = Vectors(kept, unembedding, kinds)
     costs = Costs(embedder, by_name, dev.texts, max_tokens=MAX_TOKENS)
-    ledger = Ledger(work / f"scores-{_scored_on(kept, dev, calibration)}.jsonl", dev.tasks, vectors)
+    ledger = Ledger(
+        work / f"scores-{_scored_on(kept, dev, calibration, kinds)}.jsonl", dev.tasks, vectors
+    )
     filters = vectors.unembedding is not None
     search = Search(
-        chosen, embedder.backbone.num_layers, ledger, costs, clock, filters=filters, say=say
+        chosen,
+        embedder.backbone.num_layers,
+        ledger,
+        costs,
+        clock,
+        filters=filters,
+        kinds=len(set(kinds)) > max(method.kinds for method in OF_KINDS),
+        say=say,
     )
     search.layers()
     search.calibrations()
@@ -155,6 +165,7 @@ def tune(
         "sample": f"{plan.share:.2f} of the usual one, seed {seed}; texts cut to {MAX_TOKENS} "
         f"tokens while tuning; {len(dev.texts):,} texts",
         "prompts": ", ".join(by_name),
+        "kinds of text": ", ".join(sorted(set(kinds))),
         "EmbedFilter": "tried" if filters else "not tried: the unembedding cannot be had",
         "vectors of the saved recipes": f"at most {error:.1e} from those that were scored",
         "time": f"{clock.spent / 60:.1f} minutes of {'no limit' if budget is None else budget}",
@@ -257,23 +268,25 @@ def _texts(
     writing: Writing | None,
     halved: bool,
     tell: Callable[[str], None],
-) -> tuple[list[str], list[str], str]:
-    """Texts to calibrate on, texts to be halved, and where the former are from."""
+) -> tuple[list[str], list[str], list[str], str]:
+    """Texts to calibrate on, the kind of each, texts to be halved, and where the first are from."""
     writing = writing or Writing()
-    if texts is None or halved:
-        count = writing.count if texts is None else 0
-        wanted = replace(writing, count=count + (_HALVED if halved else 0))
-        tell(f"the model writes {wanted.count:,} texts")
-        written = list(self_texts(embedder, wanted).texts)
-        tell(f"{len(written):,} texts are there")
-        own = written[count:]
-        if texts is None:
-            texts, source = written[:count], "written by the model itself"
-    else:
-        own = []
+    own: list[str] = []
+    if halved:  # texts of full length, and none that is calibrated on
+        free = replace(writing, kinds=OF_ONE_KIND, count=_HALVED, seed=writing.seed + 1)
+        tell(f"the model writes {free.count:,} texts to be halved")
+        own = list(self_texts(embedder, free).texts)
+    kind_of = dict.fromkeys(texts or (), "given")
+    if texts is None:
+        tell(f"the model writes {writing.count:,} texts to calibrate on")
+        written = self_texts(embedder, writing)
+        tell(f"{len(written.texts):,} texts are there")
+        kind_of = dict(zip(reversed(written.texts), reversed(written.kinds), strict=True))
+        texts, source = written.texts, "written by the model itself"
     unique = list(dict.fromkeys(texts))
     origin = f"{len(unique):,} texts, {source or 'given by the caller'}, "
-    return unique, own, origin + f"sha256:{texts_hash(unique)}"
+    kinds = [kind_of[text] for text in unique]
+    return unique, kinds, own, origin + f"sha256:{texts_hash(unique)}"
 
 
 def _run_all(
@@ -358,12 +371,15 @@ def _unembedding(embedder: Embedder) -> NDArray[Any] | None:
         return None
 
 
-def _scored_on(kept: Mapping[str, KeptStates], dev: DevData, calibration: list[str]) -> str:
+def _scored_on(
+    kept: Mapping[str, KeptStates], dev: DevData, calibration: list[str], kinds: list[str]
+) -> str:
     """Names what scores depend on: model, prompts, texts and tasks."""
     content = [
         sorted(states.fingerprint for states in kept.values()),
         texts_hash(dev.texts),
         texts_hash(calibration),
+        kinds,
         [
             [task.name, {k: v.tolist() for k, v in task.rows.items()}, str(task.gold)]
             for task in dev.tasks

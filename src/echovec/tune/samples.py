@@ -7,6 +7,7 @@
 | text, label | Classification: 8 texts a label to learn from, others to ask | accuracy |
 | text, label | Clustering: other labels, where there are many | V-measure |
 | query, positive, perhaps negative | Retrieval among the positives and negatives | nDCG at 10 |
+| query, positive, many to one | Clustering: queries of a positive, or the other way | V-measure |
 | queries_SPLIT, qrels_SPLIT, corpus | Retrieval among judged and other documents | nDCG at 10 |
 
 A sample is small on purpose: thousands of recipes are scored on it, and each of its texts runs
@@ -15,6 +16,7 @@ through the model once per prompt. Sets of long texts give fewer of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ _CHARACTERS = 70_000
 """Of one set at most: about 16,000 tokens of English. Long texts count up to `_LONGEST`."""
 _LONGEST = 800
 _SHORTEST = 24
+_GROUP, _GROUPS, _OF_A_GROUP = 5, 40, 8
+"""Texts that make a group, groups of a set, and texts of each."""
 
 Maker = Callable[[DevData, Path, str, list[Row], float, np.random.Generator], None]
 
@@ -228,6 +232,44 @@ def _add_triplets(
         [row["positive"] for row in asked],
         [*negatives, *(row["positive"] for row in others)],
     )
+    _add_groups(found, folder, split, rows, share, source)
+
+
+def _add_groups(
+    found: DevData,
+    folder: Path,
+    split: str,
+    rows: list[Row],
+    share: float,
+    source: np.random.Generator,
+) -> None:
+    """Clustering by what texts belong to: questions by their passage, passages by their question.
+
+    Labelled sets have clusters of what people want; these are clusters of what a text is about.
+    """
+    for one, other in (("positive", "query"), ("query", "positive")):
+        groups: dict[str, dict[str, None]] = {}
+        for row in rows:
+            groups.setdefault(row[one], {})[row[other]] = None
+        large = [list(texts) for texts in groups.values() if len(texts) >= _GROUP]
+        most = max(4, round(_GROUPS * share))
+        chosen = [large[i] for i in source.permutation(len(large))[:most]]
+        shared = Counter(text for texts in chosen for text in texts)
+        members = [
+            (text[:_LONGEST], str(label))
+            for label, texts in enumerate(chosen)
+            for text in [text for text in texts if shared[text] == 1][:_OF_A_GROUP]
+        ]
+        if len(chosen) >= 4:
+            found.tasks.append(
+                DevTask(
+                    f"{folder.name}, {other} by {one}",
+                    "Clustering",
+                    split,
+                    {"all": found.place([text for text, _ in members])},
+                    {"label": np.array([label for _, label in members])},
+                )
+            )
 
 
 def _add_search(found: DevData, folder: Path, share: float, source: np.random.Generator) -> None:

@@ -17,6 +17,7 @@ from echovec.tune.space import (
     FILTERS,
     METHODS,
     NONE,
+    OF_KINDS,
     USUAL,
     WEIGHTS,
     WHOLE,
@@ -45,6 +46,7 @@ class Search:
         costs: what a sum takes.
         clock: the budget.
         filters: whether the unembedding matrix can be had.
+        kinds: whether the texts to calibrate on are of several kinds.
         say: called with a line for people, about once a second or less.
     """
 
@@ -54,6 +56,7 @@ class Search:
     costs: Costs
     clock: Clock
     filters: bool
+    kinds: bool
     say: Callable[[str], None]
     cut: list[str] = field(default_factory=list)
     """Stages that the budget cut short."""
@@ -89,6 +92,7 @@ class Search:
             groups = {tuple(sorted(top[:2])), tuple(sorted(top)), self._upper_half()}
             tries += [(p, r, group, USUAL) for group in sorted(groups) if len(group) > 1]
         others = [method for method in METHODS if method not in (NONE, USUAL)]
+        others += OF_KINDS if self.kinds else ()
         for method in others:
             tries += [(p, r, (layer,), method) for (p, r), top in tops.items() for layer in top[:2]]
         if self.filters:

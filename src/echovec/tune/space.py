@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from echovec.errors import InputError
 from echovec.text.presets import ECHO_EOL, PROMPT_EOL, TEMPLATES
@@ -81,11 +82,30 @@ class Method:
     window: tuple[str, float] | None = None
     """EmbedFilter before it: "middle" or "top", and the part of the axes that is kept."""
 
+    kinds: int = 0
+    """How many axes are removed along which kinds of text differ: after scaling, and before
+    whitening."""
+
+    @property
+    def steps(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """What is fitted, one after the other, as `echovec.calibrate.fitting` takes it."""
+        if self.name == "none":
+            return ()
+        own: tuple[str, dict[str, Any]] = (self.name, dict(self.options))
+        if not self.kinds:
+            return (own,)
+        removed: tuple[str, dict[str, Any]] = ("remove-kinds", {"count": self.kinds})
+        if self.name == USUAL.name:
+            return (own, removed)
+        return ((USUAL.name, {}), removed, own)
+
     @property
     def shown(self) -> str:
         """In a few words, as tables have it."""
         inside = ", ".join(f"{key} {value:g}" for key, value in self.options)
         text = f"{self.name} ({inside})" if inside else self.name
+        if self.kinds:
+            text += f", {self.kinds} axes of kinds removed"
         if self.window is None:
             return text
         return f"EmbedFilter ({self.window[0]} {self.window[1]:g}), {text}"
@@ -104,6 +124,12 @@ METHODS: tuple[Method, ...] = (
     Method("remove-top", (("count", 1),)),
     Method("remove-top", (("count", 5),)),
 )
+
+OF_KINDS: tuple[Method, ...] = (
+    *(Method("center-scale", kinds=count) for count in (1, 2)),
+    Method("whiten", (("shrinkage", 0.1), ("strength", 0.75)), kinds=2),
+)
+"""Where the texts to calibrate on are of several kinds."""
 
 FILTERS: tuple[Method, ...] = tuple(
     Method("center-scale", window=window)

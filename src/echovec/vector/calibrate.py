@@ -5,13 +5,13 @@ every cosine. What all texts have in common says nothing about any of them, so i
 text at hand, without labels, and taken out. Everything is fitted in float64 and applied in float32;
 a fitted transform is fixed, so a vector comes out the same alone and in any batch.
 
-Shapes: N vectors, D width, K directions.
+Shapes: N vectors, D width, K directions or kinds.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,21 +89,60 @@ def pca(z_ND: Floats, *, dim: int) -> Linear:
     return Linear(_narrow(mean_D), _narrow(axes_DD[:, :dim]))
 
 
+def remove_kinds(z_ND: Floats, *, kinds: Sequence[str], count: int = 2) -> Remove:
+    """Subtract the mean, and the axes along which kinds of text differ most.
+
+    How a text is written (a caption, a question, a headline) moves its vector as what it says does.
+    The means of the kinds span where that happens; along the strongest axes between them nothing is
+    kept. This is nuisance attribute projection (Solomonoff, Campbell and Boardman 2005, where the
+    nuisance is a telephone line). Simplified: the means of the kinds count alike, and what each
+    kind varies by plays no part. Best after "center-scale", so that no dimension outweighs others.
+
+    Args:
+        z_ND: the vectors.
+        kinds: the kind of each vector's text; two at least.
+        count: how many axes, fewer than there are kinds.
+    """
+    if len(kinds) != len(z_ND):
+        raise InputError(f"{len(kinds)} kinds for {len(z_ND)} texts; name the kind of each")
+    names = sorted(set(kinds))
+    if len(names) < 2:
+        raise InputError(
+            f"remove-kinds needs texts of two kinds at least, and these are all {names[0]!r}; give "
+            "texts of several kinds, or let the model write them"
+        )
+    if not 1 <= count < len(names):
+        raise InputError(
+            f"count={count}: {len(names)} kinds differ along {len(names) - 1} axes; give 1 to that"
+        )
+    of_kind_N = np.array([names.index(kind) for kind in kinds])
+    mean_KD = np.stack([z_ND[of_kind_N == place].mean(axis=0) for place in range(len(names))])
+    _, _, axes_KD = np.linalg.svd(mean_KD - mean_KD.mean(axis=0), full_matrices=False)
+    return Remove(_narrow(z_ND.mean(axis=0)), _narrow(_signed(axes_KD[:count].T).T))
+
+
 FITS: Mapping[str, Callable[..., Transform]] = {
     "center": center,
     "center-scale": center_scale,
     "whiten": whiten,
     "remove-top": remove_top,
+    "remove-kinds": remove_kinds,
     "pca": pca,
 }
 
+NEEDS_KINDS = frozenset({"remove-kinds"})
+"""Rows of `FITS` that have to know what kind of text each vector is of."""
 
-def fit(name: str, z_ND: NDArray[Any], **options: Any) -> Transform:
+
+def fit(
+    name: str, z_ND: NDArray[Any], *, kinds: Sequence[str] | None = None, **options: Any
+) -> Transform:
     """Fit the transform of this name on vectors of unlabelled text.
 
     Args:
         name: a row of `FITS`.
         z_ND: the vectors as they come out of pooling, not normalised.
+        kinds: the kind of each vector's text, for rows in `NEEDS_KINDS`; others pass it over.
         options: what that row takes.
 
     Raises:
@@ -111,7 +150,7 @@ def fit(name: str, z_ND: NDArray[Any], **options: Any) -> Transform:
     """
     if name not in FITS:
         raise InputError(f"unknown calibration {name!r}; there are {', '.join(FITS)}")
-    known = list(inspect.signature(FITS[name]).parameters)[1:]
+    known = options_of(name)
     if unknown := sorted(set(options) - set(known)):
         raise InputError(f"{name} takes {known or 'no options'}, not {unknown}")
     wide_ND = np.asarray(z_ND, dtype=np.float64)
@@ -123,7 +162,14 @@ def fit(name: str, z_ND: NDArray[Any], **options: Any) -> Transform:
         raise InputError("calibration vectors hold NaN or infinity; embed the texts again")
     if (wide_ND == wide_ND[0]).all():
         raise InputError(f"all {len(wide_ND)} calibration vectors are the same; give other texts")
+    if name in NEEDS_KINDS:
+        options["kinds"] = ["of one kind"] * len(wide_ND) if kinds is None else kinds
     return FITS[name](wide_ND, **options)
+
+
+def options_of(name: str) -> list[str]:
+    """What a row of `FITS` can be told, besides the vectors and their kinds."""
+    return [key for key in list(inspect.signature(FITS[name]).parameters)[1:] if key != "kinds"]
 
 
 def _principal(z_ND: Floats) -> tuple[Floats, Floats, Floats]:
@@ -131,11 +177,17 @@ def _principal(z_ND: Floats) -> tuple[Floats, Floats, Floats]:
     mean_D = z_ND.mean(axis=0)
     c_ND = z_ND - mean_D
     variance_D, axes_DD = np.linalg.eigh(c_ND.T @ c_ND / len(z_ND))
-    # Signs are arbitrary; fixed here so that one set of vectors gives one fingerprint.
-    axes_DD = axes_DD[:, ::-1]
-    largest = np.abs(axes_DD).argmax(axis=0)
-    signs = np.sign(axes_DD[largest, np.arange(axes_DD.shape[1])])
-    return mean_D, np.maximum(variance_D[::-1], 0.0), axes_DD * signs
+    return mean_D, np.maximum(variance_D[::-1], 0.0), _signed(axes_DD[:, ::-1])
+
+
+def _signed(axes_DK: Floats) -> Floats:
+    """The axes, columns, each with its largest number above 0.
+
+    Signs are arbitrary; fixed here so that one set of vectors gives one fingerprint.
+    """
+    largest = np.abs(axes_DK).argmax(axis=0)
+    signed: Floats = axes_DK * np.sign(axes_DK[largest, np.arange(axes_DK.shape[1])])
+    return signed
 
 
 def _narrow(array: Floats) -> Array:
