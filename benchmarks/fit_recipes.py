@@ -1,4 +1,4 @@
-"""Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes`.
+"""Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes [NAME ...]`.
 
 Which views, layers, weights and calibrations was chosen by `echovec tune` on development data
 (docs/LOG.md, 2026-11-26); the numbers are fitted here, in float32, on 1,024 texts of seven kinds
@@ -8,6 +8,7 @@ Writes src/echovec/recipes/NAME/.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,8 @@ TOPIC_COPY, TOPIC_WORD = replace(_TOPIC["copy"], layer=(24, 30)), _TOPIC["word"]
 CHOSEN: Mapping[str, tuple[tuple[View, float, Steps], ...]] = {
     "best": (
         (TOPIC_WORD, 1.0, SCALE),
-        (TOPIC_COPY, 1.0, SCALE),
         (ECHO_COPY, 1.5, WHITEN),
+        (replace(ECHO_COPY, layer=26), 0.75, SCALE),
         (ECHO_WORD, 1.5, SCALE),
     ),
     "one-pass": (
@@ -44,11 +45,12 @@ CHOSEN: Mapping[str, tuple[tuple[View, float, Steps], ...]] = {
 
 
 def main() -> None:
-    """Fit and write all of them."""
+    """Fit and write all of them, or those that are named."""
     embedder = Embedder.load(precision="exact")
     written = self_texts(embedder)
     texts = list(written.texts)
-    for name, parts in CHOSEN.items():
+    for name in sys.argv[1:] or CHOSEN:
+        parts = CHOSEN[name]
         bare = embedder.with_recipe(recipe_of(name, *(view for view, _, _ in parts)))
         views = [
             replace(calibrated_view(view, z_LND, steps, written.kinds), weight=weight)

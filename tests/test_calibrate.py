@@ -189,7 +189,7 @@ def test_remove_kinds_says_what_it_lacks():
     z, kinds, _ = of_kinds()
     for given, options, told in (
         (None, {}, "two kinds at least"),
-        (["a"] * 400, {}, "all 'a'"),
+        (["a"] * 400, {}, "all of 'a'"),
         (kinds, {"count": 4}, "4 kinds differ along 3 axes"),
         (kinds[:7], {}, "7 kinds for 400 texts"),
     ):

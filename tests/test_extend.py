@@ -111,6 +111,22 @@ def test_a_calibration(monkeypatch):
         calibrate.fit("largest", raw, strength=1)
 
 
+def test_a_kind_of_text(monkeypatch):
+    """A row: the model writes it, and its opening is no part of the text."""
+    from echovec.calibrate import Writing, kinds, write
+    from echovec.text.tokenizer import HFTokenizer
+    from families import causal_model, family_tokenizer
+
+    known = {**kinds.KINDS, "verse": "Lines of poems:\n-"}
+    monkeypatch.setattr(kinds, "KINDS", known)
+    monkeypatch.setattr(write, "KINDS", known)
+    writing = Writing(count=3, shortest=4, longest=8, kinds=("verse",))
+    tokenizer = HFTokenizer(family_tokenizer("llama"))
+    texts, _ = write.write_texts(causal_model("llama"), tokenizer, writing, range(3))
+    assert len(texts) == 3
+    assert not any("poems" in text or "\n" in text for text in texts)
+
+
 def test_a_part_of_a_view(monkeypatch):
     """What changes the run: a field of View and of How, the reader, the pass, a hook, `read`."""
     from contextlib import contextmanager

@@ -17,7 +17,7 @@ from echovec.calibrate.kept import self_texts, texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError
 from echovec.recipe import ROLES, Recipe, Role
-from echovec.vector.calibrate import FITS, fit, options_of
+from echovec.vector.calibrate import FITS, NEEDS_KINDS, check_kinds, fit, options_of
 from echovec.vector.transform import Normalize, Transform
 from echovec.vector.view import View
 
@@ -75,6 +75,9 @@ def calibrate(
         texts, kinds, source = written.texts, written.kinds, "written by the model itself"
     elif writing is not None:
         raise InputError("give texts, or how the model is to write them, not both")
+    for step, own in steps:
+        if step in NEEDS_KINDS:  # said before minutes of embedding
+            check_kinds(kinds, len(texts), **own)  # type: ignore[arg-type]
     recipe = embedder.recipe
     fits = _Fits(embedder, list(texts), steps, kinds)
     record = (

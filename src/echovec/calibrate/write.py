@@ -38,9 +38,6 @@ _LIKELY = 2_048
 
 _BETWEEN_DOCUMENTS = "<|endoftext|>"
 
-_LISTED = frozenset(kind for kind, opening in KINDS.items() if opening)
-"""Kinds whose texts are lines of a list."""
-
 _OVER = -1
 """In place of a token, once a text is over."""
 
@@ -132,7 +129,7 @@ def write_texts(
             f"longest={writing.longest} after the longest opening takes {room} tokens; this model "
             f"takes {limit}"
         )
-    ends = _line_ends(tokenizer, len(never)) if set(writing.kinds) & _LISTED else None
+    ends = _line_ends(tokenizer, len(never)) if any(map(_listed, writing.kinds)) else None
     texts: dict[int, str] = {}
     waiting = [_Draw(writing, number, 0) for number in numbers]
     redrawn = 0
@@ -142,8 +139,8 @@ def write_texts(
         again = []
         for draws in _alike(waiting):
             opening = openings[draws[0].kind]
-            listed = draws[0].kind in _LISTED
-            wrote = _write(model, opening, never, writing, draws, ends if listed else None)
+            end = ends if _listed(draws[0].kind) else None
+            wrote = _write(model, opening, never, writing, draws, end)
             done = 0
             for draw, ids in zip(draws, wrote, strict=True):
                 text = _as_text(tokenizer, ids)
@@ -224,8 +221,13 @@ class _Draw:
         self.attempt = attempt
         length = int(source.integers(writing.shortest, writing.longest + 1))
         # A line of a list ends where the model ends it.
-        self.length = writing.longest if self.kind in _LISTED else length
+        self.length = writing.longest if _listed(self.kind) else length
         self.u: NDArray[np.float64] = source.random(writing.longest)
+
+
+def _listed(kind: str) -> bool:
+    """Whether texts of a kind are lines of a list."""
+    return bool(KINDS[kind])
 
 
 def _alike(draws: Sequence[_Draw]) -> Iterator[list[_Draw]]:

@@ -103,22 +103,37 @@ def remove_kinds(z_ND: Floats, *, kinds: Sequence[str], count: int = 2) -> Remov
         kinds: the kind of each vector's text; two at least.
         count: how many axes, fewer than there are kinds.
     """
-    if len(kinds) != len(z_ND):
-        raise InputError(f"{len(kinds)} kinds for {len(z_ND)} texts; name the kind of each")
-    names = sorted(set(kinds))
+    names = check_kinds(kinds, len(z_ND), count)
+    of_kind_N = np.array([names.index(kind) for kind in kinds])
+    mean_KD = np.stack([z_ND[of_kind_N == place].mean(axis=0) for place in range(len(names))])
+    _, _, axes_KD = np.linalg.svd(mean_KD - mean_KD.mean(axis=0), full_matrices=False)
+    return Remove(_narrow(z_ND.mean(axis=0)), _narrow(_signed(axes_KD[:count].T).T))
+
+
+def check_kinds(kinds: Sequence[str] | None, num_texts: int, count: int = 2) -> list[str]:
+    """The names of the kinds that `remove_kinds` is to tell apart.
+
+    Args:
+        kinds: the kind of each text; None: all of one.
+        num_texts: how many texts there are.
+        count: how many axes are to be removed.
+
+    Raises:
+        InputError: the kinds are not those of the texts, or too few for so many axes.
+    """
+    if kinds is not None and len(kinds) != num_texts:
+        raise InputError(f"{len(kinds)} kinds for {num_texts} texts; name the kind of each")
+    names = sorted(set(kinds or ["one kind"]))
     if len(names) < 2:
         raise InputError(
-            f"remove-kinds needs texts of two kinds at least, and these are all {names[0]!r}; give "
-            "texts of several kinds, or let the model write them"
+            f"remove-kinds needs texts of two kinds at least, and these are all of {names[0]!r}; "
+            "give texts of several kinds, or let the model write them"
         )
     if not 1 <= count < len(names):
         raise InputError(
             f"count={count}: {len(names)} kinds differ along {len(names) - 1} axes; give 1 to that"
         )
-    of_kind_N = np.array([names.index(kind) for kind in kinds])
-    mean_KD = np.stack([z_ND[of_kind_N == place].mean(axis=0) for place in range(len(names))])
-    _, _, axes_KD = np.linalg.svd(mean_KD - mean_KD.mean(axis=0), full_matrices=False)
-    return Remove(_narrow(z_ND.mean(axis=0)), _narrow(_signed(axes_KD[:count].T).T))
+    return names
 
 
 FITS: Mapping[str, Callable[..., Transform]] = {
@@ -163,7 +178,7 @@ def fit(
     if (wide_ND == wide_ND[0]).all():
         raise InputError(f"all {len(wide_ND)} calibration vectors are the same; give other texts")
     if name in NEEDS_KINDS:
-        options["kinds"] = ["of one kind"] * len(wide_ND) if kinds is None else kinds
+        options["kinds"] = kinds if kinds is not None else ["one kind"] * len(wide_ND)
     return FITS[name](wide_ND, **options)
 
 
