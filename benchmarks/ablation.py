@@ -104,8 +104,9 @@ def _with(parts: Parts, keep: Callable[[str], bool]) -> Parts:
 
 def _named(view: View) -> str:
     prompt = "the topic prompt" if "topic" in view.template.prompt else "echo"
-    read = "word" if view.template.pooled == "end" else "copy"
-    return f"{prompt}'s {read}"
+    if view.template.pooled == "end":
+        return f"{prompt}'s word"
+    return f"{prompt}'s copy, {'last layer' if view.layer == -1 else f'layer {view.layer}'}"
 
 
 def _only(every: States, places: Sequence[int]) -> States:
