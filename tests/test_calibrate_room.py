@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -120,7 +121,7 @@ def test_a_text_of_a_list_ends_with_its_line():
     """What the model writes behind the end of the line is dropped; a free text keeps its lines."""
     tokenizer = HFTokenizer(family_tokenizer("llama"))
     newline = tokenizer.tokenize(["\n"])[0][-1]
-    model = causal_model("llama")
+    model = copy.deepcopy(causal_model("llama"))  # other tests have the same one
     plain = model.forward
 
     def ends_soon(**given):
