@@ -11,31 +11,19 @@ block by block, so a run that was stopped goes on where it was. Needs the data f
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from benchmarks.calibration_texts import MAX_TOKENS, States, states, table
-from benchmarks.fit_recipes import CHOSEN
+from benchmarks.calibration_texts import MAX_TOKENS, States, states, table, vectors, without
+from benchmarks.fit_recipes import CHOSEN, Parts
 from benchmarks.workloads import folder
 from echovec import Embedder
 from echovec.calibrate import Writing, self_texts
-from echovec.calibrate.fitting import Steps, calibrated_view
 from echovec.calibrate.kinds import OF_ONE_KIND
 from echovec.presets import recipe_of
 from echovec.tune.samples import read_dev
 from echovec.tune.score import mean_replicates, middle, score
-from echovec.vector.calibrate import NEEDS_KINDS
-from echovec.vector.combine import combine
-from echovec.vector.transform import Normalize
 from echovec.vector.view import View
-
-Parts = Sequence[tuple[View, float, Steps]]
-Unit = NDArray[np.float32]
 
 
 def main() -> None:
@@ -62,7 +50,7 @@ def main() -> None:
     whole_R = None
     for name, own, places in _variants(parts):
         of_one = name.startswith("texts of one kind")
-        unit = _vectors(
+        unit = vectors(
             own,
             _only(fitted["one" if of_one else "several"], places),
             _only(dev_states, places),
@@ -90,16 +78,11 @@ def _variants(parts: Parts) -> Iterator[tuple[str, Parts, list[int]]]:
     for place in every:
         yield f"only {_named(parts[place][0])}", [parts[place]], [place]
     yield "all weights 1", [(view, 1.0, steps) for view, _, steps in parts], every
-    yield "no whitening", _with(parts, lambda name: name != "whiten"), every
-    yield "kinds left in", _with(parts, lambda name: name not in NEEDS_KINDS), every
-    yield "texts of one kind", _with(parts, lambda name: name not in NEEDS_KINDS), every
-    centred: list[tuple[View, float, Steps]] = [(v, w, (("center", {}),)) for v, w, _ in parts]
-    yield "centred only", centred, every
+    yield "no whitening", without(parts, "whiten"), every
+    yield "kinds left in", without(parts, "remove-kinds"), every
+    yield "texts of one kind", without(parts, "remove-kinds"), every
+    yield "centred only", [(view, weight, [("center", {})]) for view, weight, _ in parts], every
     yield "no calibration", [(view, weight, ()) for view, weight, _ in parts], every
-
-
-def _with(parts: Parts, keep: Callable[[str], bool]) -> Parts:
-    return [(v, w, tuple(step for step in steps if keep(step[0]))) for v, w, steps in parts]
 
 
 def _named(view: View) -> str:
@@ -111,20 +94,6 @@ def _named(view: View) -> str:
 
 def _only(every: States, places: Sequence[int]) -> States:
     return [every[place] for place in places]
-
-
-def _vectors(parts: Parts, fitted: States, dev: States, kinds: Sequence[str]) -> Unit:
-    """Unit vectors z_ND of parts that are fitted on some states and applied to others."""
-    views = []
-    for (view, weight, steps), z_LND in zip(parts, fitted, strict=True):
-        if steps:
-            view = calibrated_view(view, z_LND, steps, kinds)
-        else:
-            view = replace(view, transforms=(Normalize(),))
-        views.append(replace(view, weight=weight))
-    z_ND = combine(views, [torch.from_numpy(z_LND) for z_LND in dev], "sum", ())
-    unit: Unit = torch.nn.functional.normalize(z_ND, dim=1).numpy()
-    return unit
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.fit_recipes import CHOSEN
+from benchmarks.fit_recipes import CHOSEN, Parts
 from benchmarks.workloads import folder, rows
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view
@@ -33,7 +33,6 @@ from echovec.calibrate.write import Writing
 from echovec.presets import recipe_of
 from echovec.tune.samples import read_dev
 from echovec.tune.score import mean_replicates, middle, score
-from echovec.vector.calibrate import NEEDS_KINDS
 from echovec.vector.combine import combine
 
 RECIPE = "one-pass"
@@ -94,18 +93,18 @@ def _block(embedder: Embedder, texts: Sequence[str], keep: Path) -> States:
         return [kept[str(place)] for place in range(len(kept.files))]
 
 
+def without(parts: Parts, *methods: str) -> Parts:
+    """The parts without these calibrations."""
+    return [(v, w, [step for step in steps if step[0] not in methods]) for v, w, steps in parts]
+
+
 def vectors(
-    fitted_on: States, applied_to: States, kinds: Sequence[str], *, remove: bool
+    parts: Parts, fitted_on: States, applied_to: States, kinds: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Unit vectors z_ND of the recipe fitted on some states and applied to others."""
+    """Unit vectors z_ND of parts that are fitted on some states and applied to others."""
     views = [
-        replace(
-            calibrated_view(
-                view, z_LND, [s for s in steps if remove or s[0] not in NEEDS_KINDS], kinds
-            ),
-            weight=weight,
-        )
-        for (view, weight, steps), z_LND in zip(CHOSEN[RECIPE], fitted_on, strict=True)
+        replace(calibrated_view(view, z_LND, steps, kinds), weight=weight)
+        for (view, weight, steps), z_LND in zip(parts, fitted_on, strict=True)
     ]
     given = [torch.from_numpy(z_LND) for z_LND in applied_to]
     z_ND = combine(views, given, "sum", ())
@@ -137,10 +136,11 @@ def main() -> None:
     for name, pairs in given.items():
         kinds = [kind for _, kind in pairs]
         fitted = states(embedder, [text for text, _ in pairs], options.keep)
-        unit[name] = vectors(fitted, dev_states, kinds, remove=False)
+        kept_in = without(CHOSEN[RECIPE], "remove-kinds")
+        unit[name] = vectors(kept_in, fitted, dev_states, kinds)
         if len(set(kinds)) > 2:
-            without = vectors(fitted, dev_states, kinds, remove=True)
-            unit[f"{name}, less what kinds differ by"] = without
+            taken_out = vectors(CHOSEN[RECIPE], fitted, dev_states, kinds)
+            unit[f"{name}, less what kinds differ by"] = taken_out
     bare = torch.nn.functional.normalize(torch.from_numpy(dev_states[0].mean(axis=0)), dim=1)
     unit["nothing: echo as it is"] = bare.numpy()
     own_R = mean_replicates(dev.tasks, unit[OWN])

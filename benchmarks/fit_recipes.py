@@ -9,7 +9,7 @@ Writes src/echovec/recipes/NAME/.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,10 @@ _ECHO, _TOPIC = PROMPTS["echo-sentence-eol"].views, PROMPTS["topic-eol"].views
 ECHO_COPY, ECHO_WORD = _ECHO["copy"], _ECHO["word"]
 TOPIC_COPY, TOPIC_WORD = replace(_TOPIC["copy"], layer=(24, 30)), _TOPIC["word"]
 
-CHOSEN: Mapping[str, tuple[tuple[View, float, Steps], ...]] = {
+Parts = Sequence[tuple[View, float, Steps]]
+"""Views, each with its weight and its calibrations."""
+
+CHOSEN: Mapping[str, Parts] = {
     "best": (
         (TOPIC_WORD, 1.0, SCALE),
         (ECHO_COPY, 1.5, WHITEN),

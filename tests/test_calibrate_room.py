@@ -145,6 +145,32 @@ def test_a_text_of_a_list_ends_with_its_line():
     assert max(lengths["caption"]) < min(lengths["free"])
 
 
+def test_a_line_keeps_what_its_last_token_has_before_the_end():
+    """Some vocabularies have a token for the full stop and the end of the line together."""
+    inner = copy.deepcopy(family_tokenizer("llama"))
+    inner.add_tokens([".\n"])
+    last = inner.convert_tokens_to_ids(".\n")
+    model = copy.deepcopy(causal_model("llama"))
+    model.resize_token_embeddings(len(inner))
+    plain, opened = model.forward, [0]
+
+    def ends_soon(**given):
+        out = plain(**given)
+        cached = given["past_key_values"]
+        length = 0 if cached is None else cached.get_seq_length()
+        if length == 0 or given["input_ids"].shape[1] > 1:
+            opened[0] = given["input_ids"].shape[1]
+        elif length - opened[0] == 3:
+            out.logits[:, -1, last] = 1e4
+        return out
+
+    model.forward = ends_soon
+    writing = Writing(count=8, shortest=12, longest=12, kinds=("caption",))
+    texts, _ = write_texts(model, HFTokenizer(inner), writing, range(8))
+    assert sum(text.endswith(".") for text in texts) >= 4
+    assert not any("\n" in text for text in texts)
+
+
 def test_unknown_kinds_are_refused():
     """The message has the kinds that there are."""
     for kinds in (("poem",), ()):
@@ -213,12 +239,14 @@ def test_a_blank_text_is_drawn_again_and_counted(monkeypatch):
     as_text = write._as_text
     spoiled = iter([True, False, True])
     monkeypatch.setattr(
-        write, "_as_text", lambda *given: None if next(spoiled, False) else as_text(*given)
+        write,
+        "_as_text",
+        lambda *given, **how: None if next(spoiled, False) else as_text(*given, **how),
     )
     texts, redrawn = written()
     assert redrawn == 2
     assert all(texts)
-    monkeypatch.setattr(write, "_as_text", lambda *_: None)
+    monkeypatch.setattr(write, "_as_text", lambda *_, **how: None)
     monkeypatch.setattr(write, "MOST_DRAWS", 2)
     with pytest.raises(ModelError, match="writes nothing"):
         written()
@@ -380,6 +408,7 @@ def test_bad_calls_are_refused(tiny):
     for arguments in (
         {"method": "shrink"},
         {"method": []},
+        {"texts": None, "kinds": ["a", "b"]},
         {"method": ["center", "remove-kinds"]},
         {"method": ["center", "whiten"], "dim": 3},
         {"method": "center", "strength": 1.0},

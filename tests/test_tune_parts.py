@@ -17,7 +17,7 @@ from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
-from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, without_suffix
+from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
 from echovec.tune.states import KeptStates
 from families import causal_model, family_tokenizer, sentences
 
@@ -283,14 +283,24 @@ def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
         ran(states, TEXTS[:60], TEXTS[60:90])
     kinds = [f"kind {n % 3}" for n in range(60)]
     vectors = Vectors(kept, lambda: None, kinds)
-    whiten = Method("whiten", (("shrinkage", 0.3), ("strength", 0.5)), kinds=1)
+    whiten = Method(
+        (step("center-scale"), step("remove-kinds", count=1), step("whiten", strength=0.5))
+    )
     mix = Sum(
         (
-            (Part("echo-eol", "copy", (2,), Method("center-scale", kinds=2)), 1.0),
+            (
+                Part(
+                    "echo-eol",
+                    "copy",
+                    (2,),
+                    Method((step("center-scale"), step("remove-kinds", count=2))),
+                ),
+                1.0,
+            ),
             (Part("echo-eol", "word", (1, 2), NONE), 0.5),
             (Part("classical", "mean", (1,), whiten), 1.5),
         ),
-        Method("center"),
+        Method((step("center"),)),
     )
     prompts = {name: PROMPTS[name] for name in names}
     recipe = recipe_of("mix", *vectors.views(mix, prompts), transforms=vectors.whole(mix))

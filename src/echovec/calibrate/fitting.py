@@ -70,6 +70,8 @@ def calibrate(
             cannot be embedded.
     """
     steps = steps_of([method] if isinstance(method, str) else list(method), options)
+    if texts is None and kinds is not None:
+        raise InputError("kinds name the kind of each of the texts; give texts too")
     if texts is None:
         written = self_texts(embedder, writing, advance=advance)
         texts, kinds, source = written.texts, written.kinds, "written by the model itself"

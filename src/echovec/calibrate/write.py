@@ -7,7 +7,7 @@ the probability (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 
 The draws of a text depend on the seed and on its number only, never on the batch: the first hundred
 of a thousand texts are the hundred texts of a shorter run (up to rounding of the logits, so on one
-machine and in one dtype). Shapes: S texts written at once, V vocabulary.
+machine, in one dtype and with as many threads). Shapes: S texts written at once, V vocabulary.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def write_texts(
             wrote = _write(model, opening, never, writing, draws, end)
             done = 0
             for draw, ids in zip(draws, wrote, strict=True):
-                text = _as_text(tokenizer, ids)
+                text = _as_text(tokenizer, ids, line=end is not None)
                 if text is not None:
                     texts[draw.number] = text
                     done += 1
@@ -248,7 +248,7 @@ def _write(
     draws: Sequence[_Draw],
     ends: Tensor | None,
 ) -> list[list[int]]:
-    """What each draw writes after the opening: up to its length, or to a token that ends a line."""
+    """What each draw writes after the opening: up to its length or the token that ends its line."""
     import torch
 
     device = model.device
@@ -267,10 +267,9 @@ def _write(
             u_S = torch.tensor([draw.u[step] for draw in draws], device=device)
             next_S = sample(logits_SV, u_S, top_p=writing.top_p, temperature=writing.temperature)
             ids_SL = torch.cat([ids_SL, next_S[:, None]], dim=1)
+            wrote.append(next_S.masked_fill(over_S, _OVER))
             if ends is not None:
                 over_S |= ends.to(device)[next_S]
-                next_S = next_S.masked_fill(over_S, _OVER)
-            wrote.append(next_S)
             if bool(over_S.all()):
                 break
     rows: list[list[int]] = torch.stack(wrote, dim=1).tolist()
@@ -311,13 +310,15 @@ def _never_drawn(tokenizer: HFTokenizer, size: int) -> Tensor:
     return never
 
 
-def _as_text(tokenizer: HFTokenizer, ids: list[int]) -> str | None:
-    """The text, or None where it cannot be embedded."""
+def _as_text(tokenizer: HFTokenizer, ids: list[int], *, line: bool) -> str | None:
+    """The text, or its first line, or None where it cannot be embedded."""
     decoded = tokenizer.inner.decode(
         ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
+    # The token that ends a line may have the line's last characters in it.
+    text = str(decoded).partition("\n")[0] if line else str(decoded)
     # The last character may have been cut in two.
-    text = str(decoded).strip("\ufffd").strip()
+    text = text.strip("\ufffd").strip()
     if text_problem(text) or not tokenizer.tokenize([text])[0]:
         return None
     return text

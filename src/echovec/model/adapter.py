@@ -95,7 +95,8 @@ def stack(first: Path, second: Path) -> None:
 
     It was trained on that model with the first one merged into it. Side by side both are one
     adapter whose rank is the sum of theirs: B1 A1 + B2 A2 = [B1 B2] [A1; A2], with their scales in
-    B. Trained rows of the input embedding are the second's where both have them.
+    B. Trained rows of the input embedding are the second's where both have them; PEFT's own
+    `add_weighted_adapter`, which joins adapters inside a model, knows nothing of such rows.
 
     Args:
         first: an adapter's folder.

@@ -117,10 +117,7 @@ class Vectors:
 
     def whole(self, mix: Sum) -> tuple[Transform, ...]:
         """What happens to the sum, fitted on the calibration texts' sums."""
-        if mix.whole == NONE:
-            return ()
-        ((name, options),) = mix.whole.steps
-        return (fit(name, self._added(mix, "calibration"), kinds=self._kinds, **options),)
+        return self._fitted(mix.whole, self._added(mix, "calibration"), ())
 
     def views(self, mix: Sum, prompts: Mapping[str, Prompt]) -> tuple[View, ...]:
         """The views that compute this sum from texts."""
@@ -148,10 +145,7 @@ class Vectors:
         states = self._kept[part.prompt]
         calibration = states.calibration(part.read, part.layers)
         first = (self._filter(part.method.window),) if part.method.window else ()
-        transforms: tuple[Transform, ...] = first
-        for name, options in part.method.steps:
-            before = self._apply(calibration, transforms, unit=False)
-            transforms += (fit(name, before, kinds=self._kinds, **options),)
+        transforms = first + self._fitted(part.method, calibration, first)
         dev = states.dev(part.read, part.layers)
         units = _Unit(
             self._apply(calibration, transforms), self._apply(dev, transforms), transforms
@@ -160,6 +154,16 @@ class Vectors:
         while len(self._units) > max(4, _KEPT // (units.dev.nbytes + units.calibration.nbytes)):
             self._units.popitem(last=False)
         return units
+
+    def _fitted(
+        self, method: Method, z_ND: Array, before: tuple[Transform, ...]
+    ) -> tuple[Transform, ...]:
+        """A method's steps, each fitted on what those before it make of these vectors."""
+        fitted: tuple[Transform, ...] = ()
+        for name, options in method.steps:
+            given_ND = self._apply(z_ND, before + fitted, unit=False)
+            fitted += (fit(name, given_ND, kinds=self._kinds, **dict[str, Any](options)),)
+        return fitted
 
     def _filter(self, window: tuple[str, float]) -> Transform:
         if self.unembedding is None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from echovec.calibrate.fitting import RECORD
-from echovec.calibrate.kept import self_texts, texts_hash
-from echovec.calibrate.kinds import OF_ONE_KIND
+from echovec.calibrate.kept import texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
@@ -27,8 +26,9 @@ from echovec.tune.parts import Sum, Vectors
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import check_libraries
 from echovec.tune.search import Search
-from echovec.tune.space import NEEDED, OF_KINDS, TARGETS, Prompt, prompts_of
+from echovec.tune.space import KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
 from echovec.tune.states import KeptStates
+from echovec.tune.texts import texts_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,6 @@ _STATES_SHARE = 0.5
 _LEAST_SHARE = 0.3
 """Below this part of the usual sample, prompts are left out instead."""
 
-_HALVED = 320
 _CHECKED = 24
 
 
@@ -109,8 +108,9 @@ def tune(
     asked = prompts_of(None if prompts is None else tuple(prompts))
     work = out.with_name(f"{out.name}.work") if work is None else work
     tell(f"{embedder!r}; work is kept in {work}")
-    calibration, kinds, own, origin = _texts(embedder, texts, source, writing, data is None, tell)
-    plan = _Plan(embedder, asked, calibration, own, data, work, seed)
+    given = texts_for(embedder, texts, source, writing, halved=data is None, tell=tell)
+    calibration, kinds, origin = given.calibration, given.kinds, given.origin
+    plan = _Plan(embedder, asked, calibration, given.halved, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
     _run_all(kept, calibration, dev.texts, clock, tell)
@@ -129,7 +129,7 @@ def tune(
         costs,
         clock,
         filters=filters,
-        kinds=len(set(kinds)) > max(method.kinds for method in OF_KINDS),
+        kinds=len(set(kinds)) > KIND_AXES,
         say=say,
     )
     search.layers()
@@ -259,34 +259,6 @@ class _Plan:
             return float(earlier or 1_000.0)
         tell(f"{tokens / seconds:,.0f} tokens a second")
         return tokens / seconds
-
-
-def _texts(
-    embedder: Embedder,
-    texts: Sequence[str] | None,
-    source: str | None,
-    writing: Writing | None,
-    halved: bool,
-    tell: Callable[[str], None],
-) -> tuple[list[str], list[str], list[str], str]:
-    """Texts to calibrate on, the kind of each, texts to be halved, and where the first are from."""
-    writing = writing or Writing()
-    own: list[str] = []
-    if halved:  # texts of full length, and none that is calibrated on
-        free = replace(writing, kinds=OF_ONE_KIND, count=_HALVED, seed=writing.seed + 1)
-        tell(f"the model writes {free.count:,} texts to be halved")
-        own = list(self_texts(embedder, free).texts)
-    kind_of = dict.fromkeys(texts or (), "given")
-    if texts is None:
-        tell(f"the model writes {writing.count:,} texts to calibrate on")
-        written = self_texts(embedder, writing)
-        tell(f"{len(written.texts):,} texts are there")
-        kind_of = dict(zip(reversed(written.texts), reversed(written.kinds), strict=True))
-        texts, source = written.texts, "written by the model itself"
-    unique = list(dict.fromkeys(texts))
-    origin = f"{len(unique):,} texts, {source or 'given by the caller'}, "
-    kinds = [kind_of[text] for text in unique]
-    return unique, kinds, own, origin + f"sha256:{texts_hash(unique)}"
 
 
 def _run_all(

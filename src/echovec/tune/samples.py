@@ -35,8 +35,8 @@ _CHARACTERS = 70_000
 """Of one set at most: about 16,000 tokens of English. Long texts count up to `_LONGEST`."""
 _LONGEST = 800
 _SHORTEST = 24
-_GROUP, _GROUPS, _OF_A_GROUP = 5, 40, 8
-"""Texts that make a group, groups of a set, and texts of each."""
+_GROUP, _OF_A_GROUP, _GROUPS, _FEWEST_GROUPS = 5, 8, 40, 4
+"""Texts that make a group, texts taken of it; groups of a set, at most and at least."""
 
 Maker = Callable[[DevData, Path, str, list[Row], float, np.random.Generator], None]
 
@@ -252,15 +252,15 @@ def _add_groups(
         for row in rows:
             groups.setdefault(row[one], {})[row[other]] = None
         large = [list(texts) for texts in groups.values() if len(texts) >= _GROUP]
-        most = max(4, round(_GROUPS * share))
+        most = max(_FEWEST_GROUPS, round(_GROUPS * share))
         chosen = [large[i] for i in source.permutation(len(large))[:most]]
         shared = Counter(text for texts in chosen for text in texts)
         members = [
-            (text[:_LONGEST], str(label))
+            (text, str(label))
             for label, texts in enumerate(chosen)
             for text in [text for text in texts if shared[text] == 1][:_OF_A_GROUP]
         ]
-        if len(chosen) >= 4:
+        if len({label for _, label in members}) >= _FEWEST_GROUPS:
             found.tasks.append(
                 DevTask(
                     f"{folder.name}, {other} by {one}",

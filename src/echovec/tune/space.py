@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from echovec.errors import InputError
 from echovec.text.presets import ECHO_EOL, PROMPT_EOL, TEMPLATES
@@ -70,78 +69,78 @@ NEEDED = ("echo-eol", "classical")
 """Prompts that are never left out: the recipes to beat are read from them."""
 
 
+Step = tuple[str, tuple[tuple[str, float], ...]]
+"""A row of `echovec.vector.calibrate.FITS` and its options."""
+
+
+def step(name: str, **options: float) -> Step:
+    """A step of a method."""
+    return name, tuple(options.items())
+
+
 @dataclass(frozen=True)
 class Method:
-    """A calibration, perhaps after EmbedFilter."""
+    """Calibrations one after the other, perhaps after EmbedFilter."""
 
-    name: str
-    """A row of `echovec.vector.calibrate.FITS`, or "none"."""
-
-    options: tuple[tuple[str, float], ...] = ()
+    steps: tuple[Step, ...] = ()
+    """What is fitted, each on what the one before it gives; none: states as they are."""
 
     window: tuple[str, float] | None = None
     """EmbedFilter before it: "middle" or "top", and the part of the axes that is kept."""
 
-    kinds: int = 0
-    """How many axes are removed along which kinds of text differ: after scaling, and before
-    whitening."""
-
-    @property
-    def steps(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """What is fitted, one after the other, as `echovec.calibrate.fitting` takes it."""
-        if self.name == "none":
-            return ()
-        own: tuple[str, dict[str, Any]] = (self.name, dict(self.options))
-        if not self.kinds:
-            return (own,)
-        removed: tuple[str, dict[str, Any]] = ("remove-kinds", {"count": self.kinds})
-        if self.name == USUAL.name:
-            return (own, removed)
-        return ((USUAL.name, {}), removed, own)
-
     @property
     def shown(self) -> str:
         """In a few words, as tables have it."""
-        inside = ", ".join(f"{key} {value:g}" for key, value in self.options)
-        text = f"{self.name} ({inside})" if inside else self.name
-        if self.kinds:
-            text += f", {self.kinds} axes of kinds removed"
-        if self.window is None:
-            return text
-        return f"EmbedFilter ({self.window[0]} {self.window[1]:g}), {text}"
+        words = []
+        if self.window is not None:
+            words.append(f"EmbedFilter ({self.window[0]} {self.window[1]:g})")
+        for name, options in self.steps:
+            inside = ", ".join(f"{key} {value:g}" for key, value in options)
+            words.append(f"{name} ({inside})" if inside else name)
+        return ", ".join(words) or "none"
 
 
-NONE = Method("none")
-USUAL = Method("center-scale")
+_SCALE = step("center-scale")
+
+NONE = Method()
+USUAL = Method((_SCALE,))
 """What layers are compared with."""
 
 METHODS: tuple[Method, ...] = (
     NONE,
-    Method("center"),
+    Method((step("center"),)),
     USUAL,
-    *(Method("whiten", (("shrinkage", 0.1), ("strength", s))) for s in (0.25, 0.5, 0.75, 1.0)),
-    Method("whiten", (("shrinkage", 0.3), ("strength", 0.75))),
-    Method("remove-top", (("count", 1),)),
-    Method("remove-top", (("count", 5),)),
+    *(Method((step("whiten", shrinkage=0.1, strength=s),)) for s in (0.25, 0.5, 0.75, 1.0)),
+    Method((step("whiten", shrinkage=0.3, strength=0.75),)),
+    Method((step("remove-top", count=1),)),
+    Method((step("remove-top", count=5),)),
 )
+
+KIND_AXES = 2
+"""Along how many axes at most what kinds of text differ by is taken out."""
 
 OF_KINDS: tuple[Method, ...] = (
-    *(Method("center-scale", kinds=count) for count in (1, 2)),
-    Method("whiten", (("shrinkage", 0.1), ("strength", 0.75)), kinds=2),
+    *(Method((_SCALE, step("remove-kinds", count=n))) for n in range(1, KIND_AXES + 1)),
+    Method(
+        (
+            _SCALE,
+            step("remove-kinds", count=KIND_AXES),
+            step("whiten", shrinkage=0.1, strength=0.75),
+        )
+    ),
 )
-"""Where the texts to calibrate on are of several kinds."""
+"""Where the texts to calibrate on are of more kinds than `KIND_AXES`."""
 
 FILTERS: tuple[Method, ...] = tuple(
-    Method("center-scale", window=window)
-    for window in (("middle", 0.5), ("top", 0.5), ("top", 0.75))
+    Method((_SCALE,), window=window) for window in (("middle", 0.5), ("top", 0.5), ("top", 0.75))
 )
 """For the last layer only: the filter is made for states that meet the unembedding."""
 
 WHOLE: tuple[Method, ...] = (
     NONE,
-    Method("center"),
-    *(Method("whiten", (("shrinkage", 0.1), ("strength", s))) for s in (0.25, 0.5)),
-    Method("remove-top", (("count", 1),)),
+    Method((step("center"),)),
+    *(Method((step("whiten", shrinkage=0.1, strength=s),)) for s in (0.25, 0.5)),
+    Method((step("remove-top", count=1),)),
 )
 """What is tried on the sum of all views."""
 
