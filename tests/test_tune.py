@@ -101,7 +101,7 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
 def test_without_data_the_model_finds_halves_of_its_own_texts(folder, tmp_path, monkeypatch):
     """No data set is needed: the model writes texts and the recipe is chosen by halves."""
     monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("echovec.tune.run._HALVED", 40)
+    monkeypatch.setattr("echovec.tune.texts.HALVED", 40)
     embedder = Embedder.load(folder, "echo")
     writing = Writing(count=20, shortest=12, longest=20)
     tuned = tune(embedder, tmp_path / "found", prompts=FEW, writing=writing, budget=None)
