@@ -417,6 +417,10 @@ def test_bad_calls_are_refused(tiny):
     ):
         with pytest.raises(InputError):
             calibrate(tiny, **{"texts": texts, **arguments})
+    with pytest.raises(InputError, match="strength: no option of center; there is none"):
+        calibrate(tiny, texts, "center", strength=1.0)
+    with pytest.raises(InputError, match="dim: no option of center or whiten; there are shrink"):
+        calibrate(tiny, texts, ["center", "whiten"], dim=3)
     for numbers in ({"count": 1}, {"shortest": 9, "longest": 8}, {"top_p": 0}, {"seed": -1}):
         with pytest.raises(InputError):
             Writing(**numbers)

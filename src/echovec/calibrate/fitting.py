@@ -114,7 +114,10 @@ def steps_of(methods: Sequence[str], options: Mapping[str, float]) -> Steps:
     known = {name: options_of(name) for name in methods}
     every = {option for takes in known.values() for option in takes}
     if strangers := sorted(set(options) - every):
-        raise InputError(f"{' and '.join(methods)} take {sorted(every) or 'none'}, not {strangers}")
+        known_ones = f"there are {', '.join(sorted(every))}" if every else "there is none"
+        raise InputError(
+            f"{', '.join(strangers)}: no option of {' or '.join(methods)}; {known_ones}"
+        )
     return [(name, {o: options[o] for o in known[name] if o in options}) for name in methods]
 
 
