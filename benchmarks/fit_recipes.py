@@ -16,7 +16,7 @@ from pathlib import Path
 from echovec import Embedder
 from echovec.calibrate.fitting import Steps, calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
-from echovec.presets import recipe_of
+from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.space import PROMPTS
 from echovec.vector.view import View
 
@@ -63,7 +63,7 @@ def main() -> None:
             f"fitted on {len(texts):,} texts of several kinds written by the model itself, "
             f"sha256:{texts_hash(texts)}; chosen by echovec tune on development data"
         )
-        recipe = recorded(embedder, recipe_of(name, *views), record).recipe
+        recipe = recorded(embedder, recipe_of(name, *views, **LONG_TEXT), record).recipe
         assert recipe.model is not None
         # Where the model lies on this machine is nobody's business, and the name says no version.
         shipped = replace(

@@ -1,23 +1,30 @@
 """What is best done with long texts: cut, embedded whole, or embedded as windows.
 
-    python -m benchmarks.long_text --out FILE.json [--documents 40] [--lengths 300,1000,3000]
+    python -m benchmarks.long_text --out FILE.json [--lengths 500:40,2000:40,8000:12]
 
-Development data only: claims of SciFact's `queries_train`, each of which shall find the document
-with its evidence. A document is one judged abstract among others, joined in random order up to a
-length in tokens, so where the evidence stands is chance. FILE.json keeps what is measured, one
-length and method after the other: a run that was stopped goes on where it was. Needs the data
-folder (`ECHOVEC_DATA`). About half an hour on two quiet cores.
+Lengths are in tokens, each with a number of documents.
+
+Development data only, of two sorts. Haystacks: claims of SciFact's `queries_train`, each of which
+shall find the document with its evidence; a document is one judged abstract among others, joined in
+random order up to a length in tokens, so where the evidence stands is chance. Reviews: those of
+Imdb's training file that are longer than `LONG_REVIEW` tokens, each told to be good or bad by the
+nearest mean of all others. FILE.json keeps what is measured, one length and method after the other:
+a run that was stopped goes on where it was. Needs the data folder (`ECHOVEC_DATA`). About an hour
+of one core with AMX.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.calibration_texts import table
 from benchmarks.workloads import folder, rows
@@ -30,17 +37,23 @@ WHOLE = 4000
 """Tokens of a copy where nothing is cut: two copies and the prompt fit into 8,192 positions."""
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classical, first 512 tokens": ("classical", {}),
-    "classical, whole": ("classical", {"max_tokens": WHOLE}),
-    "classical, windows of 512": ("classical", {"long_text": "windows"}),
-    "echo, first 512 tokens": ("echo", {}),
-    "echo, whole": ("echo", {"max_tokens": WHOLE}),
-    "echo, windows of 512": ("echo", {"long_text": "windows"}),
-    "one-pass, first 512 tokens": ("one-pass", {}),
-    "one-pass, whole": ("one-pass", {"max_tokens": WHOLE}),
-    "one-pass, windows of 512": ("one-pass", {"long_text": "windows"}),
-    "one-pass, windows of 128": ("one-pass", {"long_text": "windows", "max_tokens": 128}),
+    f"{name}, {told}": (name, changes)
+    for name in ("classical", "echo", "best")
+    for told, changes in {
+        "first 512 tokens": {"long_text": "cut", "max_tokens": 512},
+        "whole": {"long_text": "cut", "max_tokens": WHOLE},
+        "windows of 512": {"long_text": "windows", "max_tokens": 512},
+    }.items()
+} | {
+    f"best, windows of {size:,}": ("best", {"long_text": "windows", "max_tokens": size})
+    for size in (128, 1024)
 }
+"""Windows' vectors are averaged."""
+
+LONG_REVIEW = 768
+"""Tokens of the shortest review that counts as long."""
+
+REVIEWS = f"reviews of over {LONG_REVIEW}"
 
 
 @dataclass(frozen=True)
@@ -90,50 +103,101 @@ def _length(embedder: Embedder, text: str) -> int:
 
 def measured(embedder: Embedder, found: Haystacks, method: str) -> dict[str, Any]:
     """nDCG@10 x 100 of a method, its interval, and the tokens that went through the model."""
-    name, changes = METHODS[method]
-    own = embedder.with_recipe(replace(as_recipe(name), **changes, model=None))
-    chunks = own.prepare(found.documents)
-    options: dict[str, Any] = {"show_progress_bar": False, "return_truncated": True}
-    documents, cut = own.encode(found.documents, role="document", **options)
-    claims, _ = own.encode(found.claims, role="query", **options)
+    own = _with(embedder, method)
+    documents, told = _embedded(own, found.documents)
+    claims = own.encode(found.claims, role="query", show_progress_bar=False)
     values_Q = ndcg(claims @ documents.T, found.grade_QN)
-    low, high = middle(100 * replicates({"kind": "mean", "values": values_Q}, resamples=1000))
-    return {
-        "ndcg": 100 * float(values_Q.mean()),
-        "low": low,
-        "high": high,
-        "cut": int(cut.sum()),
-        "tokens": sum(len(batch.ids_T) for chunk in chunks for batch in chunk),
-    }
+    return _mean(values_Q) | told
+
+
+def reviews(embedder: Embedder) -> tuple[list[str], NDArray[np.bool_]]:
+    """Long reviews, and which of them are good."""
+    every = rows("Imdb-sub/train.jsonl.gz")
+    own = [row for row in every if _length(embedder, row["text"]) > LONG_REVIEW]
+    return [row["text"] for row in own], np.array([row["label"] == 1 for row in own])
+
+
+def told_apart(
+    embedder: Embedder, texts: list[str], good_N: NDArray[np.bool_], method: str
+) -> dict[str, Any]:
+    """Accuracy x 100 of the nearest mean of all other reviews, its interval, tokens computed."""
+    z_ND, told = _embedded(_with(embedder, method), texts)
+    return _mean(nearest_mean_without_itself(z_ND, good_N)) | told
+
+
+def nearest_mean_without_itself(
+    z_ND: NDArray[np.floating[Any]], good_N: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Of each vector, 1.0 where it is nearer to the mean of the others of its own class."""
+    z_ND = z_ND.astype(np.float64)
+    distance = {}
+    for label in (True, False):
+        inside_N = good_N == label
+        count_N1 = (inside_N.sum() - inside_N)[:, None]
+        mean_ND = (z_ND[inside_N].sum(axis=0) - z_ND * inside_N[:, None]) / count_N1
+        distance[label] = ((z_ND - mean_ND) ** 2).sum(axis=1)
+    return ((distance[True] < distance[False]) == good_N).astype(np.float64)
+
+
+def _with(embedder: Embedder, method: str) -> Embedder:
+    name, changes = METHODS[method]
+    return embedder.with_recipe(replace(as_recipe(name), **changes))
+
+
+def _embedded(embedder: Embedder, texts: list[str]) -> tuple[NDArray[Any], dict[str, int]]:
+    chunks = embedder.prepare(texts)
+    z_ND, cut_N = embedder.encode(
+        texts, role="document", show_progress_bar=False, return_truncated=True
+    )
+    tokens = sum(len(batch.ids_T) for chunk in chunks for batch in chunk)
+    return z_ND, {"cut": int(cut_N.sum()), "tokens": tokens}
+
+
+def _mean(values: NDArray[np.float64]) -> dict[str, float]:
+    low, high = middle(100 * replicates({"kind": "mean", "values": values}, resamples=1000))
+    return {"score": 100 * float(values.mean()), "low": low, "high": high}
 
 
 def main() -> None:
     """Measure what is not yet there, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--documents", type=int, default=40)
-    parser.add_argument("--lengths", default="300,1000,3000")
+    parser.add_argument("--lengths", default="500:40,2000:40,8000:12")
     options = parser.parse_args()
-    lengths = [int(one) for one in options.lengths.split(",")]
+    lengths = {
+        int(n): int(count) for n, count in (one.split(":") for one in options.lengths.split(","))
+    }
     result: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     embedder = Embedder.load(recipe="echo", precision="fast")
-    told = []
-    for length in lengths:
-        found = haystacks(embedder, options.documents, length)
-        told.append(f"{length}: {len(found.claims)} claims, {found.tokens:,.0f} tokens a document")
+
+    def keep(place: str, method: str, measure: Callable[[], dict[str, Any]]) -> None:
+        if (key := f"{place}, {method}") not in result:
+            result[key] = measure()
+            options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+            print(f"{key}: {result[key]['score']:.1f}", flush=True)
+
+    told, places = [], []
+    for length, count in lengths.items():
+        found = haystacks(embedder, count, length)
+        told.append(
+            f"{length}: {count} documents of {found.tokens:,.0f} tokens, {len(found.claims)} claims"
+        )
+        places.append(f"{count} documents, {length}")
         for method in METHODS:
-            key = f"{options.documents} documents, {length}, {method}"
-            if key not in result:
-                result[key] = measured(embedder, found, method)
-                options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+            keep(places[-1], method, partial(measured, embedder, found, method))
+    texts, good_N = reviews(embedder)
+    told.append(f"{REVIEWS}: {len(texts)}, {good_N.sum()} of them good")
+    places.append(f"{len(texts)} {REVIEWS}")
+    for method in METHODS:
+        keep(places[-1], method, partial(told_apart, embedder, texts, good_N, method))
     lines = []
     for method in METHODS:
-        own = [result[f"{options.documents} documents, {length}, {method}"] for length in lengths]
-        cells = [f"{one['ndcg']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" for one in own]
+        own = [result[f"{place}, {method}"] for place in places]
+        cells = [f"{one['score']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" for one in own]
         lines.append([method, *cells, *(f"{one['tokens']:,}" for one in own)])
-    heads = ["method", *(f"{n} tokens" for n in lengths), *(f"computed, {n}" for n in lengths)]
+    names = [*(f"{n:,} tokens" for n in lengths), REVIEWS]
     print("\n".join(told))
-    print(table(lines, heads))
+    print(table(lines, ["method", *names, *(f"computed, {name}" for name in names)]))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.fit_recipes import ECHO_COPY, ECHO_WORD, SCALE
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
-from echovec.presets import recipe_of
+from echovec.presets import LONG_TEXT, recipe_of
 from echovec.recipe import Recipe
 from echovec.saved import ADAPTER_FOLDER
 
@@ -55,7 +55,7 @@ def ship(run: Path, folder: Path) -> Path:
         f"fitted on {len(texts):,} texts of several kinds written by the base model, "
         f"{texts_hash(texts)}"
     )
-    bound = recorded(trained, recipe_of(NAME, *views), record).recipe
+    bound = recorded(trained, recipe_of(NAME, *views, **LONG_TEXT), record).recipe
     assert bound.model is not None
     # Where the model lies on this machine is nobody's business, and the name says no version.
     recipe = replace(bound, model=replace(bound.model, name=MODEL, path=None))

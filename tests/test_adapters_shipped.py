@@ -31,6 +31,7 @@ def test_its_weights_are_the_default_models_with_its_adapter(folder):
     assert bound.model.hash == adapted_hash(base.hash, adapter_hash(folder / ADAPTER_FOLDER))
     assert bound.model.tokenizer_hash == base.tokenizer_hash
     assert bound.dtype == "float32"
+    assert (bound.max_tokens, bound.long_text) == (1024, "windows")
 
 
 def test_it_is_small_and_names_no_place(folder):

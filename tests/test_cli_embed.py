@@ -235,6 +235,7 @@ def test_a_text_file_becomes_parquet_and_the_last_line_sums_up(cli, texts, tmp_p
     assert asked == {"role": None, "instruction": None, "truncate_dim": None}
     assert "warning: 1 of 3 texts were cut to 512 tokens" in said
     assert "--max-tokens" in said
+    assert "--long-text windows" in said
     assert re.search(
         r"3 texts -> out.parquet \(4 dimensions, recipe echo, 1 truncated\) in \d+\.\d s", said
     )
@@ -273,8 +274,9 @@ def test_standard_input_and_several_files_go_into_one(cli, texts, tmp_path):
 def test_every_option_of_the_model_reaches_the_loader(cli, texts):
     """Names, limits and precision are handed on as given."""
     options = "--model m --recipe r --device cpu --dtype float32 --precision fast --max-tokens 9"
-    assert cli(texts, "-o", "out.npy", "--engine", "plain", *options.split())[0] == 0
-    assert cli.loaded == [("m", "r", "cpu", "float32", "fast", "plain", 9)]
+    options += " --long-text windows --engine plain"
+    assert cli(texts, "-o", "out.npy", *options.split())[0] == 0
+    assert cli.loaded == [("m", "r", "cpu", "float32", "fast", "plain", 9, "windows")]
 
 
 def test_skip_shows_the_first_ten_and_counts_all(cli, tmp_path):
@@ -381,7 +383,7 @@ def test_the_loader_hands_everything_to_embedder_load(monkeypatch):
 
     fake = SimpleNamespace(load=lambda *names, **options: (names, options))
     monkeypatch.setitem(vars(echovec), "Embedder", fake)
-    names, options = _load("m", "r", "cpu", "float32", "exact", "packed", 9)
+    names, options = _load("m", "r", "cpu", "float32", "exact", "packed", 9, "cut")
     assert names == ("m", "r")
     assert options == {
         "device": "cpu",
@@ -389,6 +391,7 @@ def test_the_loader_hands_everything_to_embedder_load(monkeypatch):
         "precision": "exact",
         "engine": "packed",
         "max_tokens": 9,
+        "long_text": "cut",
     }
 
 

@@ -155,6 +155,19 @@ def test_cut_texts_are_counted_or_flagged():
     assert np.array_equal(vectors[0], embedder.encode("lon"))
 
 
+def test_long_texts_become_windows_where_that_is_asked_for(folder):
+    """`long_text` beside the budget, when loaded or later: the mean of windows, nothing cut."""
+    text = "a text of many more words than that"
+    loaded = Embedder.load(folder, "echo", max_tokens=6, long_text="windows")
+    later = Embedder.load(folder, "echo").with_recipe("echo", max_tokens=6, long_text="windows")
+    vector, cut = loaded.encode(text, return_truncated=True)
+    assert not cut
+    assert np.array_equal(vector, later.encode(text))
+    with pytest.warns(TruncationWarning, match="long_text='windows'"):
+        other = Embedder.load(folder, "echo", max_tokens=6).encode(text)
+    assert np.abs(vector - other).max() > 1e-3  # what is cut is another vector
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on():
     """Batches of more than two texts fail; all texts are embedded all the same."""
 

@@ -198,9 +198,8 @@ def test_affine_steps_are_their_transforms():
 
 
 def test_what_no_export_holds_is_refused_by_name(tmp_path):
-    """Windows, other masks, attention poolings: refused, with the reason; nothing is written."""
+    """Other masks, attention poolings, prepending: refused, with the reason; nothing is written."""
     refused = {
-        "echo-windows": "long_text",
         "classical-both-ways": "mask",
         "echo-attended": "attention",
         "prompt-eol-prepended": "prepend",
@@ -218,6 +217,20 @@ def test_what_no_export_holds_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="there already"):
         embedder("echo").save_sentence_transformers(tmp_path / "there")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_windows_are_exported_as_cut_and_it_is_said(tmp_path):
+    """Of windows an export holds the same recipe with long texts cut, and a note says so."""
+    made = embedder("echo-windows")
+    parity = made.save_sentence_transformers(tmp_path / "x")
+    assert "texts of more than 24 tokens are cut" in parity.lines()[0]
+    again = Embedder.load(tmp_path / "x", device="cpu")
+    assert again.definition.long_text == "cut"
+    long = ["a text of many words " * 20]
+    cut = made.with_recipe(dataclasses.replace(made.definition, long_text="cut"))
+    np.testing.assert_allclose(vectors(again, long), vectors(cut, long), atol=2e-6)
+    # the control: windows of this text are other vectors
+    assert np.abs(vectors(again, long) - vectors(made, long)).max() > 1e-3
 
 
 def test_an_export_is_an_embedder_again(tmp_path):

@@ -44,6 +44,14 @@ def test_what_ships_is_what_is_fitted(name: str) -> None:
     assert [(v.template, v.pooling, v.layer, v.weight) for v in views] == told
 
 
+def test_long_texts_are_taken_whole_and_then_as_windows() -> None:
+    """What ships fitted cuts nothing; the paper's recipes are the paper's."""
+    for name in FITTED:
+        assert (preset(name).max_tokens, preset(name).long_text) == (1024, "windows")
+    for name in ("echo", "classical", "prompt-eol", "echo-instruct"):
+        assert (preset(name).max_tokens, preset(name).long_text) == (512, "cut")
+
+
 def test_another_model_is_refused() -> None:
     """A recipe fitted to one model says so on another, and how to fit one."""
     model, tokenizer = families.causal_model("llama"), families.family_tokenizer("llama")

@@ -10,7 +10,9 @@ import pytest
 from echovec import Embedder, InputError, RecipeError, Template, View
 from echovec.export.parity import REAL
 from echovec.presets import recipe_of
+from echovec.recipe import Recipe
 from echovec.train.tiny import tiny_model
+from echovec.vector.transform import Linear
 
 pytest.importorskip("sentence_transformers", reason="the extra train")
 ECHO = Template('A: {text}\nB: {text} means "')
@@ -20,6 +22,7 @@ TWO = recipe_of(
     View(ECHO),
     View(dataclasses.replace(ECHO, pooled="end"), "lasttoken", weight=0.5),
 )
+ECHO_VIEWS = (View(ECHO), View(dataclasses.replace(ECHO, pooled="end"), "lasttoken"))
 
 
 def embedder(recipe="echo-instruct"):
@@ -29,13 +32,22 @@ def embedder(recipe="echo-instruct"):
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """One ONNX export: prompts of their own for queries and documents."""
+    """One ONNX export: prompts of their own for queries and documents, windows of long texts."""
     pytest.importorskip("onnxruntime", reason="the extra export")
     pytest.importorskip("onnxscript", reason="the extra export")
     from echovec.export.to_graph import export_graph
 
     folder = tmp_path_factory.mktemp("graph") / "onnx"
-    return folder, export_graph(embedder(), folder, "onnx")
+    made = embedder()
+    windows = dataclasses.replace(made.definition, long_text="windows")
+    return folder, export_graph(made.with_recipe(windows), folder, "onnx")
+
+
+def test_of_windows_a_graph_holds_the_cut_and_says_so(graph):
+    """One run of the graph is one text: its recipe cuts, and the first line printed names that."""
+    folder, parity = graph
+    assert "texts of more than 24 tokens are cut" in parity.lines()[0]
+    assert Recipe.load(folder / "echovec").long_text == "cut"
 
 
 def test_an_onnx_graph_gives_our_vectors(graph):
@@ -139,6 +151,32 @@ def test_what_a_graph_cannot_hold_is_refused(tmp_path):
     half = Embedder.from_model(model.to(torch.bfloat16), tokenizer)
     with pytest.raises(InputError, match="bfloat16"):
         export_graph(half, tmp_path / "x", "onnx")
+
+
+def test_a_recipes_transforms_are_kept_out_of_the_rounding(tmp_path):
+    """Products with a view's and a recipe's matrices are named, no product of the model is."""
+    for needed in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(needed, reason="the extra export")
+    import onnx
+
+    from echovec.export.pipeline import Pipeline
+    from echovec.export.program import program_of
+    from echovec.export.to_graph import _int8, _to_onnx, _transforms
+
+    rng = np.random.default_rng(0)
+    dim = embedder().dimension
+    mean, square = rng.normal(size=dim), rng.normal(size=(dim, dim))
+    views = [dataclasses.replace(v, transforms=(Linear(mean, square),)) for v in ECHO_VIEWS]
+    made = embedder(recipe_of("turned", *views, transforms=(Linear(mean, square),)))
+    source = tmp_path / "model.onnx"
+    _to_onnx(Pipeline(made, program_of(made)), source)
+    kept = _transforms(source)
+    assert len(kept) == len(views) + 1
+    _int8(source, tmp_path / "small.onnx")
+    kinds = {node.name: node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+    assert all(kinds[name] == "MatMul" for name in kept)
+    # the control: the model's own products were rounded
+    assert list(kinds.values()).count("MatMulNBits") > len(kept)
 
 
 @pytest.mark.slow

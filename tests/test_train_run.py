@@ -73,10 +73,15 @@ def test_arms_are_one_switch(settings, copies, mask):
 
 
 def test_a_recipe_can_be_trained_on():
-    """Its views and fitted numbers stay, bound to no weights; it brings its own prompt."""
+    """Its views and fitted numbers stay, bound to no weights; it brings its own prompt.
+
+    A row of training is one run of the model: where the recipe takes windows, long rows are cut.
+    """
     run = Run(name="r", base_recipe="one-pass", max_tokens=64)
     assert run.recipe.views == preset("one-pass").views
     assert (run.recipe.name, run.recipe.model, run.recipe.max_tokens) == ("r", None, 64)
+    assert preset("one-pass").long_text == "windows"
+    assert run.recipe.long_text == "cut"
     assert run_of(run.to_toml(), name="r") == run
     with pytest.raises(InputError, match="base_recipe"):
         Run(base_recipe="one-pass", arm="classical")

@@ -66,6 +66,7 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
     assert costs["fast"].tokens <= costs["one-pass"].tokens <= costs["best"].tokens
     for entry in tuned.entries:
         recipe = Recipe.load(tuned.folders[entry.name])
+        assert recipe.long_text == "windows"
         assert recipe.name == entry.name
         assert entry.interval[0] <= entry.scores.mean <= entry.interval[1]
     own = Embedder.load(folder, tuned.folders["best"])
@@ -107,6 +108,7 @@ def test_without_data_the_model_finds_halves_of_its_own_texts(folder, tmp_path, 
     tuned = tune(embedder, tmp_path / "found", prompts=FEW, writing=writing, budget=None)
     assert "halves of its own texts" in tuned.card.read_text("utf-8")
     assert "written by the model itself" in tuned.card.read_text("utf-8")
+    assert "long texts: whole up to 1,024 tokens" in tuned.card.read_text("utf-8")
 
 
 def test_bad_options_are_refused_before_any_work(data, tmp_path):

@@ -34,6 +34,7 @@ from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import check_same_model, library_versions, write_saved
 from echovec.text.batch import Chunk
 from echovec.text.planner import Planner
+from echovec.text.render import LongText
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.vector.finish import finish
@@ -94,6 +95,7 @@ class Embedder:
         dtype: str | torch.dtype | None = None,
         precision: Precision | None = None,
         max_tokens: int | None = None,
+        long_text: LongText | None = None,
         engine: Engine = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -110,7 +112,10 @@ class Embedder:
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
                 multiplies it natively, and float32 with a warning where it does not.
-            max_tokens: budget per copy of a text, in tokens; by default the recipe's (512).
+            max_tokens: budget per copy of a text, in tokens; by default the recipe's (1,024 for
+                "best" and its like, else 512).
+            long_text: what becomes of a text beyond it: "cut", or "windows", each of them embedded
+                and their vectors averaged; by default the recipe's.
             engine: "packed" is the fast one, for Llama-like families; "plain" runs any model as
                 transformers does; "auto" takes the packed one where it can. Vectors are the same.
             revision: branch, tag or commit of a hub name.
@@ -131,7 +136,7 @@ class Embedder:
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
-        bound = with_limits(opened.recipe, max_tokens)
+        bound = with_limits(opened.recipe, max_tokens, long_text)
         return cls(bound, opened.tokenizer, opened.backbone, source=opened.source)
 
     @classmethod
@@ -162,9 +167,18 @@ class Embedder:
         backbone = PackedBackbone(model, prepack=False) if packed else PlainBackbone(model)
         return cls(recipe, HFTokenizer(tokenizer), backbone, source=source_of(model))
 
-    def with_recipe(self, recipe: AnyRecipe, *, max_tokens: int | None = None) -> Embedder:
-        """Another recipe on the same model in memory; nothing is loaded or copied."""
-        other_recipe = with_limits(as_recipe(recipe), max_tokens)
+    def with_recipe(
+        self,
+        recipe: AnyRecipe,
+        *,
+        max_tokens: int | None = None,
+        long_text: LongText | None = None,
+    ) -> Embedder:
+        """Another recipe on the same model in memory; nothing is loaded or copied.
+
+        `max_tokens` and `long_text` are as for `load`.
+        """
+        other_recipe = with_limits(as_recipe(recipe), max_tokens, long_text)
         other = Embedder(other_recipe, self.tokenizer, self.backbone, source=self._source)
         if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
             other._weights_hash = self._weights_hash

@@ -109,7 +109,7 @@ class TruncationWarning(UserWarning):
         return cls(
             f"{sum(cut):,} of {len(cut):,} texts were cut to the budget of {max_tokens} tokens per "
             f"copy, or to the model's limit of {max_positions} for the prompt; raise max_tokens, "
-            "or split the texts"
+            "or take them whole with long_text='windows'"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from echovec.errors import RecipeError
 from echovec.recipe import ROLES, Recipe
 from echovec.text import presets
+from echovec.text.render import LongText
 from echovec.text.template import Template
 from echovec.vector.transform import Normalize
 from echovec.vector.view import View
@@ -88,6 +89,12 @@ def recipe_of(name: str, *views: View, **options: Any) -> Recipe:
     return Recipe(name=name, views=dict.fromkeys(ROLES, views), **options)
 
 
+LONG_TEXT: Mapping[str, Any] = {"max_tokens": 1024, "long_text": "windows"}
+"""What recipes that are found here do with long texts, as options of `recipe_of`: whole up to so
+many tokens, then as windows of as many, so that nothing is cut (docs/recipes.md has the
+measurements). The paper's own recipes cut."""
+
+
 def _composed() -> dict[str, Recipe]:
     """Recipes of several views, or with parts beyond a template and a pooling."""
     echo, eol = presets.TEMPLATES["echo"], presets.PROMPT_EOL
@@ -143,6 +150,8 @@ def _fitted(name: str) -> Recipe:
     return Recipe.load(Path(__file__).parent / "recipes" / name)
 
 
-def with_limits(recipe: Recipe, max_tokens: int | None) -> Recipe:
-    """The recipe with another token budget, if one is given."""
-    return recipe if max_tokens is None else replace(recipe, max_tokens=max_tokens)
+def with_limits(recipe: Recipe, max_tokens: int | None, long_text: LongText | None) -> Recipe:
+    """The recipe with another token budget, or another way with what is beyond it."""
+    changes: dict[str, Any] = {"max_tokens": max_tokens, "long_text": long_text}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(recipe, **given) if given else recipe

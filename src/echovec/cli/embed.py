@@ -75,7 +75,11 @@ def embed(
         str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens kept of each text; by default the recipe's.")
+        int | None, typer.Option(min=1, help="Budget of each text; by default the recipe's.")
+    ] = None,
+    long_text: Annotated[
+        Literal["cut", "windows"] | None,
+        typer.Option(help="What becomes of texts beyond it; by default as the recipe says."),
     ] = None,
     truncate_dim: Annotated[
         int | None, typer.Option(min=1, help="Keep only the first numbers of each vector.")
@@ -191,7 +195,7 @@ def embed(
     first = next(rows)
     if isinstance(first, Problem) and on_error == "fail":
         stop_at(first)
-    load = partial(_load, model, recipe, device, dtype, precision, engine, max_tokens)
+    load = partial(_load, model, recipe, device, dtype, precision, engine, max_tokens, long_text)
     run: dict[str, Any] = {"role": role, "instruction": instruction, "truncate_dim": truncate_dim}
 
     def contents(made_by: Recipe) -> Contents:
@@ -252,6 +256,7 @@ def _load(
     precision: Literal["exact", "fast"] | None,
     engine: Literal["auto", "plain", "packed"],
     max_tokens: int | None,
+    long_text: Literal["cut", "windows"] | None,
 ) -> Embedder:
     from echovec import Embedder
 
@@ -263,6 +268,7 @@ def _load(
         precision=precision,
         engine=engine,
         max_tokens=max_tokens,
+        long_text=long_text,
     )
 
 
@@ -293,7 +299,7 @@ def _conclude(report: Report, out: Path, embedder: Embedder, truncate_dim: int |
         print(
             f"echovec: warning: {report.truncated:,} of {report.rows:,} texts were cut to "
             f"{recipe.max_tokens:,} tokens or the model's own limit; "
-            "keep more with --max-tokens, or split the texts",
+            "keep more with --max-tokens, or all with --long-text windows",
             file=sys.stderr,
         )
     facts = [f"{truncate_dim or embedder.dimension:,} dimensions", f"recipe {recipe.name}"]

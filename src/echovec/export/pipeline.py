@@ -29,6 +29,9 @@ from echovec.export.runtime import stacked
 
 OUTPUT = "vectors"
 
+TRANSFORM_NAMES = ("echo.array_", "matrix_")
+"""How the names of the transforms' numbers begin, in a graph made of a pipeline."""
+
 
 class _Stacked(EchoModule):
     """All passes of a text in one batch."""

@@ -9,7 +9,7 @@ says which recipes other runtimes can hold at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from echovec.embedder import Embedder
@@ -92,19 +92,30 @@ class Program:
     """What happens to the vector of all views, for all roles alike."""
 
 
+def without_windows(embedder: Embedder) -> tuple[Embedder, tuple[str, ...]]:
+    """The embedder whose vectors an export can hold, and what there is to say of it.
+
+    Windows of a long text are several runs of the model, which no export makes of one text: where a
+    recipe has them, what is exported is the same recipe with long texts cut.
+    """
+    recipe = embedder.definition
+    if recipe.long_text == "cut":
+        return embedder, ()
+    note = (
+        f"texts of more than {recipe.max_tokens:,} tokens are cut in this export; recipe "
+        f"{recipe.name!r} itself has long_text={recipe.long_text!r}: split them before"
+    )
+    return embedder.with_recipe(replace(recipe, long_text="cut")), (note,)
+
+
 def program_of(embedder: Embedder) -> Program:
-    """Take an embedder's recipe apart.
+    """Take an embedder's recipe apart, which cuts long texts (`without_windows`).
 
     Raises:
-        RecipeError: long texts become windows, or a view asks for more than hidden states of the
-            model as it is (another mask, attention, token prepending).
+        RecipeError: a view asks for more than hidden states of the model as it is (another mask,
+            attention, token prepending).
     """
     recipe, backbone = embedder.definition, embedder.backbone
-    if recipe.long_text != "cut":
-        raise RecipeError(
-            f"recipe {recipe.name!r} has long_text={recipe.long_text!r}, which no export holds; "
-            "export it with long_text='cut', and split long texts before"
-        )
     for view in (view for role in ROLES for view in recipe.views[role]):
         if reason := _beyond(view):
             raise RecipeError(

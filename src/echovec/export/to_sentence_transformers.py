@@ -25,7 +25,7 @@ from echovec.export.card import card
 from echovec.export.echo_tokenizer import budget, echo_tokenizer, why_no_echo_tokenizer
 from echovec.export.linear import Affine, Step
 from echovec.export.parity import Parity, Vectors, compare
-from echovec.export.program import Program, program_of
+from echovec.export.program import Program, program_of, without_windows
 from echovec.export.program_json import program_to_json
 from echovec.model.load import quiet_transformers
 from echovec.recipe import ROLES, Role
@@ -42,8 +42,9 @@ def export(embedder: Embedder, folder: Path, *, route: Route = "auto") -> Parity
     if folder.exists():
         raise InputError(f"{folder} is there already; remove it or choose another folder")
     need_sentence_transformers()
+    embedder, said = without_windows(embedder)
     program = program_of(embedder)
-    notes: tuple[str, ...] = ()
+    notes = said
     reason = why_no_echo_tokenizer(embedder, program)
     if route == "plain" and reason:
         raise RecipeError(
@@ -53,12 +54,13 @@ def export(embedder: Embedder, folder: Path, *, route: Route = "auto") -> Parity
     if route != "module" and not reason:
         parity = _written(embedder, program, folder, "plain")
         if parity.holds:
-            return parity
+            return replace(parity, notes=said)
         if route == "plain":
             raise _differs(parity)
-        notes = (f"plain modules lose parity (cosine {parity.lowest_cosine:.4f}): module instead",)
+        lost = f"plain modules lose parity (cosine {parity.lowest_cosine:.4f}): module instead"
+        notes = (*said, lost)
     elif route == "auto":
-        notes = (f"no plain modules for this recipe: {reason}",)
+        notes = (*said, f"no plain modules for this recipe: {reason}")
     parity = replace(_written(embedder, program, folder, "module"), notes=notes)
     if not parity.holds:
         raise _differs(parity)

@@ -139,9 +139,14 @@ class Run:
         """How the trained model embeds."""
         base = "classical" if self.arm == "bidirectional" else self.arm
         if self.base_recipe is not None:
-            # Fitted to the weights as they were; what is trained are other weights.
+            # Fitted to the weights as they were; what is trained are other weights. Windows are
+            # for embedding: a row of training is one run of the model.
             chosen = dataclasses.replace(
-                as_recipe(self.base_recipe), model=None, dtype=None, versions={}
+                as_recipe(self.base_recipe),
+                model=None,
+                dtype=None,
+                versions={},
+                long_text="cut",
             )
         else:
             chosen = preset(base if self.prompt == "plain" else f"{base}-instruct")

@@ -17,7 +17,7 @@ from echovec.calibrate.kept import texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
-from echovec.presets import recipe_of
+from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
 from echovec.tune.dev import DevData
@@ -155,6 +155,7 @@ def tune(
             one.name,
             *vectors.views(one.mix, by_name),
             transforms=vectors.whole(one.mix),
+            **LONG_TEXT,
         )
         folders[one.name] = _save(embedder, recipe, folder, record)
     error = _checked(embedder, folders, entries, vectors, dev)
@@ -164,6 +165,8 @@ def tune(
         "calibrated on": origin,
         "sample": f"{plan.share:.2f} of the usual one, seed {seed}; texts cut to {MAX_TOKENS} "
         f"tokens while tuning; {len(dev.texts):,} texts",
+        "long texts": f"whole up to {LONG_TEXT['max_tokens']:,} tokens, then as windows of as many "
+        "that overlap, whose vectors are averaged",
         "prompts": ", ".join(by_name),
         "kinds of text": ", ".join(sorted(set(kinds))),
         "EmbedFilter": "tried" if filters else "not tried: the unembedding cannot be had",
