@@ -1,16 +1,17 @@
 """What is best done with long texts: cut, embedded whole, or embedded as windows.
 
-    python -m benchmarks.long_text --out FILE.json [--lengths 500:40,2000:40,8000:12]
+    python -m benchmarks.long_text --out FILE.json [--lengths 500:40,2000:40,8000:40] [--only WORDS]
 
-Lengths are in tokens, each with a number of documents.
+Lengths are in tokens, each with a number of documents. `--only` measures methods that have one of
+these words in their names, separated by semicolons; the table has what was ever measured.
 
 Development data only, of two sorts. Haystacks: claims of SciFact's `queries_train`, each of which
 shall find the document with its evidence; a document is one judged abstract among others, joined in
 random order up to a length in tokens, so where the evidence stands is chance. Reviews: those of
 Imdb's training file that are longer than `LONG_REVIEW` tokens, each told to be good or bad by the
 nearest mean of all others. FILE.json keeps what is measured, one length and method after the other:
-a run that was stopped goes on where it was. Needs the data folder (`ECHOVEC_DATA`). About an hour
-of one core with AMX.
+a run that was stopped goes on where it was. Needs the data folder (`ECHOVEC_DATA`). Hours of one
+core with AMX, most of them for the longest documents.
 """
 
 from __future__ import annotations
@@ -33,20 +34,19 @@ from echovec.evaluate.interval import replicates
 from echovec.presets import as_recipe
 from echovec.tune.score import middle, ndcg
 
-WHOLE = 4000
-"""Tokens of a copy where nothing is cut: two copies and the prompt fit into 8,192 positions."""
+WHOLE = 8192
+"""More tokens than a copy can have: what the model's 8,192 positions hold is read, so about 4,000
+tokens of a text that stands twice."""
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{name}, {told}": (name, changes)
-    for name in ("classical", "echo", "best")
+    for name in ("classical", "echo", "fast", "best")
     for told, changes in {
         "first 512 tokens": {"long_text": "cut", "max_tokens": 512},
         "whole": {"long_text": "cut", "max_tokens": WHOLE},
         "windows of 512": {"long_text": "windows", "max_tokens": 512},
+        "windows of 1,024": {"long_text": "windows", "max_tokens": 1024},
     }.items()
-} | {
-    f"best, windows of {size:,}": ("best", {"long_text": "windows", "max_tokens": size})
-    for size in (128, 1024)
 }
 """Windows' vectors are averaged."""
 
@@ -162,42 +162,52 @@ def main() -> None:
     """Measure what is not yet there, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lengths", default="500:40,2000:40,8000:12")
+    parser.add_argument("--lengths", default="500:40,2000:40,8000:40")
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
-    lengths = {
-        int(n): int(count) for n, count in (one.split(":") for one in options.lengths.split(","))
-    }
-    result: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    out: Path = options.out
+    words = options.only.split(";")
+    chosen = [method for method in METHODS if any(word in method for word in words)]
     embedder = Embedder.load(recipe="echo", precision="fast")
 
-    def keep(place: str, method: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if (key := f"{place}, {method}") not in result:
-            result[key] = measure()
-            options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-            print(f"{key}: {result[key]['score']:.1f}", flush=True)
+    def kept() -> dict[str, Any]:
+        return json.loads(out.read_text("utf-8")) if out.exists() else {}
 
-    told, places = [], []
-    for length, count in lengths.items():
+    def keep(place: str, measure: Callable[[str], dict[str, Any]]) -> None:
+        for method in chosen:
+            if (key := f"{place}, {method}") not in kept():
+                found = measure(method)
+                out.write_text(json.dumps(kept() | {key: found}, indent=1) + "\n", "utf-8")
+                print(f"{key}: {found['score']:.1f}", flush=True)
+
+    told, places = [], {}
+    for part in options.lengths.split(","):
+        length, count = map(int, part.split(":"))
         found = haystacks(embedder, count, length)
         told.append(
             f"{length}: {count} documents of {found.tokens:,.0f} tokens, {len(found.claims)} claims"
         )
-        places.append(f"{count} documents, {length}")
-        for method in METHODS:
-            keep(places[-1], method, partial(measured, embedder, found, method))
+        place = f"{count} documents, {length}"
+        places[f"{length:,} tokens"] = place
+        keep(place, partial(measured, embedder, found))
     texts, good_N = reviews(embedder)
     told.append(f"{REVIEWS}: {len(texts)}, {good_N.sum()} of them good")
-    places.append(f"{len(texts)} {REVIEWS}")
-    for method in METHODS:
-        keep(places[-1], method, partial(told_apart, embedder, texts, good_N, method))
+    places[REVIEWS] = f"{len(texts)} {REVIEWS}"
+    keep(places[REVIEWS], partial(told_apart, embedder, texts, good_N))
+    result = kept()
     lines = []
     for method in METHODS:
-        own = [result[f"{place}, {method}"] for place in places]
-        cells = [f"{one['score']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" for one in own]
-        lines.append([method, *cells, *(f"{one['tokens']:,}" for one in own)])
-    names = [*(f"{n:,} tokens" for n in lengths), REVIEWS]
+        own = [result.get(f"{place}, {method}") for place in places.values()]
+        if any(own):
+            lines.append(
+                [method, *map(_score, own), *(f"{x['tokens']:,}" if x else "" for x in own)]
+            )
     print("\n".join(told))
-    print(table(lines, ["method", *names, *(f"computed, {name}" for name in names)]))
+    print(table(lines, ["method", *places, *(f"computed, {name}" for name in places)]))
+
+
+def _score(one: dict[str, Any] | None) -> str:
+    return f"{one['score']:.1f} [{one['low']:.1f}, {one['high']:.1f}]" if one else ""
 
 
 if __name__ == "__main__":

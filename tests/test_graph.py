@@ -179,6 +179,45 @@ def test_a_recipes_transforms_are_kept_out_of_the_rounding(tmp_path):
     assert list(kinds.values()).count("MatMulNBits") > len(kept)
 
 
+def test_weights_that_two_passes_share_are_rounded_once(tmp_path):
+    """A graph transposes what two products share as it runs; they were passed over once."""
+    for needed in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(needed, reason="the extra export")
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from echovec.export.to_graph import _int8
+
+    rng = np.random.default_rng(0)
+    weight, x = (rng.normal(size=size).astype(np.float32) for size in ((64, 32), (3, 32)))
+    nodes = [
+        helper.make_node("Transpose", ["weight"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["once"], name="first"),
+        helper.make_node("MatMul", ["x", "turned"], ["again"], name="second"),
+        helper.make_node("Add", ["once", "again"], ["y"]),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, width])]
+        for name, width in (("x", 32), ("y", 64))
+    ]
+    graph = helper.make_graph(nodes, "two", *ends, [numpy_helper.from_array(weight, "weight")])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "a.onnx"
+    )
+    _int8(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    small = onnx.load(tmp_path / "b.onnx").graph
+    assert [n.op_type for n in small.node].count("MatMulNBits") == 2
+    names = [tensor.name for tensor in small.initializer]
+    assert len(names) == len(set(names)) == 2  # numbers and their scales
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "b.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (y,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(y, 2 * x @ weight.T, atol=0.3)
+    assert np.abs(y - 2 * x @ rng.permutation(weight).T).max() > 3  # the control
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx-int8", "openvino", "openvino-int8"])
 @pytest.mark.parametrize("recipe", ["echo-instruct", TWO], ids=["roles", "two passes"])

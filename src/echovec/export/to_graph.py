@@ -160,11 +160,49 @@ def _int8(source: Path, target: Path) -> None:
     config = nbits.DefaultWeightOnlyQuantConfig(
         block_size=32, is_symmetric=True, accuracy_level=4, bits=8
     )
+    model = onnx.load(str(source))
+    _turn_weights(model.graph)
     quantizer = nbits.MatMulNBitsQuantizer(
-        onnx.load(str(source)), algo_config=config, nodes_to_exclude=_transforms(source)
+        model, algo_config=config, nodes_to_exclude=_transforms(source)
     )
     quantizer.process()
+    _once_each(quantizer.model.model.graph)
     onnx.save(quantizer.model.model, str(target))
+
+
+def _turn_weights(graph: Any) -> None:
+    """Transpose weights now that a graph transposes when it runs.
+
+    The converter folds a transposed weight that one product takes, and leaves one that the products
+    of two passes share; what is not a constant, no quantizer rounds.
+    """
+    from onnx import numpy_helper
+
+    constant = {tensor.name: tensor for tensor in graph.initializer}
+    turned = [
+        node
+        for node in graph.node
+        if node.op_type == "Transpose"
+        and node.input[0] in constant
+        and [list(a.ints) for a in node.attribute] == [[1, 0]]
+    ]
+    for node in turned:
+        weight = numpy_helper.to_array(constant[node.input[0]])
+        graph.initializer.append(numpy_helper.from_array(weight.T.copy(), node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for name in {node.input[0] for node in turned} - used:
+        graph.initializer.remove(constant[name])
+
+
+def _once_each(graph: Any) -> None:
+    """Drop repeats of a constant: a quantizer writes one for every product that takes it."""
+    first: dict[str, Any] = {}
+    for tensor in graph.initializer:
+        first.setdefault(tensor.name, tensor)
+    kept = list(first.values())
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _transforms(source: Path) -> list[str]:
