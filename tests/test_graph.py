@@ -48,6 +48,7 @@ def test_of_windows_a_graph_holds_the_cut_and_says_so(graph):
     folder, parity = graph
     assert "texts of more than 24 tokens are cut" in parity.lines()[0]
     assert Recipe.load(folder / "echovec").long_text == "cut"
+    assert "cut to 24 tokens" in (folder / "README.md").read_text("utf-8")
 
 
 def test_an_onnx_graph_gives_our_vectors(graph):

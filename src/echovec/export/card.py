@@ -80,7 +80,7 @@ def graph_card(embedder: Embedder, parity: Parity) -> str:
     return f"""# {name}, {recipe.name}, {parity.route}
 
 Written by echovec {__version__}; recipe fingerprint `{recipe.fingerprint}`, {embedder.dimension}
-numbers to a vector.
+numbers to a vector. Each copy of a text is cut to {recipe.max_tokens} tokens.
 
 ```python
 from echovec.export.runtime import Runtime
