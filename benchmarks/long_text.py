@@ -136,7 +136,8 @@ def nearest_mean_without_itself(
         count_N1 = (inside_N.sum() - inside_N)[:, None]
         mean_ND = (z_ND[inside_N].sum(axis=0) - z_ND * inside_N[:, None]) / count_N1
         distance[label] = ((z_ND - mean_ND) ** 2).sum(axis=1)
-    return ((distance[True] < distance[False]) == good_N).astype(np.float64)
+    right_N = (distance[True] < distance[False]) == good_N
+    return np.asarray(right_N, dtype=np.float64)
 
 
 def _with(embedder: Embedder, method: str) -> Embedder:
