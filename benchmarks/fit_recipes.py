@@ -1,9 +1,9 @@
 """Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes [NAME ...]`.
 
-Which views, layers, weights and calibrations was chosen by `echovec tune` on development data
-(docs/LOG.md, 2026-11-26); the numbers are fitted here, in float32, on 1,024 texts of seven kinds
-that the model writes itself, and what the kinds differ by is taken out (docs/LOG.md, 2026-11-27).
-Writes src/echovec/recipes/NAME/.
+Which views, layers, weights and calibrations was chosen on development data, by `echovec tune` and,
+for `best`, from there on (docs/LOG.md, 2026-11-26 and 2026-11-28); the numbers are fitted here, in
+float32, on 1,024 texts of seven kinds that the model writes itself, and what the kinds differ by is
+taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         ]
         record = (
             f"fitted on {len(texts):,} texts of several kinds written by the model itself, "
-            f"sha256:{texts_hash(texts)}; chosen by echovec tune on development data"
+            f"sha256:{texts_hash(texts)}; chosen on development data"
         )
         recipe = recorded(embedder, recipe_of(name, *views, **LONG_TEXT), record).recipe
         assert recipe.model is not None

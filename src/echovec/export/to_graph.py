@@ -26,6 +26,9 @@ from echovec.export.runtime import GRAPH_FILE, Runtime, stacked
 from echovec.recipe import Role
 from echovec.saved import EXPORT_FOLDER
 
+_ANY_SIZE = 1 << 40
+"""More numbers than a weight has."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -155,54 +158,26 @@ def _int8(source: Path, target: Path) -> None:
     # tensor, loses this family: a few of its activations are a hundred times larger than the rest.
     import onnx
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+    from onnxscript import ir, optimizer
 
     nbits.logger.setLevel(logging.ERROR)
     config = nbits.DefaultWeightOnlyQuantConfig(
         block_size=32, is_symmetric=True, accuracy_level=4, bits=8
     )
-    model = onnx.load(str(source))
-    _turn_weights(model.graph)
+    # The converter leaves it to the running graph to transpose a weight that the products of two
+    # passes share; what is not a constant, the quantizer passes over.
+    model = ir.from_proto(onnx.load(str(source)))
+    optimizer.fold_constants(model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
     quantizer = nbits.MatMulNBitsQuantizer(
-        model, algo_config=config, nodes_to_exclude=_transforms(source)
+        ir.to_proto(model), algo_config=config, nodes_to_exclude=_transforms(source)
     )
     quantizer.process()
-    _once_each(quantizer.model.model.graph)
-    onnx.save(quantizer.model.model, str(target))
-
-
-def _turn_weights(graph: Any) -> None:
-    """Transpose weights now that a graph transposes when it runs.
-
-    The converter folds a transposed weight that one product takes, and leaves one that the products
-    of two passes share; what is not a constant, no quantizer rounds.
-    """
-    from onnx import numpy_helper
-
-    constant = {tensor.name: tensor for tensor in graph.initializer}
-    turned = [
-        node
-        for node in graph.node
-        if node.op_type == "Transpose"
-        and node.input[0] in constant
-        and [list(a.ints) for a in node.attribute] == [[1, 0]]
-    ]
-    for node in turned:
-        weight = numpy_helper.to_array(constant[node.input[0]])
-        graph.initializer.append(numpy_helper.from_array(weight.T.copy(), node.output[0]))
-        graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input}
-    for name in {node.input[0] for node in turned} - used:
-        graph.initializer.remove(constant[name])
-
-
-def _once_each(graph: Any) -> None:
-    """Drop repeats of a constant: a quantizer writes one for every product that takes it."""
-    first: dict[str, Any] = {}
-    for tensor in graph.initializer:
-        first.setdefault(tensor.name, tensor)
-    kept = list(first.values())
+    # It writes a weight once for every product that takes it, under one name.
+    graph = quantizer.model.model.graph
+    kept = list({tensor.name: tensor for tensor in graph.initializer}.values())
     del graph.initializer[:]
     graph.initializer.extend(kept)
+    onnx.save(quantizer.model.model, str(target))
 
 
 def _transforms(source: Path) -> list[str]:
