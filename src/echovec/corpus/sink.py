@@ -119,6 +119,7 @@ class Sink:
         if self._format is not None:
             with suppress(OSError, ValueError):  # a disk that is full, a file that is closed
                 self._format.close()
+            self._format = None  # pyarrow's writer closes once more as it goes: now, not later
         for file in self._files.values():
             with suppress(OSError):
                 file.close()
