@@ -167,3 +167,58 @@ def test_parts_cover_a_step():
     """Processes share a batch; together they see what one would."""
     step = Step(0, tuple(range(12)))
     assert sum((step.part(rank, 3).rows for rank in range(3)), ()) == step.rows
+
+
+def classes(tmp_path: Path, rows: int, labels: int) -> TrainingSet:
+    """Texts of a few classes, read by their label."""
+    lines = [json.dumps({"text": f"text {i}", "label": i % labels}) for i in range(rows)]
+    (tmp_path / "classes.jsonl").write_text("\n".join(lines))
+    return read(Source(path="classes.jsonl", label="label"), tmp_path)
+
+
+def test_texts_of_a_label_are_each_others_positives(tmp_path):
+    """Each is an anchor once and a positive once, always of its own class and never itself."""
+    one = classes(tmp_path, 60, 4)
+    number = {e.anchor: int(e.anchor.split()[1]) for e in one.examples}
+    assert len(number) == len({e.positive for e in one.examples}) == len(one) == 60
+    for example in one.examples:
+        assert example.anchor != example.positive
+        assert number[example.anchor] % 4 == number[example.positive] % 4 == int(example.label)
+    assert one == classes(tmp_path, 60, 4), "the pairs are drawn once and for all"
+
+
+def test_any_column_may_be_the_label(tmp_path):
+    """Questions that share their passage, from a set of questions and passages."""
+    rows = [{"query": f"q{i}", "positive": f"p{i // 2}"} for i in range(4)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one = read(Source(path="x.jsonl", label="positive"), tmp_path)
+    assert {frozenset((e.anchor, e.positive)) for e in one.examples} == {
+        frozenset(("q0", "q1")),
+        frozenset(("q2", "q3")),
+    }
+
+
+def test_a_label_of_one_text_is_named(tmp_path):
+    """So is a row without a label; a column that is not there leaves nothing to train on."""
+    rows: list[dict[str, Any]] = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(3)]
+    rows += [{"text": "t0", "label": "a"}, {"text": "x", "label": None}, {"text": "y", "label": ""}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one = read(Source(path="x.jsonl", label="label"), tmp_path)
+    assert sorted(e.anchor for e in one.examples) == ["t0", "t2"]
+    assert [line.split(": ")[0] for line in one.skipped] == ["x.jsonl:5", "x.jsonl:6", "x.jsonl"]
+    assert "no other text of 'b'" in one.skipped[-1]
+    with pytest.raises(InputError, match="there is no 'topic'"):
+        read(Source(path="x.jsonl", label="topic"), tmp_path)
+
+
+def test_no_label_is_twice_in_a_batch_or_among_the_held(tmp_path):
+    """Two texts of a class would be pushed apart; without labels the control has them together."""
+    one = hold_out(classes(tmp_path, 400, 12), 20)
+    assert len(one.held) == len({e.label for e in one.held}) == 12
+    plan = schedule([one], batch_size=8, steps=30, seed=0)
+    for step in plan:
+        assert len({one.examples[row].label for row in step.rows}) == 8
+    bare = made_set("x", [Example(e.anchor, e.positive) for e in one.examples])
+    labels = [e.label for e in one.examples]
+    control = schedule([bare], batch_size=8, steps=30, seed=0)
+    assert any(len({labels[row] for row in step.rows}) < 8 for step in control)

@@ -7,6 +7,7 @@
 | FlagEmbedding, GritLM | `query`, `pos` (list), `neg` (list), `prompt` |
 | tevatron | `query`, `positive_passages`, `negative_passages` (lists of {title, text}) |
 | SimCSE | `sent0`, `sent1`, `hard_neg` (CSV) |
+| classes | `text` and a label: see `Source.label` |
 | unlabelled | `text`, or a .txt file of one text a line |
 
 Files are .jsonl, .csv, .tsv, .parquet or .txt, plain or .gz, or a folder written by
@@ -19,6 +20,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,9 @@ class Example:
     positive: str
     negatives: tuple[str, ...] = ()
 
+    label: str = ""
+    """What all texts of a class share; rows of one class are no negatives of each other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -49,6 +54,8 @@ class Source:
         ratio: which part of its rows an epoch shows (the paper, section 5.2: ELI5 0.1).
         instructions: for the anchor; several take turns, row by row (NLI and Quora in the paper).
         symmetric: both sides are alike (sentence pairs), so the positive gets the instruction too.
+        label: a column that says which texts belong together, such as the class of a text or the
+            passage of a question: each text's positive is another text with the same value.
         limit: at most so many rows, the first ones.
         licence: of the texts, for the model card.
     """
@@ -58,6 +65,7 @@ class Source:
     ratio: float = 1.0
     instructions: tuple[str, ...] = ()
     symmetric: bool = False
+    label: str = ""
     limit: int | None = None
     licence: str = "not stated"
 
@@ -82,15 +90,25 @@ class TrainingSet:
 def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
     """The set without its last rows, which are kept to watch the run by; at most a tenth.
 
-    Rows that share a text with a kept one are taken out too.
+    Of a label at most one row is kept, since two would be each other's right answers. Rows that
+    share a text with a kept one are taken out too.
     """
     rows = min(rows, len(one) // 10)
     if rows == 0:
         return one
-    held = one.examples[-rows:]
+    labels: set[str] = set()
+    held: list[Example] = []
+    for example in reversed(one.examples):
+        if len(held) < rows and not (example.label and example.label in labels):
+            held.append(example)
+            labels.add(example.label)
+    held.reverse()
+    kept = set(held)
     seen = {text for example in held for text in (example.anchor, example.positive)}
-    rest = tuple(e for e in one.examples[:-rows] if e.anchor not in seen and e.positive not in seen)
-    return replace(one, examples=rest, held=held)
+    rest = tuple(
+        e for e in one.examples if e not in kept and e.anchor not in seen and e.positive not in seen
+    )
+    return replace(one, examples=rest, held=tuple(held))
 
 
 def read(source: Source, folder: Path | None = None) -> TrainingSet:
@@ -112,9 +130,12 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         if source.limit is not None and len(examples) >= source.limit:
             break
         try:
-            examples.append(example_of(row))
+            examples.append(labelled(row, source.label) if source.label else example_of(row))
         except InputError as error:
             skipped.append(f"{path.name}:{place}: {error}")
+    if source.label:
+        examples, alone = paired(examples)
+        skipped += [f"{path.name}: no other text of {label!r}" for label in alone]
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")
@@ -130,6 +151,41 @@ def example_of(row: Mapping[str, Any]) -> Example:
     """
     anchor, positives, negatives = columns_of(row)
     return Example(anchor, positives[0], tuple(negatives))
+
+
+def labelled(row: Mapping[str, Any], column: str) -> Example:
+    """One row of texts with labels; its own positive until it is `paired`.
+
+    Raises:
+        InputError: no such column, or the text or the label is missing or empty.
+    """
+    if column not in row:
+        raise InputError(f"columns {', '.join(map(str, row))}: there is no {column!r}")
+    label = row[column]
+    if label is None or not str(label).strip():
+        raise InputError(f"{column} is {label!r}; a label is needed")
+    text = _text(_first(row, ("text", *ANCHORS)), "text")
+    return Example(text, text, label=str(label))
+
+
+def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:
+    """Each text with another one of its label, and the labels that have one text only.
+
+    The texts of a label stand in a ring, in an order drawn once: each is an anchor once and a
+    positive once.
+    """
+    texts: dict[str, dict[str, None]] = {}  # of each label; a text that comes twice counts once
+    for example in examples:
+        texts.setdefault(example.label, {})[example.anchor] = None
+    drawn = random.Random(0)
+    pairs = []
+    for label, own in texts.items():
+        ring = list(own)
+        drawn.shuffle(ring)
+        ends = ring[1:] + ring[:1]
+        pairs += [Example(a, b, label=label) for a, b in zip(ring, ends, strict=True) if a != b]
+    drawn.shuffle(pairs)
+    return pairs, [label for label, own in texts.items() if len(own) == 1]
 
 
 def columns_of(row: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:

@@ -1,9 +1,10 @@
 """Schedule: which rows each step sees, decided before the first one.
 
 Every batch comes from one set (the paper, section 5.1), sets are drawn by the rows they have left,
-and inside a batch no text is another row's answer: the same anchor or positive twice, or a positive
-that stands as somebody's negative, would be pushed apart and pulled together at once. Decided
-beforehand from the seed, a resumed run or another number of processes sees the same batches.
+and inside a batch no text is another row's answer: the same anchor or positive twice, a positive that
+stands as somebody's negative, or two rows of one label would be pushed apart and pulled together at
+once. Decided beforehand from the seed, a resumed run or another number of processes sees the same
+batches.
 """
 
 from __future__ import annotations
@@ -87,14 +88,17 @@ def _batch(
     passed: list[int] = []
     wanted: set[str] = set()  # anchors and positives of the batch
     unwanted: set[str] = set()  # its negatives
+    labels: set[str] = set()
     while waiting and len(chosen) < batch_size:
         row = waiting.popleft()
         example = examples[row]
         own, against = {example.anchor, example.positive}, set(example.negatives)
-        if own & wanted or own & unwanted or against & wanted:
+        alike = example.label != "" and example.label in labels
+        if alike or own & wanted or own & unwanted or against & wanted:
             passed.append(row)
             continue
         chosen.append(row)
         wanted |= own
         unwanted |= against
+        labels.add(example.label)
     return chosen, deque(passed + list(waiting))
