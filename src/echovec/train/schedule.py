@@ -1,10 +1,10 @@
 """Schedule: which rows each step sees, decided before the first one.
 
 Every batch comes from one set (the paper, section 5.1), sets are drawn by the rows they have left,
-and inside a batch no text is another row's answer: the same anchor or positive twice, a positive that
-stands as somebody's negative, or two rows of one label would be pushed apart and pulled together at
-once. Decided beforehand from the seed, a resumed run or another number of processes sees the same
-batches.
+and inside a batch no text is another row's answer: the same anchor or positive twice, a positive
+that stands as somebody's negative, or two rows of one label would be pushed apart and pulled
+together at once. Decided beforehand from the seed, a resumed run or another number of processes
+sees the same batches.
 """
 
 from __future__ import annotations
