@@ -222,3 +222,30 @@ def test_no_label_is_twice_in_a_batch_or_among_the_held(tmp_path):
     labels = [e.label for e in one.examples]
     control = schedule([bare], batch_size=8, steps=30, seed=0)
     assert any(len({labels[row] for row in step.rows}) < 8 for step in control)
+
+
+def beir(folder: Path, split: str) -> Path:
+    """Two documents, three queries, judgements of two of them."""
+    documents = [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "two"}]
+    asked = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(3)]
+    judged = ["query-id\tcorpus-id\tscore", "q0\td1\t1", "q0\td2\t1", "q1\td2\t2", "q1\td1\t0"]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (folder / f"queries_{split}.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    (folder / f"qrels_{split}.tsv").write_text("\n".join(judged) + "\n")
+    return folder
+
+
+def test_a_retrieval_set_gives_its_training_split(tmp_path):
+    """A row for each relevant document, its title before its text; grade 0 is no answer."""
+    one = read(Source(path=str(beir(tmp_path, "train"))))
+    assert one.examples == (
+        Example("query 0", "T one"),
+        Example("query 0", "two"),
+        Example("query 1", "two"),
+    )
+
+
+def test_another_split_is_never_trained_on(tmp_path):
+    """What is for evaluation is refused."""
+    with pytest.raises(InputError, match="no qrels_train"):
+        read(Source(path=str(beir(tmp_path, "dev"))))

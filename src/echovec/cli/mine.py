@@ -62,8 +62,9 @@ def mine(
     from tqdm import tqdm
 
     from echovec import Embedder
-    from echovec.train.data import columns_of, rows_of
+    from echovec.train.data import columns_of
     from echovec.train.mine import Guards, mine
+    from echovec.train.rows import rows_of
 
     guards = Guards(
         num_negatives=num_negatives,

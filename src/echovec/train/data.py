@@ -8,25 +8,23 @@
 | tevatron | `query`, `positive_passages`, `negative_passages` (lists of {title, text}) |
 | SimCSE | `sent0`, `sent1`, `hard_neg` (CSV) |
 | classes | `text` and a label: see `Source.label` |
+| BEIR, as `echovec eval` reads it | a folder of `corpus`, `queries_train`, `qrels_train.tsv` |
 | unlabelled | `text`, or a .txt file of one text a line |
 
-Files are .jsonl, .csv, .tsv, .parquet or .txt, plain or .gz, or a folder written by
-`datasets.save_to_disk`. A row that has no positive or is empty is counted and named, never dropped
-in silence.
+Which files and folders they come from is in rows.py. A row that has no positive or is empty is
+counted and named, never dropped in silence.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError
+from echovec.train.rows import rows_of
 
 ANCHORS = ("anchor", "query", "sent0", "query_text")
 POSITIVES = ("positive", "pos", "sent1", "positive_passages")
@@ -214,60 +212,6 @@ def is_negative(column: str) -> bool:
     """Whether a column of this name holds texts that do not match the anchor."""
     numbered = column.startswith("negative_") and column[9:].isdigit()
     return numbered or column in ("negative", "neg", "hard_neg", "negative_passages")
-
-
-def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file or folder, one after the other."""
-    if path.is_dir():
-        if (path / "dataset_info.json").is_file():
-            import datasets
-
-            yield from datasets.load_from_disk(str(path))
-            return
-        files = sorted(p for p in path.iterdir() if p.name.startswith("train."))
-        if not files:
-            raise InputError(f"{path} holds no train.* file and no saved data set")
-        for file in files:
-            yield from rows_of(file)
-        return
-    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    if kind == "parquet":
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-        return
-    readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _csv, "tsv": _tsv, "txt": _lines}
-    if kind not in readers:
-        raise InputError(f"{path.name}: there are readers for {', '.join((*readers, 'parquet'))}")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as lines:
-        yield from readers[kind](lines)
-
-
-def _json_lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    for line in file:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            row = {"broken": str(error)}
-        yield row if isinstance(row, dict) else {"broken": "not an object"}
-
-
-def _csv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    yield from csv.DictReader(file)
-
-
-def _tsv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    yield from csv.DictReader(file, delimiter="\t")
-
-
-def _lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    for line in file:
-        if line.strip():
-            yield {"text": line.strip()}
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -34,7 +34,8 @@ from echovec.files.vectors import Made, in_memory
 from echovec.recipe import Role
 from echovec.search.index import Index
 from echovec.search.top import Places, Scores, nearest
-from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative, rows_of
+from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative
+from echovec.train.rows import rows_of
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder

@@ -106,7 +106,7 @@ def _sts_dev(data: str | Path | None) -> tuple[list[str], list[str], list[float]
     found = sorted((folder / "STSBenchmark").glob("dev*")) if folder.is_dir() else []
     if not found:
         return None
-    from echovec.train.data import rows_of
+    from echovec.train.rows import rows_of
 
     rows = list(rows_of(found[0]))
     rows = rows[:: max(1, len(rows) // _STS_PAIRS)]  # of all its parts
