@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from echovec import Embedder
 from echovec.cli import app
-from echovec.errors import InputError, TrainingError
+from echovec.errors import InputError, ModelError, TrainingError
 from echovec.train import check as check_module
 from echovec.train.run import Run, read_run
 from echovec.train.tiny import tiny_model
@@ -178,6 +178,13 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
     (tmp_path / "run.toml").write_text(TINY.to_toml())
     with pytest.raises(InputError, match="another run"):
         train(TINY.changed(["steps=9"]), tmp_path)
+
+
+def test_a_run_that_has_not_ended_does_not_load(tmp_path):
+    """The message says that it is a run, and how it goes on."""
+    (tmp_path / "run.toml").write_text(TINY.to_toml())
+    with pytest.raises(ModelError, match="has not ended; go on with"):
+        Embedder.load(tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):

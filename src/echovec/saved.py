@@ -14,13 +14,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from echovec.errors import RecipeError, StorageError
+from echovec.errors import ModelError, RecipeError, StorageError
 from echovec.recipe import RECIPE_FILE, ModelIdentity, Recipe
 from echovec.version import __version__
 
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 EXPORT_FOLDER = "echovec"
+RUN_FILE = "run.toml"
+"""In a training run's folder from its first second; its recipe is written last."""
+
 _SHIPPED = Path(__file__).parent / "adapters"
 
 
@@ -30,7 +33,11 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def saved_folder(model: str | Path | None) -> Path | None:
-    """The folder of a saved or shipped embedder; None if `model` names something else."""
+    """The folder of a saved or shipped embedder; None if `model` names something else.
+
+    Raises:
+        ModelError: it is a training run that has not ended.
+    """
     if model is None:
         return None
     if str(model) in shipped_names():
@@ -39,6 +46,11 @@ def saved_folder(model: str | Path | None) -> Path | None:
     for own in (folder, folder / EXPORT_FOLDER):
         if (own / RECIPE_FILE).is_file():
             return own
+    if (folder / RUN_FILE).is_file():
+        raise ModelError(
+            f"{folder} is a training run that has not ended; go on with the `echovec train` that "
+            "began it, with the same -o"
+        )
     return None
 
 

@@ -22,13 +22,12 @@ from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.blocks import why_not
 from echovec.model.load import pick_device, pick_dtype, read_model
 from echovec.model.plain import PlainBackbone, hash_of
-from echovec.saved import ADAPTER_FOLDER, library_versions
+from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora
 from echovec.train.data import TrainingSet, hold_out, read
 from echovec.train.run import Run
 from echovec.train.schedule import schedule
 
-RUN_FILE = "run.toml"
 LOG_FILE = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 
