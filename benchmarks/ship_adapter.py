@@ -1,29 +1,40 @@
-"""`python -m benchmarks.ship_adapter RUN`: a finished run into src/echovec/adapters/.
+"""`python -m benchmarks.ship_adapter RUN [RUN ...]`: finished runs into src/echovec/adapters/.
 
-    echovec train smollm2-echo -o RUN --data DATA
-    python -m benchmarks.ship_adapter RUN
+    echovec train smollm2-echo -o PAIRS --data DATA
+    echovec train smollm2-echo-labels -o LABELS --data DATA
+    python -m benchmarks.ship_adapter PAIRS LABELS
 
-The adapter is what the run wrote. It is read by two views in one run, the second copy at layers 26
-and 30 and the word after it, calibrated on texts that the model wrote itself before it was trained:
-better on development data than the plain mean that it was trained with, and than the views of
-`one-pass` (docs/LOG.md, 2026-11-27). Bound in float32, so that it is one embedder on every machine.
+The adapter is the mean of what the runs wrote (Wortsman et al., arXiv 2203.05482), brought back to
+their rank by PEFT. It is read by two views in one run, the second copy at layers 26 and 30 and the
+word after it, calibrated on texts that the model wrote itself before it was trained: better on
+development data than the plain mean that it was trained with, and than the views of `one-pass`
+(docs/LOG.md, 2026-11-27 and 2026-11-28). Bound in float32, so that it is one embedder on every
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from benchmarks.fit_recipes import ECHO_COPY, ECHO_WORD, SCALE
 from echovec import Embedder
 from echovec.calibrate.fitting import calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
+from echovec.model.adapter import CONFIG_FILE, WEIGHTS_FILE
+from echovec.model.load import load_model, read_model
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.recipe import Recipe
 from echovec.saved import ADAPTER_FOLDER
+from echovec.text.tokenizer import HFTokenizer
 
 NAME = "smollm2-135m-echo"
 MODEL = "SmolLM2-135M-Instruct"
@@ -34,38 +45,67 @@ READINGS = ((replace(ECHO_COPY, layer=(26, 30)), 1.0, SCALE), (ECHO_WORD, 1.0, S
 def main() -> None:
     """Write the folder and say how large it is."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     options = parser.parse_args()
-    folder = ship(options.run, OUT / NAME)
+    folder = ship(options.runs, OUT / NAME)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{NAME}: {Recipe.load(folder).fingerprint}, {size:,} bytes -> {folder}")
 
 
-def ship(run: Path, folder: Path) -> Path:
-    """Copy a run's adapter and write its recipe and card."""
-    trained = Embedder.load(run, precision="exact")
+def ship(runs: Sequence[Path], folder: Path) -> Path:
+    """Write the mean of the runs' adapters, its recipe and what it is calibrated on."""
+    adapter = average([run / ADAPTER_FOLDER for run in runs], folder / ADAPTER_FOLDER)
+    backbone, tokenizer, _ = load_model(
+        None,
+        device="cpu",
+        dtype="float32",
+        engine="auto",
+        revision=None,
+        trust_remote_code=False,
+        adapter=adapter,
+        tokenizer_at=None,
+    )
+    views = [view for view, _, _ in READINGS]
+    trained = Embedder(recipe_of(NAME, *views), HFTokenizer(tokenizer), backbone)
     written = self_texts(Embedder.load(precision="fast"))
     texts = list(written.texts)
-    bare = trained.with_recipe(recipe_of(NAME, *(view for view, _, _ in READINGS)))
-    views = [
+    fitted = [
         replace(calibrated_view(view, z_LND, steps, written.kinds), weight=weight)
-        for (view, weight, steps), z_LND in zip(READINGS, bare.states(texts), strict=True)
+        for (view, weight, steps), z_LND in zip(READINGS, trained.states(texts), strict=True)
     ]
     record = (
         f"fitted on {len(texts):,} texts of several kinds written by the base model, "
         f"{texts_hash(texts)}"
     )
-    bound = recorded(trained, recipe_of(NAME, *views, **LONG_TEXT), record).recipe
+    bound = recorded(trained, recipe_of(NAME, *fitted, **LONG_TEXT), record).recipe
     assert bound.model is not None
     # Where the model lies on this machine is nobody's business, and the name says no version.
-    recipe = replace(bound, model=replace(bound.model, name=MODEL, path=None))
-    shutil.copytree(run / ADAPTER_FOLDER, folder / ADAPTER_FOLDER, dirs_exist_ok=True)
-    config = folder / ADAPTER_FOLDER / "adapter_config.json"
-    told = json.loads(config.read_text("utf-8"))
+    replace(bound, model=replace(bound.model, name=MODEL, path=None)).save(folder)
+    return folder
+
+
+def average(adapters: Sequence[Path], folder: Path) -> Path:
+    """The mean of adapters of one rank, at that rank, in float16; of one adapter itself."""
+    config = json.loads((adapters[0] / CONFIG_FILE).read_text("utf-8"))
+    model, _, _ = read_model(None, device="cpu", dtype=torch.float32)
+    names = [f"run{place}" for place in range(len(adapters))]
+    wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
+    for name, adapter in zip(names[1:], adapters[1:], strict=True):
+        wrapped.load_adapter(str(adapter), name)
+    wrapped.add_weighted_adapter(
+        names, [1 / len(names)] * len(names), "mean", combination_type="svd", svd_rank=config["r"]
+    )
+    with tempfile.TemporaryDirectory() as kept:
+        wrapped.save_pretrained(kept, selected_adapters=["mean"])
+        tensors = load_file(Path(kept) / "mean" / WEIGHTS_FILE)
+        told = json.loads((Path(kept) / "mean" / CONFIG_FILE).read_text("utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
     told["base_model_name_or_path"] = MODEL
-    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", "utf-8")
-    (folder / ADAPTER_FOLDER / "adapter_model.safetensors").chmod(0o644)
-    recipe.save(folder)
+    config_text = json.dumps(told, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG_FILE).write_text(config_text, "utf-8")
+    halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+    save_file(halves, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod(0o644)
     return folder
 
 

@@ -38,7 +38,9 @@ RECIPES = ("best", "one-pass", "fast", "echo", "echo-sentence", "classical", "pr
 TRAINED = shipped_names()
 """Trained embedders that ship: the default model with an adapter, and a recipe of their own."""
 
-_TRAINED_ON = {"smollm2-135m-echo": {"SNLI", "SQuAD"}}
+_TRAINED_ON = {
+    "smollm2-135m-echo": {"SNLI", "SQuAD", "CLINC150", "Banking77Classification", "SciFact"}
+}
 """What each trained embedder that ships saw; the rest trains nothing of the language model."""
 
 _WEIGHTS = "HuggingFaceTB/SmolLM2-135M-Instruct"

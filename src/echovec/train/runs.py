@@ -118,6 +118,37 @@ _SMOLLM2 = Run(
     save_every=5,
 )
 
+_QUESTIONS = Source(
+    path="train_squad",
+    name="questions",
+    label="positive",  # two questions about one passage
+    symmetric=True,
+    ratio=0.1,
+    licence="CC BY-SA 4.0",
+)
+_CLINC = Source(
+    path="CLINC150",
+    name="clinc",
+    label="label_text",
+    symmetric=True,
+    ratio=0.1,
+    licence="CC BY 3.0",
+)
+_BANKING = Source(
+    path="Banking77",
+    name="banking",
+    label="label_text",
+    symmetric=True,
+    ratio=0.1,
+    licence="CC BY 4.0",
+)
+_SCIFACT = Source(
+    path="SciFact",
+    name="scifact",
+    instructions=("Given a scientific claim, retrieve documents that support or refute it",),
+    licence="claims CC BY 4.0, abstracts ODC-By 1.0",
+)
+
 RUNS: Mapping[str, Run] = {
     "paper-mistral-7b": replace(
         _PAPER, name="paper-mistral-7b", model="mistralai/Mistral-7B-Instruct-v0.1"
@@ -126,6 +157,15 @@ RUNS: Mapping[str, Run] = {
         _PAPER, name="paper-s-llama-1.3b", model="princeton-nlp/Sheared-LLaMA-1.3B"
     ),
     "smollm2-echo": _SMOLLM2,
+    "smollm2-echo-labels": replace(
+        _SMOLLM2,
+        name="smollm2-echo-labels",
+        sources=(_SNLI, _SQUAD, _QUESTIONS, _CLINC, _BANKING, _SCIFACT),
+        steps=240,
+        mini_batch_tokens=4096,
+        eval_every=40,
+        save_every=10,
+    ),
     "smollm2-echo-matched": replace(_SMOLLM2, name="smollm2-echo-matched", text_share=0.5),
     "smollm2-classical": replace(_SMOLLM2, name="smollm2-classical", arm="classical"),
     "smollm2-bidirectional": replace(_SMOLLM2, name="smollm2-bidirectional", arm="bidirectional"),
