@@ -85,7 +85,7 @@ def ship(runs: Sequence[Path], folder: Path) -> Path:
 
 
 def average(adapters: Sequence[Path], folder: Path) -> Path:
-    """The mean of adapters of one rank, at that rank, in float16; of one adapter itself."""
+    """The mean of adapters of one rank, at that rank, in float16."""
     config = json.loads((adapters[0] / CONFIG_FILE).read_text("utf-8"))
     model, _, _ = read_model(None, device="cpu", dtype=torch.float32)
     names = [f"run{place}" for place in range(len(adapters))]

@@ -13,6 +13,7 @@ import pytest
 
 from echovec.errors import InputError, TrainingError
 from echovec.train.data import Example, Source, TrainingSet, example_of, hold_out, read
+from echovec.train.runs import RUNS
 from echovec.train.schedule import Step, schedule
 
 LAYOUTS = {
@@ -205,8 +206,11 @@ def test_a_label_of_one_text_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     one = read(Source(path="x.jsonl", label="label"), tmp_path)
     assert sorted(e.anchor for e in one.examples) == ["t0", "t2"]
-    assert [line.split(": ")[0] for line in one.skipped] == ["x.jsonl:5", "x.jsonl:6", "x.jsonl"]
-    assert "no other text of 'b'" in one.skipped[-1]
+    assert one.skipped[0].startswith("x.jsonl:5: label is None")
+    assert one.skipped[1].startswith("x.jsonl:6: label is ''")
+    assert one.skipped[2] == "x.jsonl: texts that stood there before with the same label: 1"
+    assert one.skipped[3] == "x.jsonl: no other text of 'b'"
+    assert len(one.skipped) == 4
     with pytest.raises(InputError, match="there is no 'topic'"):
         read(Source(path="x.jsonl", label="topic"), tmp_path)
 
@@ -249,3 +253,13 @@ def test_another_split_is_never_trained_on(tmp_path):
     """What is for evaluation is refused."""
     with pytest.raises(InputError, match="no qrels_train"):
         read(Source(path=str(beir(tmp_path, "dev"))))
+
+
+def test_the_sets_of_the_run_by_labels_are_read_whole(data):
+    """Real data: classes, questions of one passage, claims and abstracts; every label has pairs."""
+    run = RUNS["smollm2-echo-labels"]
+    rows = {one.name: one for one in (read(source, data) for source in run.sources)}
+    assert len(rows["scifact"]) == 919
+    assert len({e.label for e in rows["clinc"].examples}) == 150
+    assert len({e.label for e in rows["banking"].examples}) == 77
+    assert all(len(one) > 900 for one in rows.values())

@@ -46,7 +46,7 @@ def saved_folder(model: str | Path | None) -> Path | None:
     for own in (folder, folder / EXPORT_FOLDER):
         if (own / RECIPE_FILE).is_file():
             return own
-    if (folder / RUN_FILE).is_file():
+    if (folder / RUN_FILE).is_file() and not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} is a training run that has not ended; go on with the `echovec train` that "
             "began it, with the same -o"

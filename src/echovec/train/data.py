@@ -132,7 +132,10 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         except InputError as error:
             skipped.append(f"{path.name}:{place}: {error}")
     if source.label:
+        rows = len(examples)
         examples, alone = paired(examples)
+        if again := rows - len(examples) - len(alone):
+            skipped.append(f"{path.name}: texts that stood there before with the same label: {again:,}")
         skipped += [f"{path.name}: no other text of {label!r}" for label in alone]
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
@@ -162,8 +165,10 @@ def labelled(row: Mapping[str, Any], column: str) -> Example:
     label = row[column]
     if label is None or not str(label).strip():
         raise InputError(f"{column} is {label!r}; a label is needed")
-    text = _text(_first(row, ("text", *ANCHORS)), "text")
-    return Example(text, text, label=str(label))
+    text = _first(row, ("text", *ANCHORS))
+    if text is None:
+        raise InputError(f"columns {', '.join(map(str, row))}: there is no text")
+    return Example(_text(text, "text"), text, label=str(label))
 
 
 def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:

@@ -30,7 +30,7 @@ def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
             return
         files = sorted(p for p in path.iterdir() if p.name.startswith("train."))
         if not files:
-            raise InputError(f"{path} holds no train.* file and no saved data set")
+            raise InputError(f"{path} holds no train.* file, no saved data set and no corpus")
         for file in files:
             yield from rows_of(file)
         return

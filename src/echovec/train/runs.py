@@ -118,29 +118,13 @@ _SMOLLM2 = Run(
     save_every=5,
 )
 
-_QUESTIONS = Source(
-    path="train_squad",
-    name="questions",
-    label="positive",  # two questions about one passage
-    symmetric=True,
-    ratio=0.1,
-    licence="CC BY-SA 4.0",
-)
-_CLINC = Source(
-    path="CLINC150",
-    name="clinc",
-    label="label_text",
-    symmetric=True,
-    ratio=0.1,
-    licence="CC BY 3.0",
-)
-_BANKING = Source(
-    path="Banking77",
-    name="banking",
-    label="label_text",
-    symmetric=True,
-    ratio=0.1,
-    licence="CC BY 4.0",
+_LABELLED = tuple(
+    Source(path=path, name=name, label=label, symmetric=True, ratio=0.1, licence=licence)
+    for path, name, label, licence in (
+        ("train_squad", "questions", "positive", "CC BY-SA 4.0"),  # two about one passage
+        ("CLINC150", "clinc", "label_text", "CC BY 3.0"),
+        ("Banking77", "banking", "label_text", "CC BY 4.0"),
+    )
 )
 _SCIFACT = Source(
     path="SciFact",
@@ -160,7 +144,7 @@ RUNS: Mapping[str, Run] = {
     "smollm2-echo-labels": replace(
         _SMOLLM2,
         name="smollm2-echo-labels",
-        sources=(_SNLI, _SQUAD, _QUESTIONS, _CLINC, _BANKING, _SCIFACT),
+        sources=(_SNLI, _SQUAD, *_LABELLED, _SCIFACT),
         steps=240,
         mini_batch_tokens=4096,
         eval_every=40,
