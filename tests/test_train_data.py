@@ -208,7 +208,7 @@ def test_a_label_of_one_text_is_named(tmp_path):
     assert sorted(e.anchor for e in one.examples) == ["t0", "t2"]
     assert one.skipped[0].startswith("x.jsonl:5: label is None")
     assert one.skipped[1].startswith("x.jsonl:6: label is ''")
-    assert one.skipped[2] == "x.jsonl: texts that stood there before with the same label: 1"
+    assert one.skipped[2] == "x.jsonl: texts that came again with the same label: 1"
     assert one.skipped[3] == "x.jsonl: no other text of 'b'"
     assert len(one.skipped) == 4
     with pytest.raises(InputError, match="there is no 'topic'"):

@@ -135,7 +135,7 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         rows = len(examples)
         examples, alone = paired(examples)
         if again := rows - len(examples) - len(alone):
-            skipped.append(f"{path.name}: texts that stood there before with the same label: {again:,}")
+            skipped.append(f"{path.name}: texts that came again with the same label: {again:,}")
         skipped += [f"{path.name}: no other text of {label!r}" for label in alone]
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
