@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,21 +116,28 @@ class OfNumbers(EchovecTransformer):
         return tags
 
 
-HOME = tempfile.TemporaryDirectory()
-FOLDER = saved(Path(HOME.name))
-
+# The folder is named from where the tests stand, so that their names are the same in every run.
 with warnings.catch_warnings():  # that only the interface's checks are for strings
     warnings.simplefilter("ignore", SkipTestWarning)
-    every_check = parametrize_with_checks([EchovecTransformer(FOLDER), OfNumbers(FOLDER)])
+    every_check = parametrize_with_checks([EchovecTransformer("./echo"), OfNumbers("./echo")])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a saved embedder named echo."""
+    folder = tmp_path_factory.mktemp("home")
+    saved(folder)
+    return folder
 
 
 @every_check
-def test_scikit_learns_own_checks(estimator, check, monkeypatch):
+def test_scikit_learns_own_checks(estimator, check, home, monkeypatch):
     """Every check of scikit-learn that applies; none is expected to fail.
 
     Two compare a row in one batch with the same row in another, to 1e-9 and 1e-7. A float32 product
     may round by its number of rows (seen on a processor with AMX), so there our promise counts.
     """
+    monkeypatch.chdir(home)
     compare = estimator_checks.assert_allclose_dense_sparse
 
     def promised(x, y, *, err_msg="", **_):
