@@ -22,8 +22,12 @@ from typing import Any
 import torch
 
 from benchmarks.peers import PEERS, Encode, Job
+from benchmarks.table import is_narrow
 from benchmarks.workloads import INSTRUCTION, Workload, sentences, workloads
 from echovec import Embedder
+from echovec.model.load import multiplies_bfloat16
+
+NO_BFLOAT16 = "this processor does not multiply bfloat16"
 
 LIBRARIES = (
     "torch",
@@ -70,6 +74,9 @@ def load(names: list[str], path: Path, result: dict[str, Any]) -> dict[str, Enco
     loaded = {}
     result["not_run"] = {}
     for name in names:
+        if is_narrow(name) and not multiplies_bfloat16("cpu"):
+            result["not_run"][name] = NO_BFLOAT16
+            continue
         begin = time.perf_counter()
         try:
             loaded[name] = PEERS[name](path)
@@ -160,7 +167,7 @@ def useful_flop(embedder: Embedder, prompts: list[tuple[int, int, tuple[int, int
 def peaks() -> dict[str, float]:
     """The best rate of a matrix product seen on this machine, in FLOP per second, by dtype."""
     found = {}
-    for name in ("float32", "bfloat16"):
+    for name in ("float32", "bfloat16") if multiplies_bfloat16("cpu") else ("float32",):
         x = torch.randn(1024, 1536).to(getattr(torch, name))
         w = torch.randn(1536, 1536).to(getattr(torch, name))
         packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)

@@ -57,8 +57,9 @@ def tables(run: dict[str, Any]) -> str:
     ]
     if run.get("latency_ms"):
         parts.append(latency(run["latency_ms"]))
-    for name, reason in run["not_run"].items():
-        parts.append(f"{name} was not run: {reason.splitlines()[0]}")
+    for reason in dict.fromkeys(run["not_run"].values()):
+        names = "; ".join(name for name, why in run["not_run"].items() if why == reason)
+        parts.append(f"Not run: {names}. {reason.splitlines()[0]}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,7 +96,7 @@ def workload(row: dict[str, Any], run: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, took in sorted(seconds.items(), key=lambda item: -item[1]):
-        peak = run["peak"]["bfloat16" if _is_narrow(name) else "float32"]
+        peak = run["peak"]["bfloat16" if is_narrow(name) else "float32"]
         difference, cosine = row["accuracy"][name]
         lines.append(
             f"| {name} | {took:.2f} | {min(row['seconds'][name]):.2f} "
@@ -129,12 +130,13 @@ def best(seconds: dict[str, float], kind: str) -> str:
     others = {
         name: took
         for name, took in seconds.items()
-        if not name.startswith("echovec") and _is_narrow(name) == (kind == "bfloat16")
+        if not name.startswith("echovec") and is_narrow(name) == (kind == "bfloat16")
     }
     return min(others, key=lambda name: others[name]) if others else ""
 
 
-def _is_narrow(name: str) -> bool:
+def is_narrow(name: str) -> bool:
+    """Whether a peer, or one of ours, computes in 16 bits."""
     return "bfloat16" in name or "fast" in name
 
 
