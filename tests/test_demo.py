@@ -33,6 +33,7 @@ from echovec.demo import (
     found,
     own_question,
     run,
+    share,
     store,
 )
 from echovec.demo.docstrings import first_paragraph
@@ -77,7 +78,7 @@ class FakeEmbedder:
         """Another recipe, the same log."""
         return FakeEmbedder(name, self.model, self.log)
 
-    def encode_document(self, texts):
+    def encode_document(self, texts, **options):
         """Embed, and note how many."""
         self.log.append((self.recipe.name, len(texts)))
         return np.stack([self._vector(text) for text in texts])
@@ -108,13 +109,19 @@ def few(monkeypatch):
     monkeypatch.setattr(ask, "collect", lambda: DOCS)
 
 
-def ask_all(folder, embedder=None, questions=QUESTIONS, recipes=("classical", "echo")):
+def ask_all(folder, embedder=None, questions=QUESTIONS, recipes=("classical", "echo"), every=None):
     """Run the demo; answers, saved files, what was embedded, what was said."""
     embedder = embedder or FakeEmbedder()
     said = []
     voice = Voice(say=said.append, phase=lambda work: nullcontext(said.append(work)))
     answers, saved = run(
-        embedder, questions, recipes=recipes, folder=folder, depth=FOUND_DEPTH, voice=voice
+        embedder,
+        questions,
+        recipes=recipes,
+        folder=folder,
+        depth=FOUND_DEPTH,
+        voice=voice,
+        every=every,
     )
     return answers, saved, embedder.log, said
 
@@ -319,6 +326,74 @@ def test_another_model_embeds_again(tmp_path):
     assert ask_all(tmp_path, FakeEmbedder(model="other"))[2] == [("classical", 3), ("echo", 3)]
 
 
+@pytest.fixture
+def slow(monkeypatch, docs):
+    """All docstrings, on a machine that would take three times as long as one waits."""
+    seconds = 3 * share.PATIENCE_S / len(docs)
+    monkeypatch.setattr(ask, "collect", lambda: docs)
+    monkeypatch.setattr(share, "seconds_a_text", lambda embedders, docs: seconds)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_slow_machine_takes_a_share_and_says_so(tmp_path, docs):
+    """One of four, with every right answer; the next run, and another recipe, take the same."""
+    _, saved, log, said = ask_all(tmp_path)
+    count = saved[0].num_vectors
+    assert len(docs) / 4 <= count < len(docs) / 4 + 40
+    assert log == [("classical", count), ("echo", count)]
+    told = f"taking one of 4, and every right answer: {count:,} (all of them: --every 1)"
+    assert told in said
+    assert f"all of them would take about {3 * share.PATIENCE_S / 60:.0f} minutes here" in said
+    assert ask_all(tmp_path)[2] == []
+    assert ask_all(tmp_path, recipes=("echo", "best"))[2] == [("best", count)]
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_share_may_be_said(tmp_path, docs):
+    """What is asked for is taken, whatever the machine and what was kept."""
+    for every in (8, 1):
+        _, saved, log, said = ask_all(tmp_path, recipes=("echo",), every=every)
+        count = len(share.thinned(docs, every))
+        assert log == [("echo", count)]
+        assert saved[0].num_vectors == count
+        assert ("taking one of 8" in " ".join(said)) == (every == 8)
+        assert "minutes" not in " ".join(said)
+
+
+@pytest.mark.parametrize("every", share.STEPS)
+def test_a_share_has_every_right_answer_and_the_order_of_all(docs, every):
+    """Nothing that counts as found is left out; no two shares have one size."""
+    taken = share.thinned(docs, every)
+    right = {name for question in QUESTIONS for name in question.expected}
+    names = {doc.name for doc in taken}
+    assert [doc for doc in docs if doc.name in names] == taken
+    assert right <= names
+    assert len(taken) <= len(docs) / every + 1 + len(right)
+    assert len({len(share.thinned(docs, step)) for step in share.STEPS}) == len(share.STEPS)
+
+
+def test_the_step_is_the_smallest_that_is_done_in_time():
+    """All where all are done in time, one of sixteen at worst."""
+    budget = share.PATIENCE_S
+    shares = [share.affordable(budget * times / 1000, 1000) for times in (0.5, 1, 1.01, 3, 15, 99)]
+    assert shares == [1, 1, 2, 4, 16, 16]
+
+
+def test_the_speed_is_that_of_all_recipes(docs, monkeypatch):
+    """A clock that a text moves by a second with one recipe and two with the other: three."""
+    now = [0.0]
+    monkeypatch.setattr(share.time, "perf_counter", lambda: now[0])
+
+    class Slow(FakeEmbedder):
+        """Takes as long as its recipe says, for each text."""
+
+        def encode_document(self, texts, **options):
+            now[0] += len(texts) * {"echo": 2, "classical": 1}[self.recipe.name]
+
+    made = [Slow("classical"), Slow("echo")]
+    assert share.seconds_a_text(made, docs) == pytest.approx(3)
+
+
 class _Interrupting:
     """The os module whose renames, from the nth on, do not happen."""
 
@@ -461,7 +536,7 @@ def test_verb_answers_all_questions_and_reports_files(verb):
     lines = result.stdout.splitlines()
     assert all(question.text in result.stdout for question in QUESTIONS)
     counts = "classical 0/10, echo 0/10, best 0/10"
-    assert f"* a right answer, chosen beforehand; in the top 10: {counts}" in lines
+    assert f"* a right answer, chosen beforehand; in the top 10 of 3: {counts}" in lines
     for name in ("classical", "echo", "best"):
         assert any(line.startswith(f"embedding 3 docstrings with {name} ... ") for line in lines)
         index = Path("demo") / f"stdlib.{name}"

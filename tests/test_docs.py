@@ -123,7 +123,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     run(page, without_model(BLOCKS[page]))
 
 
-# Precision "fast" says so on a processor that does not multiply bfloat16; the page is right all the same.
+# "fast" says so where the processor does not multiply bfloat16; the page is right even so.
 @pytest.mark.filterwarnings("ignore::echovec.PrecisionWarning")
 @pytest.mark.parametrize("page", WITH_MODEL, ids=_name)
 def test_python_runs_with_the_default_model(page, tmp_path, monkeypatch, default_model):

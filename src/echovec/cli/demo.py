@@ -28,16 +28,24 @@ def demo(
     precision: Annotated[
         Literal["exact", "fast"], typer.Option(help="fast: bfloat16 where the processor has it.")
     ] = "fast",
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Take one docstring of so many; by default, what six minutes allow."
+        ),
+    ] = None,
 ) -> None:
     """Embed the docstrings of Python's standard library and ask them questions.
 
     Each recipe's index is kept: a second run opens it, and so do `echovec search` and `map`.
     """
+    import warnings
+
     from rich.console import Console
 
     from echovec import Embedder
     from echovec.demo import FOUND_DEPTH, QUESTIONS, Voice, answer_table, found, own_question, run
-    from echovec.errors import InputError
+    from echovec.errors import InputError, PrecisionWarning
     from echovec.presets import as_recipe
 
     recipes = [name for part in recipe.split(",") if (name := part.strip())]
@@ -46,7 +54,8 @@ def demo(
     for name in recipes:  # a typo shall not wait for the model
         as_recipe(name)
     questions = QUESTIONS if question is None else (own_question(question),)
-    with _phase("loading the model"):
+    with _phase("loading the model"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PrecisionWarning)  # float32 will do for the eye
         embedder = Embedder.load(model, recipes[0], precision=precision)
     answers, saved = run(
         embedder,
@@ -55,6 +64,7 @@ def demo(
         folder=out,
         depth=max(top, FOUND_DEPTH),
         voice=Voice(say=print, phase=_phase),
+        every=every,
     )
     console = Console(highlight=False)
     for answer in answers:
@@ -63,7 +73,8 @@ def demo(
     print()
     if question is None:
         counts = (f"{name} {found(answers, name)}/{len(answers)}" for name in answers[0].hits)
-        print(f"* a right answer, chosen beforehand; in the top {FOUND_DEPTH}: {', '.join(counts)}")
+        depth = f"{FOUND_DEPTH} of {saved[0].num_vectors:,}"
+        print(f"* a right answer, chosen beforehand; in the top {depth}: {', '.join(counts)}")
     for index in saved:
         print(
             f"{index.path}: {index.num_vectors:,} vectors of {index.dimension} numbers, "

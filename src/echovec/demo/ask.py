@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echovec.demo import store
+from echovec.demo import share, store
 from echovec.demo.docstrings import Docstring, collect
 from echovec.demo.questions import Question
 from echovec.errors import InputError
@@ -74,10 +74,13 @@ def run(
     folder: Path,
     depth: int,
     voice: Voice,
+    every: int | None = None,
 ) -> tuple[list[Answer], list[Saved]]:
     """Answer the questions with every recipe, `depth` hits each, in the order given.
 
     Every recipe runs on the one model that `embedder` holds. Its index is kept in `folder`.
+    `every` takes each so-manieth docstring; None takes what indexes in `folder` hold, and without
+    any as many as a few minutes suffice for.
 
     Raises:
         InputError: Two recipes have one name, or `folder` is not a folder.
@@ -91,6 +94,7 @@ def run(
     with voice.phase("reading the docstrings of Python's standard library"):
         docs = collect()
     voice.say(_census(docs))
+    docs = _share(docs, embedders, folder, every, voice)
     hits: dict[str, list[tuple[Hit, ...]]] = {}
     saved = []
     for name, one in embedders.items():
@@ -119,6 +123,33 @@ def _census(docs: Sequence[Docstring]) -> str:
     plural = {"class": "classes"}
     parts = [f"{count:,} {plural.get(kind, kind + 's')}" for kind, count in kinds.most_common()]
     return f"{len(docs):,} docstrings: {', '.join(parts)}"
+
+
+def _share(
+    docs: list[Docstring],
+    embedders: Mapping[str, Embedder],
+    folder: Path,
+    every: int | None,
+    voice: Voice,
+) -> list[Docstring]:
+    """The docstrings to embed; where they are not all, that is said."""
+    if every is None:
+        counts = {store.num_rows(store.index_path(folder, name)) for name in embedders}
+        every = next((n for n in share.STEPS if len(share.thinned(docs, n)) in counts), None)
+    if every is None and len(docs) > share.PROBE:
+        with voice.phase("measuring how fast this machine is"):
+            seconds = share.seconds_a_text(embedders.values(), docs)
+        every = share.affordable(seconds, len(docs))
+        if every > 1:
+            minutes = seconds * len(docs) / 60
+            voice.say(f"all of them would take about {minutes:.0f} minutes here")
+    taken = share.thinned(docs, every or 1)
+    if len(taken) < len(docs):
+        voice.say(
+            f"taking one of {every}, and every right answer: {len(taken):,} "
+            "(all of them: --every 1)"
+        )
+    return taken
 
 
 def _index(embedder: Embedder, docs: Sequence[Docstring], path: Path, voice: Voice) -> Index:

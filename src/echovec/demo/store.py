@@ -60,6 +60,16 @@ def build(path: Path, docs: Sequence[Docstring], vectors: np.ndarray, recipe: Re
     return Index.build(source, path, backend="exact", overwrite=True)
 
 
+def num_rows(path: Path) -> int | None:
+    """How many texts the index at `path` says it holds; None where there is none to be read."""
+    from echovec.search.index import Index
+
+    try:
+        return len(Index.open(path)) if path.exists() else None
+    except (InputError, StorageError):
+        return None
+
+
 def open_fitting(
     path: Path, docs: Sequence[Docstring], fingerprint: str
 ) -> tuple[Index | None, str]:

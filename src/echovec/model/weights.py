@@ -17,7 +17,7 @@ from torch.nn import functional
 from echovec.model import adapted, gradients
 from echovec.model.blocks import Block
 from echovec.model.fused import Fused
-from echovec.model.linear import Linear, OneDNN, Stock, has_onednn
+from echovec.model.linear import InPlace, Linear, OneDNN, Stock, fuses_slowly, has_onednn
 
 
 class Modules:
@@ -64,7 +64,7 @@ def prepacked(dtype: torch.dtype) -> Any:
         if device == "cuda":
             kind = Fused
         elif device == "cpu" and has_onednn(dtype):
-            kind = OneDNN
+            kind = InPlace if fuses_slowly(dtype) else OneDNN
         with torch.inference_mode(False), torch.no_grad():
             weight = torch.cat([m.weight for m in modules])
             has_bias = modules[0].bias is not None
