@@ -71,12 +71,31 @@ def test_the_table_shows_ratios() -> None:
         "repetitions": 3,
         "workloads": [row],
         "latency_ms": {peer: [3.0, 1.0, 2.0]},
-        "not_run": {"OpenVINO": "ImportError: no"},
+        "not_run": {"OpenVINO": "ImportError: no", "a": "why", "b": "ImportError: no"},
     }
     text = tables(run)
     assert "**3.00x**" in text
     assert "| 50% |" in text
-    assert "OpenVINO was not run: ImportError: no" in text
+    assert "Not run: OpenVINO; b. ImportError: no" in text
+    assert "Not run: a. why" in text
+
+
+@pytest.mark.usefixtures("_benchmarks_importable")
+def test_a_peer_in_16_bits_is_not_run_where_it_would_not_be_one(monkeypatch) -> None:
+    """Without bfloat16 in the processor "fast" is float32: named with the reason, never timed."""
+    from benchmarks import run
+
+    loaded: list[str] = []
+    peers = {name: lambda path, name=name: loaded.append(name) for name in run.PEERS}
+    monkeypatch.setattr(run, "PEERS", peers)
+    monkeypatch.setattr(run, "multiplies_bfloat16", lambda device: False)
+    result: dict = {}
+    made = run.load(list(peers), Path(), result)
+    assert list(made) == loaded == [name for name in peers if name not in result["not_run"]]
+    assert set(result["not_run"].values()) == {run.NO_BFLOAT16}
+    assert all("bfloat16" in name or "fast" in name for name in result["not_run"])
+    assert len(loaded) == 9
+    assert set(run.peaks()) == {"float32"}
 
 
 def test_work_is_what_the_texts_need() -> None:
