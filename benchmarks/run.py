@@ -27,6 +27,7 @@ from benchmarks.workloads import INSTRUCTION, Workload, sentences, workloads
 from echovec import Embedder
 from echovec.model.load import multiplies_bfloat16
 
+REST_S = 0.25
 NO_BFLOAT16 = "this processor does not multiply bfloat16"
 
 LIBRARIES = (
@@ -127,12 +128,17 @@ def measure(
 
 
 def latency(peers: dict[str, Encode], oracle: Embedder, count: int) -> dict[str, list[float]]:
-    """Milliseconds of single queries, one at a time, peers alternating."""
+    """Milliseconds of single queries, one at a time, peers alternating.
+
+    Threads of some runtimes spin for a while after their work is done: without a rest the peer that
+    comes next pays for it (ours behind ONNX Runtime: 191 ms without, 151 with it, 2026-11-28).
+    """
     found: dict[str, list[float]] = {name: [] for name in peers}
     texts = sentences(count)
     for place, text in enumerate((*texts[:3], *texts)):
         for name, encode in peers.items():
             job = Job(oracle, [text], "echo-instruct", INSTRUCTION)
+            time.sleep(REST_S)
             begin = time.perf_counter()
             encode(job)
             if place >= 3:
