@@ -36,7 +36,7 @@ format: $(BIN)/.ready-dev  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(BIN)/.ready-dev  ## the default tests: offline, under five minutes
+test: $(BIN)/.ready-dev  ## the default tests: offline, minutes, on up to four cores
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(BIN)/.ready-dev  ## the long ones: every preset on the default model, real data

@@ -94,7 +94,7 @@ def test_a_peer_in_16_bits_is_not_run_where_it_would_not_be_one(monkeypatch) -> 
     assert list(made) == loaded == [name for name in peers if name not in result["not_run"]]
     assert set(result["not_run"].values()) == {run.NO_BFLOAT16}
     assert all("bfloat16" in name or "fast" in name for name in result["not_run"])
-    assert len(loaded) == 9
+    assert {"echovec, packed, exact", "OpenVINO, float32"} <= set(loaded)
     assert set(run.peaks()) == {"float32"}
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -546,6 +547,20 @@ def test_verb_answers_all_questions_and_reports_files(verb):
     assert "\x1b" not in result.output
     assert max(map(len, lines)) <= 100
     assert "reusing 3 vectors of echo from demo/stdlib.echo" in verb().stdout
+
+
+def test_verb_does_not_warn_of_a_precision_that_nobody_asked_for(verb, monkeypatch):
+    """Where "fast" means float32 the demo computes in it without a word."""
+    load = FakeEmbedder.load
+
+    def warns(*arguments, **options):
+        warnings.warn("no native bfloat16", echovec.PrecisionWarning, stacklevel=2)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(FakeEmbedder, "load", warns)
+    result = verb()
+    assert result.exit_code == 0, result.exception
+    assert "bfloat16" not in result.output
 
 
 def test_verb_answers_an_own_question(verb):

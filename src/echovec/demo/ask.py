@@ -79,8 +79,8 @@ def run(
     """Answer the questions with every recipe, `depth` hits each, in the order given.
 
     Every recipe runs on the one model that `embedder` holds. Its index is kept in `folder`.
-    `every` takes each so-manieth docstring; None takes what indexes in `folder` hold, and without
-    any as many as a few minutes suffice for.
+    `every` takes one docstring of so many; None takes as many as an index in `folder` holds, and
+    where there is none, as many as six minutes allow.
 
     Raises:
         InputError: Two recipes have one name, or `folder` is not a folder.

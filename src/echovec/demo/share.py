@@ -1,8 +1,8 @@
 """Share: as many docstrings as this machine embeds in a few minutes.
 
-A laptop that multiplies float32 alone embeds a tenth of what a new server does. Rather than let its
-owner wait for twenty minutes, the demo takes every second docstring, every fourth, and so on, and
-says so. Every right answer of the fixed questions stays in: what is left out are others.
+On two cores with AVX2 and no bfloat16 all of them would take 24 minutes (docs/LOG.md, 2026-11-28).
+Rather than let one wait, the demo takes every second docstring, every fourth, and so on, and says
+so. Every right answer of the fixed questions stays in: what is left out are others.
 """
 
 from __future__ import annotations
