@@ -5,8 +5,8 @@
   and the product with the gate done while the result is still in registers. On CPUs whose BLAS is
   tuned for another vendor this alone is 2.3 times as fast in float32 (docs/performance.md).
 - `InPlace`: the same weights and products, and what follows a product written over it. Where
-  vectors are no wider than AVX2's this is 1.12 times as fast (docs/performance.md): an activation
-  inside the product costs a third of it.
+  vectors are no wider than AVX2's this is 1.06 to 1.12 times as fast: an activation inside the
+  product makes it 1.4 times as long (docs/performance.md).
 
 All give the same numbers up to rounding. Shapes: N rows, I inputs, O outputs.
 """
