@@ -1,14 +1,17 @@
-"""`python -m benchmarks.products`: oneDNN's products with what follows them inside, and in place.
+"""`python -m benchmarks.products [--repetitions N]`: who multiplies, where what follows is done.
 
-Alternating in one process, float32, medians; which of the two a processor gets is decided by
-`echovec.model.linear.fuses_slowly`. Needs the data folder (`ECHOVEC_DATA`).
+The kinds of `echovec.model.linear` alternating in one process, float32, medians; which of them a
+processor gets is decided there by `cpu_kind`. One product; all products of a model by the number of
+rows, each block with weights of its own, since a model's are too many for the cache; texts. Needs
+the data folder (`ECHOVEC_DATA`).
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from unittest.mock import patch
 
@@ -17,23 +20,24 @@ from torch import Tensor
 
 from benchmarks.workloads import pieces, sentences
 from echovec import Embedder
-from echovec.model.linear import InPlace, OneDNN
+from echovec.model.linear import HalfStored, InPlace, Linear, OneDNN
 
-KINDS = (OneDNN, InPlace)
-REPETITIONS = 6
+KINDS: tuple[type[OneDNN], ...] = (OneDNN, InPlace, HalfStored)
+SHAPES = ((960, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536))
+"""Outputs and inputs of a block's products: the default model's."""
+
+LAYERS = 30
+ROWS = (8, 16, 25, 46, 128, 512, 2048)
 
 
 def main() -> None:
-    """Print a line for one product and one for each workload."""
-    x_NI, weight_OI = torch.randn(2048, 576), torch.randn(1536, 576)
-    gates = {kind.__name__: kind(weight_OI) for kind in KINDS}
-    inside: dict[str, Callable[[], Tensor]] = {
-        "alone": lambda: gates["OneDNN"](x_NI),
-        "activated, OneDNN": lambda: gates["OneDNN"].activated(x_NI, "silu"),
-        "activated, InPlace": lambda: gates["InPlace"].activated(x_NI, "silu"),
-    }
+    """Print a line for one product, one for each number of rows and one for each workload."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=6)
+    tell = partial(compare, repetitions=parser.parse_args().repetitions)
     with torch.inference_mode():
-        tell("one product, 2,048 x 576 x 1,536", inside)
+        one_product(tell)
+        all_products(tell)
     models = {kind.__name__: load(kind) for kind in KINDS}
     texts = list(sentences(100))
     passages = list(pieces(models["OneDNN"].tokenizer, 10, 120, 180))
@@ -41,16 +45,49 @@ def main() -> None:
         tell(work, {name: partial(model.encode, chosen) for name, model in models.items()})
 
 
+def one_product(tell: Callable[..., None]) -> None:
+    """One product alone and through an activation."""
+    x_NI, weight_OI = torch.randn(2048, 576), half(torch.randn(1536, 576))
+    ways: dict[str, Callable[[], object]] = {}
+    for kind in KINDS:
+        gate = kind(weight_OI)
+        ways[f"{kind.__name__} alone"] = partial(gate, x_NI)
+        ways[f"{kind.__name__} activated"] = partial(gate.activated, x_NI, "silu")
+    tell("one product, 2,048 x 576 x 1,536", ways)
+
+
+def all_products(tell: Callable[..., None]) -> None:
+    """The products of all blocks, whose weights are too many for the cache, by rows."""
+    weights = [[half(torch.randn(shape)) for shape in SHAPES] for _ in range(LAYERS)]
+    held = {kind.__name__: [[kind(w) for w in layer] for layer in weights] for kind in KINDS}
+    for rows in ROWS:
+        inputs = {width: torch.randn(rows, width) for _, width in SHAPES}
+        ways = {name: partial(_through, layers, inputs) for name, layers in held.items()}
+        work = 2e-9 * rows * LAYERS * sum(o * i for o, i in SHAPES)
+        tell(f"{LAYERS} blocks, {rows} rows ({work:,.2f} GFLOP)", ways)
+
+
+def _through(layers: Sequence[Sequence[Linear]], inputs: Mapping[int, Tensor]) -> None:
+    for layer in layers:
+        for linear, (_, width) in zip(layer, SHAPES, strict=True):
+            linear(inputs[width])
+
+
+def half(weight: Tensor) -> Tensor:
+    """Weights as a model published in 16 bits has them."""
+    return weight.half().float()
+
+
 def load(kind: type[OneDNN]) -> Embedder:
     """The default model with products of one kind."""
-    with patch("echovec.model.weights.fuses_slowly", lambda dtype: kind is InPlace):
+    with patch("echovec.model.weights.cpu_kind", lambda weight: kind):
         return Embedder.load(recipe="echo-sentence", precision="exact", engine="packed")
 
 
-def tell(work: str, ways: Mapping[str, Callable[[], object]]) -> None:
+def compare(work: str, ways: Mapping[str, Callable[[], object]], *, repetitions: int) -> None:
     """Run the ways in turn and print the median of each in milliseconds."""
     took: dict[str, list[float]] = {name: [] for name in ways}
-    for repetition in range(REPETITIONS + 1):
+    for repetition in range(repetitions + 1):
         for name, way in ways.items():
             begin = time.perf_counter()
             way()

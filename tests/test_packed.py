@@ -15,11 +15,9 @@ import families
 from echovec import Embedder
 from echovec.errors import InputError, ModelError
 from echovec.model import blocks as blocks_module
-from echovec.model import weights
 from echovec.model.attend import attend
 from echovec.model.backbone import Backbone
 from echovec.model.layout import lay_out, rounded_rows
-from echovec.model.linear import ACTIVATIONS, InPlace, OneDNN, Stock, fuses_slowly, has_onednn
 from echovec.model.load import load_model
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
@@ -159,63 +157,6 @@ def test_a_sliding_window_is_kept() -> None:
         (want,) = PlainBackbone(copy.deepcopy(model)).forward(batch)
         (got,) = PackedBackbone(model, prepack=True).forward(batch)
     assert furthest(got, want) < 3e-5
-
-
-@pytest.mark.parametrize("kind", [OneDNN, InPlace])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_prepacked_products_equal_stock_ones(dtype: torch.dtype, kind: type[OneDNN]) -> None:
-    """Fused sums, activations and gates equal the plain ones, and the weights can be had back."""
-    if not has_onednn(dtype):
-        pytest.skip(f"this CPU or torch has no oneDNN for {dtype}")
-    source = torch.Generator().manual_seed(0)
-    weight, bias, x, other = (
-        torch.randn(*shape, generator=source).to(dtype)
-        for shape in ((96, 64), (96,), (50, 64), (50, 96))
-    )
-    close: dict[str, Any] = (
-        {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.02}
-    )
-    with torch.inference_mode():
-        for b in (None, bias):
-            stock, fast = Stock(weight, b), kind(weight, b)
-            torch.testing.assert_close(fast(x), stock(x), **close)
-            torch.testing.assert_close(fast.plus(x, other), stock.plus(x, other), **close)
-            torch.testing.assert_close(fast.times(x, other), stock.times(x, other), **close)
-            for name in ACTIVATIONS:
-                torch.testing.assert_close(
-                    fast.activated(x, name), stock.activated(x, name), **close
-                )
-            assert torch.equal(fast.weight(), weight)
-
-
-@pytest.mark.parametrize("wide", [False, True])
-def test_both_kinds_of_products_give_the_plain_vectors(
-    wide: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever this processor is, the other kind is run too; operands are not written over."""
-    if not has_onednn(torch.float32):
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(weights, "fuses_slowly", lambda dtype: not wide)
-    backbone = packed("llama", prepack=True)
-    assert type(backbone._blocks[0].gate) is (OneDNN if wide else InPlace)
-    batch = made_batch([40, 12, 60])
-    want = one_by_one(families.causal_model("llama").base_model, batch, -1)
-    with torch.inference_mode():
-        (got,), (again,) = backbone.forward(batch), backbone.forward(batch)
-    assert furthest(got, want) < 3e-5
-    assert torch.equal(got, again)
-
-
-def test_narrow_vectors_multiply_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AVX2 without AVX-512, and in float32; an ARM processor has neither and fuses."""
-    for able, alone in (
-        ({"avx2": True, "avx512_f": False}, True),
-        ({"avx2": True, "avx512_f": True}, False),
-        ({"architecture": "aarch64"}, False),
-    ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
-        assert fuses_slowly(torch.float32) is alone
-        assert not fuses_slowly(torch.bfloat16)
 
 
 @pytest.mark.parametrize("family", PACKED_FAMILIES)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from echovec.model import kernels
-from echovec.model.linear import Linear, Stock
+from echovec.model.gate import Pair
+from echovec.model.linear import Stock
 
 
 class Fused(Stock):
@@ -21,8 +22,12 @@ class Fused(Stock):
             return super().plus(x_NI, other_NO)
         return torch.addmm(other_NO, x_NI, self._weight.t())
 
-    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
-        """The product through an activation, times another map's product, in one kernel."""
+
+class FusedPair(Pair):
+    """The inside of a gated MLP, its activation and gate in one kernel."""
+
+    def __call__(self, x_NI: Tensor, name: str) -> Tensor:
+        """The inside of the MLP."""
         if name != "silu" or not kernels.usable(x_NI):
-            return super().gated(x_NI, up, name)
-        return kernels.gate(self(x_NI), up(x_NI))
+            return super().__call__(x_NI, name)
+        return kernels.gate(self.gate(x_NI), self.up(x_NI))

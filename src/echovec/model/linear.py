@@ -7,8 +7,12 @@
 - `InPlace`: the same weights and products, and what follows a product written over it. Where
   vectors are no wider than AVX2's this is 1.06 to 1.12 times as fast: an activation inside the
   product makes it 1.4 times as long (docs/performance.md).
+- `HalfStored`: the same by FBGEMM, which reads weights of 16 bits and computes in float32. Most
+  models are published in 16 bits, so nothing is lost; weights that would lose anything stay with
+  oneDNN. Half the memory, and with AVX2 the fastest of all for few rows and many.
 
-All give the same numbers up to rounding. Shapes: N rows, I inputs, O outputs.
+All give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
+O outputs.
 """
 
 from __future__ import annotations
@@ -50,9 +54,6 @@ class Linear(Protocol):
     def times(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product times another tensor: a gate."""
 
-    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
-        """The product through an activation, times another map's product: a gated MLP's inside."""
-
     def weight(self) -> Tensor:
         """The weights [O, I], bit by bit as they were given."""
 
@@ -84,10 +85,6 @@ class Stock:
         """The product times another tensor."""
         return self(x_NI) * other_NO
 
-    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
-        """The product through an activation, times another map's product."""
-        return up.times(x_NI, self.activated(x_NI, name))
-
     def weight(self) -> Tensor:
         """The weights."""
         return self._weight
@@ -116,8 +113,6 @@ class OneDNN:
     def times(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product times another tensor, fused."""
         return self._binary(x_NI, other_NO, "mul")
-
-    gated = Stock.gated
 
     def weight(self) -> Tensor:
         """The weights, laid out as they came."""
@@ -156,6 +151,43 @@ class InPlace(OneDNN):
         return self(x_NI).mul_(other_NO)
 
 
+class HalfStored(InPlace):
+    """A linear map whose weights are kept in float16, exactly, and multiplied in float32 by FBGEMM.
+
+    FBGEMM widens each weight as it is loaded into a register, so what is read from memory is half,
+    and products are float32's own; it was made for the few rows of a query (Khudia et al.,
+    arXiv 2101.05615). float16 holds every number of bfloat16 and more bits of it, but for those
+    below 2^-14 in size, of which the last bits may be missing: they are kept beside, for `weight`.
+
+    Raises:
+        ValueError: 16 bits cannot hold these weights; `holds` says so beforehand.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
+        if not self.holds(weight_OI):
+            raise ValueError("float16 cannot hold these weights; keep them in float32")
+        self._lost = (weight_OI - weight_OI.half().float()).to_sparse()
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight_OI.contiguous(), bias_O)
+        self.bias = bias_O
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """The product."""
+        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x_NI, self._packed)
+        return product
+
+    def weight(self) -> Tensor:
+        """The weights, laid out as they came."""
+        plain: Tensor = torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
+        return plain + self._lost.to_dense()
+
+    @staticmethod
+    def holds(weight_OI: Tensor) -> bool:
+        """Whether float16 loses no more of these float32 weights than one rounding in float32."""
+        lost = (weight_OI - weight_OI.half().float()).abs().sum()
+        # Beyond float16's range the difference is infinite, and no number is as large.
+        return bool(lost <= torch.finfo(torch.float32).eps / 2 * weight_OI.abs().sum())
+
+
 def has_onednn(dtype: torch.dtype) -> bool:
     """Whether this torch and CPU multiply prepacked weights of this dtype."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -167,8 +199,28 @@ def has_onednn(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def fuses_slowly(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is better left to multiply alone: float32 with vectors of AVX2's width."""
+def has_fbgemm() -> bool:
+    """Whether this torch was built with FBGEMM and still has its products of float16 weights."""
+    return "fbgemm" in torch.backends.quantized.supported_engines and all(
+        hasattr(torch.ops.quantized, name)
+        for name in ("linear_prepack_fp16", "linear_dynamic_fp16", "linear_unpack_fp16")
+    )
+
+
+def narrow_vectors() -> bool:
+    """Whether this CPU's widest vectors are AVX2's."""
     able = torch.cpu.get_capabilities()
-    narrow = able.get("avx2", False) and not able.get("avx512_f", False)
-    return dtype == torch.float32 and narrow
+    return bool(able.get("avx2", False) and not able.get("avx512_f", False))
+
+
+def cpu_kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
+    """Which kind of linear map is the fastest with these weights on this CPU.
+
+    Measured with AVX2 (docs/performance.md, "Without AVX-512"); with wider vectors oneDNN has all.
+    """
+    narrow = weight_OI.dtype == torch.float32 and narrow_vectors()
+    if narrow and has_fbgemm() and HalfStored.holds(weight_OI):
+        return HalfStored
+    if not has_onednn(weight_OI.dtype):
+        return Stock
+    return InPlace if narrow else OneDNN

@@ -34,7 +34,7 @@ from echovec.model.layout import Group, Int, Layout, lay_out, rounded_rows
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
-from echovec.model.weights import Modules, Unpacked, drop_linears, prepacked, widened
+from echovec.model.weights import PREPACKED, SHARED, Unpacked, drop_linears, widened
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -93,7 +93,7 @@ class PackedBackbone:
         self.max_positions: int | None = int(config.max_position_embeddings)
         self._dtype = model.embed_tokens.weight.dtype
         self._names = list(model.state_dict()) if prepack else []
-        self._blocks = blocks_of(model, prepacked(self._dtype) if prepack else Modules)
+        self._blocks = blocks_of(model, PREPACKED if prepack else SHARED)
         self._norm = final_norm(model)
         if prepack:
             for layer in model.layers:
@@ -286,7 +286,7 @@ def _run(
         h_ND = h_ND[hull_Q]
     h_ND = block.out.plus(o_ND, h_ND)
     x_ND = block.norm_mlp(h_ND)
-    return block.down.plus(block.gate.gated(x_ND, block.up, block.activation), h_ND)
+    return block.down.plus(block.gate(x_ND, block.activation), h_ND)
 
 
 def _project(

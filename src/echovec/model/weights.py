@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from echovec.model import adapted, gradients
-from echovec.model.blocks import Block
-from echovec.model.fused import Fused
-from echovec.model.linear import InPlace, Linear, OneDNN, Stock, fuses_slowly, has_onednn
+from echovec.model import adapted
+from echovec.model.blocks import Block, Make
+from echovec.model.fused import Fused, FusedPair
+from echovec.model.gate import Gate, Joint, Pair
+from echovec.model.linear import HalfStored, Linear, Stock, cpu_kind
 
 
 class Modules:
@@ -37,12 +37,6 @@ class Modules:
     plus = Stock.plus
     times = Stock.times
 
-    def gated(self, x_NI: Tensor, up: Linear, name: str) -> Tensor:
-        """The product through an activation, times another map's product."""
-        if name == "silu" and isinstance(up, Modules) and torch.is_grad_enabled():
-            return gradients.gate(Modules(*self._modules, *up._modules)(x_NI))
-        return Stock.gated(self, x_NI, up, name)  # type: ignore[arg-type]
-
     def weight(self) -> Tensor:
         """The modules' weights, one below the other; adapters not included."""
         return torch.cat([module.weight for module in self._modules])  # type: ignore[misc]
@@ -55,23 +49,41 @@ class Modules:
         return torch.cat([module.bias for module in self._modules])  # type: ignore[misc]
 
 
-def prepacked(dtype: torch.dtype) -> Any:
-    """How linear modules become one prepacked map."""
+def prepacked(*modules: nn.Linear) -> Linear:
+    """Linear modules as one prepacked map."""
+    with torch.inference_mode(False), torch.no_grad():
+        weight = torch.cat([m.weight for m in modules])
+        has_bias = modules[0].bias is not None
+        bias = torch.cat([m.bias for m in modules]) if has_bias else None
+        return _kind(weight)(weight, bias)
 
-    def make(*modules: nn.Linear) -> Linear:
-        device = modules[0].weight.device.type
-        kind: Callable[[Tensor, Tensor | None], Linear] = Stock
-        if device == "cuda":
-            kind = Fused
-        elif device == "cpu" and has_onednn(dtype):
-            kind = InPlace if fuses_slowly(dtype) else OneDNN
-        with torch.inference_mode(False), torch.no_grad():
-            weight = torch.cat([m.weight for m in modules])
-            has_bias = modules[0].bias is not None
-            bias = torch.cat([m.bias for m in modules]) if has_bias else None
-        return kind(weight, bias)
 
-    return make
+def prepacked_gate(gate: nn.Linear, up: nn.Linear) -> Gate:
+    """A gated MLP's two linear modules, prepacked in the way that is the fastest here."""
+    kind = _kind(gate.weight)
+    if kind is Fused:
+        return FusedPair(prepacked(gate), prepacked(up))
+    if kind is HalfStored and _kind(up.weight) is HalfStored:
+        return Joint(prepacked(gate, up))
+    return Pair(prepacked(gate), prepacked(up))
+
+
+def _kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
+    if weight_OI.device.type == "cuda":
+        return Fused
+    return cpu_kind(weight_OI) if weight_OI.device.type == "cpu" else Stock
+
+
+def shared_gate(gate: nn.Module, up: nn.Module) -> Gate:
+    """A gated MLP's two linear modules, called as they are."""
+    return Joint(Modules(gate, up))
+
+
+PREPACKED = Make(prepacked, prepacked_gate)
+"""Copied into another layout: for inference alone."""
+
+SHARED = Make(Modules, shared_gate)
+"""The model's own modules."""
 
 
 def drop_linears(layer: nn.Module) -> None:
@@ -88,8 +100,7 @@ def widened(block: Block) -> Block:
         block,
         qkv=Wide(block.qkv),
         out=Wide(block.out),
-        gate=Wide(block.gate),
-        up=Wide(block.up),
+        gate=Joint(Wide(block.gate)),
         down=Wide(block.down),
     )
 
@@ -97,7 +108,7 @@ def widened(block: Block) -> Block:
 class Wide(Stock):
     """A linear map in float32, its weights widened at each call and let go again."""
 
-    def __init__(self, inner: Linear) -> None:
+    def __init__(self, inner: Linear | Gate) -> None:
         self._inner = inner
 
     def __call__(self, x_NI: Tensor) -> Tensor:
@@ -117,7 +128,7 @@ class Unpacked(Mapping[str, Tensor]):
         "self_attn.v_proj": ("qkv", 2),
         "self_attn.o_proj": ("out", 0),
         "mlp.gate_proj": ("gate", 0),
-        "mlp.up_proj": ("up", 0),
+        "mlp.up_proj": ("gate", 1),
         "mlp.down_proj": ("down", 0),
     }
 
@@ -138,11 +149,10 @@ class Unpacked(Mapping[str, Tensor]):
         _, depth, *module, kind = name.split(".")
         attribute, part = self._PLACES[".".join(module)]
         block = self._blocks[int(depth)]
-        linear: Linear = getattr(block, attribute)
+        linear: Linear | Gate = getattr(block, attribute)
         whole = linear.weight() if kind == "weight" else linear.bias
         assert whole is not None, name
-        if attribute != "qkv":
-            return whole
         E = block.head_dim
         heads = [block.num_heads * E, block.num_kv_heads * E, block.num_kv_heads * E]
-        return torch.split(whole, heads)[part]
+        parts = {"qkv": heads, "gate": [len(whole) // 2] * 2}
+        return torch.split(whole, parts.get(attribute, [len(whole)]))[part]
