@@ -3,7 +3,8 @@
 Written as batched matrix products over blocks of queries instead of
 `scaled_dot_product_attention`: on a CPU its kernel reaches a fifth of the core's rate in bfloat16
 (docs/performance.md), and nothing here repeats the key-value heads or builds a mask across texts.
-Blocks stop at the diagonal, so the upper triangle is never computed beyond one block.
+Blocks stop at the diagonal, so the upper triangle is never computed beyond one block. A few queries
+in float32 are that kernel's all the same: what counts there is how many steps there are to call.
 
 Shapes: B sequences, L queries of each, M keys of each (prefix included), H heads, G key-value
 heads, R = H / G, D head width.
@@ -15,9 +16,13 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 BLOCK = 128
 """Queries per block: enough for the products, few enough that scores stay in cache."""
+
+FEW = 64
+"""Up to so many queries of a sequence, torch's own kernel is as fast or up to twice as fast."""
 
 MAX_SCORES = 1 << 20
 """Scores computed at once; a long rectangle is cut into fewer sequences at a time."""
@@ -37,6 +42,9 @@ def attend(
     """
     B, L, H, D = q_BLHD.shape
     M, G = k_BMGD.shape[1], k_BMGD.shape[2]
+    stock = q_BLHD.dtype == torch.float32 and q_BLHD.device.type == "cpu"
+    if L <= FEW and stock and not torch.is_grad_enabled():
+        return _attend_few(q_BLHD, k_BMGD, v_BMGD, scale, window)
     at_once = max(1, MAX_SCORES // (H * min(L, BLOCK) * M))
     if at_once < B:
         parts = [slice(b, b + at_once) for b in range(0, B, at_once)]
@@ -61,6 +69,29 @@ def attend(
         blocks.append(o_bnD.view(B, G, R, last - first, D))
     o_BGRLD = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=3)
     return o_BGRLD.permute(0, 3, 1, 2, 4).reshape(B, L, H * D)
+
+
+def _attend_few(
+    q_BLHD: Tensor, k_BMGD: Tensor, v_BMGD: Tensor, scale: float, window: int | None
+) -> Tensor:
+    o_BHLD = functional.scaled_dot_product_attention(
+        q_BLHD.transpose(1, 2),
+        k_BMGD.transpose(1, 2),
+        v_BMGD.transpose(1, 2),
+        attn_mask=_hidden(q_BLHD.shape[1], k_BMGD.shape[1], window, q_BLHD.device),
+        scale=scale,
+        enable_gqa=True,
+    )
+    return o_BHLD.transpose(1, 2).flatten(2)
+
+
+@lru_cache(maxsize=256)
+def _hidden(rows: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """[rows, keys]: 0, or -inf where a query may not look; the last query sits on the last key."""
+    with torch.inference_mode(False):
+        scores_1nM = torch.zeros(1, rows, keys, device=device)
+        _hide(scores_1nM, 1, window)
+    return scores_1nM[0]
 
 
 def _hide(scores_bnM: Tensor, repeats: int, window: int | None) -> None:

@@ -9,8 +9,9 @@ not in the table runs on the plain backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -141,7 +142,9 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
         model: a backbone of transformers, one that `why_not` has no word against.
         make: what its linear modules become.
     """
-    return [_block(model, layer, make) for layer in model.layers]
+    # Copies into another layout leave most of a processor idle, and torch lets go of the GIL.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(partial(_block, model, make), model.layers))
 
 
 def final_norm(model: Any) -> Norm:
@@ -161,7 +164,7 @@ def rotary_table(model: Any, length: int, dtype: torch.dtype) -> tuple[Tensor, T
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _block(model: Any, layer: Any, make: Make) -> Block:
+def _block(model: Any, make: Make, layer: Any) -> Block:
     config = model.config
     attention, mlp = layer.self_attn, layer.mlp
     head_dim = int(attention.head_dim)

@@ -164,9 +164,10 @@ class HalfStored(InPlace):
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        if not self.holds(weight_OI):
+        lost_OI = _lost(weight_OI)
+        if not _little(lost_OI, weight_OI):
             raise ValueError("float16 cannot hold these weights; keep them in float32")
-        self._lost = (weight_OI - weight_OI.half().float()).to_sparse()
+        self._lost = lost_OI.to_sparse()
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight_OI.contiguous(), bias_O)
         self.bias = bias_O
 
@@ -183,9 +184,16 @@ class HalfStored(InPlace):
     @staticmethod
     def holds(weight_OI: Tensor) -> bool:
         """Whether float16 loses no more of these float32 weights than one rounding in float32."""
-        lost = (weight_OI - weight_OI.half().float()).abs().sum()
-        # Beyond float16's range the difference is infinite, and no number is as large.
-        return bool(lost <= torch.finfo(torch.float32).eps / 2 * weight_OI.abs().sum())
+        return _little(_lost(weight_OI), weight_OI)
+
+
+def _lost(weight_OI: Tensor) -> Tensor:
+    return weight_OI - weight_OI.half().float()
+
+
+def _little(lost_OI: Tensor, weight_OI: Tensor) -> bool:
+    # Beyond float16's range the difference is infinite, and no number is as large.
+    return bool(lost_OI.abs().sum() <= torch.finfo(torch.float32).eps / 2 * weight_OI.abs().sum())
 
 
 def has_onednn(dtype: torch.dtype) -> bool:

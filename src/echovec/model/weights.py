@@ -51,21 +51,25 @@ class Modules:
 
 def prepacked(*modules: nn.Linear) -> Linear:
     """Linear modules as one prepacked map."""
-    with torch.inference_mode(False), torch.no_grad():
-        weight = torch.cat([m.weight for m in modules])
-        has_bias = modules[0].bias is not None
-        bias = torch.cat([m.bias for m in modules]) if has_bias else None
-        return _kind(weight)(weight, bias)
+    weight, bias = _joined(modules)
+    return _kind(weight)(weight, bias)
 
 
 def prepacked_gate(gate: nn.Linear, up: nn.Linear) -> Gate:
     """A gated MLP's two linear modules, prepacked in the way that is the fastest here."""
-    kind = _kind(gate.weight)
-    if kind is Fused:
-        return FusedPair(prepacked(gate), prepacked(up))
-    if kind is HalfStored and _kind(up.weight) is HalfStored:
-        return Joint(prepacked(gate, up))
-    return Pair(prepacked(gate), prepacked(up))
+    weight, bias = _joined((gate, up))
+    kind = _kind(weight)
+    if kind is HalfStored:
+        return Joint(kind(weight, bias))
+    pair = FusedPair if kind is Fused else Pair
+    return pair(kind(*_joined((gate,))), kind(*_joined((up,))))
+
+
+def _joined(modules: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    with torch.inference_mode(False), torch.no_grad():
+        weight = torch.cat([m.weight for m in modules])
+        has_bias = modules[0].bias is not None
+        return weight, torch.cat([m.bias for m in modules]) if has_bias else None
 
 
 def _kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
