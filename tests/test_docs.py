@@ -19,7 +19,9 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner
 
+from echovec import loading
 from echovec.cli import app
+from echovec.model.load import load_model
 
 ROOT = Path(__file__).parents[1]
 BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -123,10 +125,28 @@ def test_python_runs(page, tmp_path, monkeypatch):
     run(page, without_model(BLOCKS[page]))
 
 
+_default_models: dict[str, object] = {}
+
+
+@pytest.fixture
+def default_model_read_once(monkeypatch, default_model):
+    """Pages of one process share the default model; that it is read right, other tests say."""
+
+    def read(model, **how):
+        if how["adapter"] is not None or model not in (None, default_model, str(default_model)):
+            return load_model(model, **how)
+        key = repr(sorted(how.items()))
+        if key not in _default_models:
+            _default_models[key] = load_model(model, **how)
+        return _default_models[key]
+
+    monkeypatch.setattr(loading, "load_model", read)
+
+
 # "fast" says so where the processor does not multiply bfloat16; the page is right even so.
 @pytest.mark.filterwarnings("ignore::echovec.PrecisionWarning")
 @pytest.mark.parametrize("page", WITH_MODEL, ids=_name)
-def test_python_runs_with_the_default_model(page, tmp_path, monkeypatch, default_model):
+def test_python_runs_with_the_default_model(page, tmp_path, monkeypatch, default_model_read_once):
     """A page that uses the default model runs from top to bottom and prints what it says."""
     monkeypatch.chdir(tmp_path)
     run(page, BLOCKS[page])

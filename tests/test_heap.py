@@ -43,6 +43,17 @@ def test_other_libraries_and_users_choices_are_left_alone(monkeypatch):
     assert not library.told
 
 
+def test_what_was_freed_is_given_back(monkeypatch):
+    """By glibc's malloc_trim; other libraries have none, and nothing fails."""
+    for answer in (1, 0):
+        library = Library(None)
+        library.malloc_trim = lambda pad, answer=answer: answer
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
+        assert heap.give_back() is bool(answer)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library(None))
+    assert not heap.give_back()
+
+
 def test_onednn_keeps_few_programs_unless_the_user_said_otherwise(monkeypatch):
     """Both caches are limited, and a number that is set already stays."""
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")

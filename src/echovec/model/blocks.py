@@ -134,6 +134,9 @@ class Make:
     gate: Callable[..., Gate]
     """`(gate, up) -> Gate`."""
 
+    done: Callable[[nn.Module], None] = lambda layer: None
+    """What happens to a layer whose modules are taken."""
+
 
 def blocks_of(model: Any, make: Make) -> list[Block]:
     """The blocks of a supported model, first to last.
@@ -144,7 +147,7 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
     """
     # Copies into another layout leave most of a processor idle, and torch lets go of the GIL.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(partial(_block, model, make), model.layers))
+        return list(pool.map(partial(_taken, model, make), model.layers))
 
 
 def final_norm(model: Any) -> Norm:
@@ -164,7 +167,13 @@ def rotary_table(model: Any, length: int, dtype: torch.dtype) -> tuple[Tensor, T
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _block(model: Any, make: Make, layer: Any) -> Block:
+def _taken(model: Any, make: Make, layer: Any) -> Block:
+    block = _block(model, layer, make)
+    make.done(layer)
+    return block
+
+
+def _block(model: Any, layer: Any, make: Make) -> Block:
     config = model.config
     attention, mlp = layer.self_attn, layer.mlp
     head_dim = int(attention.head_dim)

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from echovec.errors import ModelError
-from echovec.model import gradients, kernels
+from echovec.model import gradients, heap, kernels
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
 from echovec.model.layout import Group, Int, Layout, lay_out, rounded_rows
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
-from echovec.model.weights import PREPACKED, SHARED, Unpacked, drop_linears, widened
+from echovec.model.weights import PREPACKED, SHARED, Unpacked, widened
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -96,8 +96,7 @@ class PackedBackbone:
         self._blocks = blocks_of(model, PREPACKED if prepack else SHARED)
         self._norm = final_norm(model)
         if prepack:
-            for layer in model.layers:
-                drop_linears(layer)
+            heap.give_back()
         self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first
         self._lock = Lock()
         self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}

@@ -83,19 +83,19 @@ def shared_gate(gate: nn.Module, up: nn.Module) -> Gate:
     return Joint(Modules(gate, up))
 
 
-PREPACKED = Make(prepacked, prepacked_gate)
-"""Copied into another layout: for inference alone."""
-
-SHARED = Make(Modules, shared_gate)
-"""The model's own modules."""
-
-
 def drop_linears(layer: nn.Module) -> None:
     """Let go of a layer's linear weights, which have been repacked."""
     for module in layer.modules():
         if isinstance(module, nn.Linear):
             module.weight = None  # type: ignore[assignment]
             module.bias = None  # type: ignore[assignment]
+
+
+PREPACKED = Make(prepacked, prepacked_gate, drop_linears)
+"""Copied into another layout, a layer at a time: for inference alone."""
+
+SHARED = Make(Modules, shared_gate)
+"""The model's own modules."""
 
 
 def widened(block: Block) -> Block:
