@@ -228,10 +228,12 @@ def collected():
 
     pyarrow formats the error again, with `ast`, wherever its writer is freed; up to Python 3.11.7
     that breaks an `ast.parse` which is just running (python/cpython#106905), such as the next
-    test's `np.load`.
+    test's `np.load`. What was there before the test is not gone through: that takes a while.
     """
+    gc.freeze()
     yield
     gc.collect()
+    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("collected")
