@@ -166,6 +166,8 @@ def test_every_kind_gives_the_plain_vectors(
     backbone = PackedBackbone(model, prepack=True)
     assert type(backbone._blocks[0].down) is kind
     assert type(backbone._blocks[0].gate) is (Joint if kind is HalfStored else Pair)
+    # oneDNN makes a program for each number of rows, so there it has few of them.
+    assert backbone._row_counts(33) == (33 if kind is HalfStored else 40)
     with torch.inference_mode():
         (got,), (again,) = backbone.forward(batch), backbone.forward(batch)
         (wide,) = backbone.forward(batch, float32=True)

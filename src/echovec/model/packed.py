@@ -30,11 +30,11 @@ from echovec.errors import ModelError
 from echovec.model import gradients, heap, kernels
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
-from echovec.model.layout import Group, Int, Layout, lay_out, rounded_rows
+from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
-from echovec.model.weights import PREPACKED, SHARED, Unpacked, widened
+from echovec.model.weights import PREPACKED, SHARED, Unpacked, row_counts, widened
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -94,6 +94,7 @@ class PackedBackbone:
         self._dtype = model.embed_tokens.weight.dtype
         self._names = list(model.state_dict()) if prepack else []
         self._blocks = blocks_of(model, PREPACKED if prepack else SHARED)
+        self._row_counts = row_counts(self._blocks, self.device)
         self._norm = final_norm(model)
         if prepack:
             heap.give_back()
@@ -151,8 +152,7 @@ class PackedBackbone:
     ) -> list[Tensor]:
         """Hidden states of each layer asked for: h_TD, or h_PD with `pooled_only`."""
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
-        # Without a gradient or with one, a CPU's products are oneDNN's.
-        layout = lay_out(batch, round_up=rounded_rows if self.device.type == "cpu" else int)
+        layout = lay_out(batch, round_up=self._row_counts)
         blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
         prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
         states = self._states(layout, prefix, blocks, wanted, pooled_only, wide=float32)

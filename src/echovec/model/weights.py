@@ -17,6 +17,7 @@ from echovec.model import adapted
 from echovec.model.blocks import Block, Make
 from echovec.model.fused import Fused, FusedPair
 from echovec.model.gate import Gate, Joint, Pair
+from echovec.model.layout import rounded_rows
 from echovec.model.linear import HalfStored, Linear, Stock, cpu_kind
 
 
@@ -96,6 +97,19 @@ PREPACKED = Make(prepacked, prepacked_gate, drop_linears)
 
 SHARED = Make(Modules, shared_gate)
 """The model's own modules."""
+
+
+def row_counts(blocks: Sequence[Block], device: torch.device) -> Callable[[int], int]:
+    """How many rows a pass is to have where there are so many.
+
+    As many, but where oneDNN multiplies, which makes a program for each number: one of few there.
+    """
+    return int if device.type != "cpu" or all(map(_any_size, blocks)) else rounded_rows
+
+
+def _any_size(block: Block) -> bool:
+    inside = block.gate.linear if isinstance(block.gate, Joint) else None
+    return all(isinstance(x, HalfStored) for x in (block.qkv, block.out, inside, block.down))
 
 
 def widened(block: Block) -> Block:
