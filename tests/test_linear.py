@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import families
 from echovec.model import linear, weights
-from echovec.model.blocks import scaled
+from echovec.model.blocks import Make, blocks_of, scaled
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.linear import (
     ACTIVATIONS,
@@ -219,3 +219,28 @@ def test_a_gate_that_16_bits_hold_by_half_stays_in_float32(
         with torch.inference_mode():
             want = ACTIVATIONS["silu"](gate(x)) * up(x)
             torch.testing.assert_close(made(x, "silu"), want, **CLOSE[torch.float32])
+
+
+def test_layers_made_at_once_leave_torchs_threads_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two at a time or one, in their order; each thread computes alone, and the setting is back."""
+    model = copy.deepcopy(families.causal_model("llama")).base_model
+    seen: list[int] = []
+
+    def noted(*modules: nn.Linear) -> Linear:
+        seen.append(torch.get_num_threads())
+        return weights.prepacked(*modules)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for at_once, threads in ((1, 2), (2, 1)):
+            seen.clear()
+            blocks = blocks_of(model, Make(noted, weights.prepacked_gate, at_once=at_once))
+            assert set(seen) == {threads}
+            assert torch.get_num_threads() == 2
+            for block, layer in zip(blocks, model.layers, strict=True):
+                assert torch.equal(block.out.weight(), layer.self_attn.o_proj.weight)
+    finally:
+        torch.set_num_threads(before)

@@ -137,6 +137,9 @@ class Make:
     done: Callable[[nn.Module], None] = lambda layer: None
     """What happens to a layer whose modules are taken."""
 
+    at_once: int = 1
+    """How many layers are made at once, by as many threads; each needs memory of its own."""
+
 
 def blocks_of(model: Any, make: Make) -> list[Block]:
     """The blocks of a supported model, first to last.
@@ -145,9 +148,16 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
         model: a backbone of transformers, one that `why_not` has no word against.
         make: what its linear modules become.
     """
-    # Copies into another layout leave most of a processor idle, and torch lets go of the GIL.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(partial(_taken, model, make), model.layers))
+    own = torch.get_num_threads()
+    workers = min(own, make.at_once)
+    if workers == 1:
+        return [_taken(model, make, layer) for layer in model.layers]
+    # Each with one thread of torch's: threads of threads would be too many on a large machine.
+    with ThreadPoolExecutor(workers, "", torch.set_num_threads, (1,)) as pool:
+        try:
+            return list(pool.map(partial(_taken, model, make), model.layers))
+        finally:
+            torch.set_num_threads(own)  # a part of the setting is the whole process's
 
 
 def final_norm(model: Any) -> Norm:

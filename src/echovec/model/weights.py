@@ -92,8 +92,8 @@ def drop_linears(layer: nn.Module) -> None:
             module.bias = None  # type: ignore[assignment]
 
 
-PREPACKED = Make(prepacked, prepacked_gate, drop_linears)
-"""Copied into another layout, a layer at a time: for inference alone."""
+PREPACKED = Make(prepacked, prepacked_gate, drop_linears, at_once=4)
+"""Copied into another layout, a few layers at a time: for inference alone."""
 
 SHARED = Make(Modules, shared_gate)
 """The model's own modules."""
