@@ -21,7 +21,9 @@ from echovec.model.layout import lay_out, rounded_rows
 from echovec.model.load import load_model
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
+from echovec.presets import preset
 from echovec.text.batch import Batch
+from echovec.text.tokenizer import HFTokenizer
 
 PACKED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 OTHER_FAMILIES = tuple(sorted(set(families.FAMILIES) - set(PACKED_FAMILIES)))
@@ -349,6 +351,33 @@ def test_many_workers_give_the_same_vectors(tmp_path: Any) -> None:
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(("texts", "each"), [(1, 6), (2, 3), (4, 1), (6, 1), (9, 1)])
+def test_few_texts_have_all_cores_together(
+    texts: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts that run at once share the cores, so that two are no slower than one."""
+    model, tokenizer = families.causal_model("llama"), families.family_tokenizer("llama")
+    model = copy.deepcopy(model)
+    backbone = PackedBackbone(model, prepack=True)
+    found: list[int] = []
+    forward = backbone.forward
+
+    def noted(*args: Any, **options: Any) -> list[torch.Tensor]:
+        found.append(torch.get_num_threads())
+        return forward(*args, **options)
+
+    monkeypatch.setattr(backbone, "forward", noted)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        embedder = Embedder(preset("echo"), HFTokenizer(tokenizer), backbone)
+        embedder.encode([f"text {n}" for n in range(texts)])
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(threads)
+    assert found == [each] * min(texts, 6)
 
 
 @pytest.mark.parametrize("step", [1, 8, 32])

@@ -136,7 +136,8 @@ def _all(
             yield from run(planned)
         return
     own = torch.get_num_threads()
-    pool = threads(workers, cores=1)
+    # A core each; where chunks are fewer than cores, what would be idle is shared out.
+    pool = threads(workers, cores=max(1, own // workers))
     ahead: deque[Future[list[tuple[Chunk, Tensor]]]] = deque()
     try:
         for planned in chunks:

@@ -8,8 +8,8 @@ Shape suffixes: T tokens of the batch, P pooled tokens, D width.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from echovec.errors import InputError
@@ -75,6 +75,8 @@ def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
     """
     import torch
 
+    from echovec.model.threads import single_threads
+
     def digest(name: str) -> bytes:
         tensor = tensors[name].detach()
         values = tensor.float() if tensor.is_floating_point() else tensor
@@ -83,7 +85,7 @@ def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
         return hashlib.sha256(head + hashlib.sha256(flat.numpy().data).digest()).digest()
 
     names = sorted(tensors)
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+    with single_threads(os.cpu_count() or 1) as pool:  # hashlib lets go of the GIL
         digests = list(pool.map(digest, names))
     return "sha256:" + hashlib.sha256(config_json.encode() + b"".join(digests)).hexdigest()
 

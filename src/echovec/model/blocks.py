@@ -9,7 +9,6 @@ not in the table runs on the plain backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +20,7 @@ from torch.nn import functional
 from echovec.model import gradients
 from echovec.model.gate import Gate
 from echovec.model.linear import ACTIVATIONS, Linear
+from echovec.model.threads import single_threads
 
 FAMILIES: Mapping[str, float] = {
     "LlamaModel": 0.0,
@@ -148,16 +148,11 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
         model: a backbone of transformers, one that `why_not` has no word against.
         make: what its linear modules become.
     """
-    own = torch.get_num_threads()
-    workers = min(own, make.at_once)
+    workers = min(torch.get_num_threads(), make.at_once)
     if workers == 1:
         return [_taken(model, make, layer) for layer in model.layers]
-    # Each with one thread of torch's: threads of threads would be too many on a large machine.
-    with ThreadPoolExecutor(workers, "", torch.set_num_threads, (1,)) as pool:
-        try:
-            return list(pool.map(partial(_taken, model, make), model.layers))
-        finally:
-            torch.set_num_threads(own)  # a part of the setting is the whole process's
+    with single_threads(workers) as pool:
+        return list(pool.map(partial(_taken, model, make), model.layers))
 
 
 def final_norm(model: Any) -> Norm:
