@@ -2,8 +2,10 @@
 
 The kinds of `echovec.model.linear` alternating in one process, float32, medians; which of them a
 processor gets is decided there by `cpu_kind`. One product; all products of a model by the number of
-rows, each block with weights of its own, since a model's are too many for the cache; texts. Needs
-the data folder (`ECHOVEC_DATA`).
+rows, each block with weights of its own, since a model's are too many for the cache; a norm and
+attention beside torch's own; texts. Needs the data folder (`ECHOVEC_DATA`).
+
+`--resident KIND` loads the model with products of one kind and prints what is resident then.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.workloads import pieces, sentences
 from echovec import Embedder
+from echovec.model.attend import attend
+from echovec.model.blocks import scaled
 from echovec.model.linear import HalfStored, InPlace, Linear, OneDNN
 
 KINDS: tuple[type[OneDNN], ...] = (OneDNN, InPlace, HalfStored)
@@ -27,6 +33,7 @@ SHAPES = ((960, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536))
 """Outputs and inputs of a block's products: the default model's."""
 
 LAYERS = 30
+OFTEN = 20
 ROWS = (8, 16, 25, 46, 128, 512, 2048)
 
 
@@ -34,10 +41,16 @@ def main() -> None:
     """Print a line for one product, one for each number of rows and one for each workload."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=6)
-    tell = partial(compare, repetitions=parser.parse_args().repetitions)
+    parser.add_argument("--resident", choices=[kind.__name__ for kind in KINDS])
+    options = parser.parse_args()
+    if options.resident:
+        resident(options.resident)
+        return
+    tell = partial(compare, repetitions=options.repetitions)
     with torch.inference_mode():
         one_product(tell)
         all_products(tell)
+        beside_products(tell)
     models = {kind.__name__: load(kind) for kind in KINDS}
     texts = list(sentences(100))
     passages = list(pieces(models["OneDNN"].tokenizer, 10, 120, 180))
@@ -65,6 +78,42 @@ def all_products(tell: Callable[..., None]) -> None:
         ways = {name: partial(_through, layers, inputs) for name, layers in held.items()}
         work = 2e-9 * rows * LAYERS * sum(o * i for o, i in SHAPES)
         tell(f"{LAYERS} blocks, {rows} rows ({work:,.2f} GFLOP)", ways)
+
+
+def beside_products(tell: Callable[..., None]) -> None:
+    """A norm in torch's steps and in ours, attention by blocks and by torch's kernel; often."""
+    gain = torch.randn(576)
+    for rows in (25, 512, 2048):
+        x_ND = torch.randn(rows, 576)
+        ways: dict[str, Callable[[], object]] = {
+            "torch": partial(often, partial(functional.rms_norm, x_ND, (576,), gain, 1e-5)),
+            "ours": partial(often, partial(scaled, x_ND, gain, 1e-5)),
+        }
+        tell(f"{OFTEN} norms, {rows} rows", ways)
+    for count, length in ((1, 25), (1, 64), (16, 25), (16, 60), (1, 400)):
+        q_BLHD = torch.randn(count, length, 9, 64)
+        k_BMGD, v_BMGD = (torch.randn(count, length + 21, 3, 64) for _ in range(2))
+
+        def ours(few: int, q: Tensor = q_BLHD, k: Tensor = k_BMGD, v: Tensor = v_BMGD) -> None:
+            with patch("echovec.model.attend.FEW", few):
+                often(lambda: attend(q, k, v, scale=0.125))
+
+        ways = {"by blocks": partial(ours, 0), "torch's kernel": partial(ours, length)}
+        tell(f"{OFTEN} x attention, {count} of {length} queries", ways)
+
+
+def often(call: Callable[[], object]) -> None:
+    """So many calls that a clock can tell."""
+    for _ in range(OFTEN):
+        call()
+
+
+def resident(kind: str) -> None:
+    """Load the model and print this process's memory."""
+    model = load(next(one for one in KINDS if one.__name__ == kind))
+    model.encode(["a text"])
+    status = Path("/proc/self/status").read_text().splitlines()
+    print(kind, *(" ".join(line.split()) for line in status if line[:5] in ("VmRSS", "VmHWM")))
 
 
 def _through(layers: Sequence[Sequence[Linear]], inputs: Mapping[int, Tensor]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
+from echovec.model.threads import sharing
 from echovec.room import Room, halves
 from echovec.text.batch import Chunk, Plan
 
@@ -84,19 +85,6 @@ def compute(
     return vectors, truncated
 
 
-def threads(count: int, name: str = "", *, cores: int | None = None) -> ThreadPoolExecutor:
-    """A pool for `compute`.
-
-    Args:
-        count: how many threads.
-        name: what they are called.
-        cores: how many each computes with; by default as many as the thread that asks.
-    """
-    # Told to each: what one thread is given is what later ones begin with.
-    own = torch.get_num_threads() if cores is None else cores
-    return ThreadPoolExecutor(count, name, torch.set_num_threads, (own,))
-
-
 def _counted(chunks: Sequence[Chunk]) -> tuple[int, int]:
     """How many texts and sequences there are; a plan knows without laying its chunks."""
     if isinstance(chunks, Plan):
@@ -135,20 +123,15 @@ def _all(
         for planned in chunks:
             yield from run(planned)
         return
-    own = torch.get_num_threads()
-    # A core each; where chunks are fewer than cores, what would be idle is shared out.
-    pool = threads(workers, cores=max(1, own // workers))
     ahead: deque[Future[list[tuple[Chunk, Tensor]]]] = deque()
-    try:
+    # A core each; where chunks are fewer than cores, what would be idle is shared out.
+    with sharing(workers, cores=max(1, torch.get_num_threads() // workers)) as pool:
         for planned in chunks:
             ahead.append(pool.submit(run, planned))
             if len(ahead) > 2 * workers:  # enough that none waits for the next to be laid
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(own)  # a part of the setting is the whole process's
 
 
 def _fitting(forward: Forward, chunk: Chunk, room: Room) -> Iterator[tuple[Chunk, Tensor]]:

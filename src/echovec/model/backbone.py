@@ -75,7 +75,7 @@ def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
     """
     import torch
 
-    from echovec.model.threads import single_threads
+    from echovec.model.threads import sharing
 
     def digest(name: str) -> bytes:
         tensor = tensors[name].detach()
@@ -85,7 +85,7 @@ def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
         return hashlib.sha256(head + hashlib.sha256(flat.numpy().data).digest()).digest()
 
     names = sorted(tensors)
-    with single_threads(os.cpu_count() or 1) as pool:  # hashlib lets go of the GIL
+    with sharing(os.cpu_count() or 1) as pool:  # hashlib lets go of the GIL
         digests = list(pool.map(digest, names))
     return "sha256:" + hashlib.sha256(config_json.encode() + b"".join(digests)).hexdigest()
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from echovec.model import gradients
 from echovec.model.gate import Gate
 from echovec.model.linear import ACTIVATIONS, Linear
-from echovec.model.threads import single_threads
+from echovec.model.threads import sharing
 
 FAMILIES: Mapping[str, float] = {
     "LlamaModel": 0.0,
@@ -151,7 +151,7 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
     workers = min(torch.get_num_threads(), make.at_once)
     if workers == 1:
         return [_taken(model, make, layer) for layer in model.layers]
-    with single_threads(workers) as pool:
+    with sharing(workers) as pool:
         return list(pool.map(partial(_taken, model, make), model.layers))
 
 

@@ -15,7 +15,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from echovec.model import gradients
 from echovec.model.linear import ACTIVATIONS, Linear
 
 
@@ -63,14 +62,9 @@ class Joint:
 
     def __call__(self, x_NI: Tensor, name: str) -> Tensor:
         """The inside of the MLP."""
-        both_NF2 = self.linear(x_NI)
-        if not torch.is_grad_enabled():
-            left, right = both_NF2.chunk(2, dim=-1)
-            return ACTIVATIONS[name](left).mul_(right)
-        if name == "silu":
-            return gradients.gate(both_NF2)
-        left, right = both_NF2.chunk(2, dim=-1)
-        return ACTIVATIONS[name](left) * right
+        left, right = self.linear(x_NI).chunk(2, dim=-1)
+        inside = ACTIVATIONS[name](left)
+        return inside * right if torch.is_grad_enabled() else inside.mul_(right)
 
     @property
     def bias(self) -> Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from echovec.model import adapted
+from echovec.model import adapted, gradients
 from echovec.model.blocks import Block, Make
 from echovec.model.fused import Fused, FusedPair
 from echovec.model.gate import Gate, Joint, Pair
@@ -58,12 +58,10 @@ def prepacked(*modules: nn.Linear) -> Linear:
 
 def prepacked_gate(gate: nn.Linear, up: nn.Linear) -> Gate:
     """A gated MLP's two linear modules, prepacked in the way that is the fastest here."""
-    weight, bias = _joined((gate, up))
-    kind = _kind(weight)
-    if kind is HalfStored:
-        return Joint(kind(weight, bias))
-    pair = FusedPair if kind is Fused else Pair
-    return pair(kind(*_joined((gate,))), kind(*_joined((up,))))
+    if {_kind(gate.weight), _kind(up.weight)} == {HalfStored}:
+        return Joint(HalfStored(*_joined((gate, up))))
+    pair = FusedPair if gate.weight.device.type == "cuda" else Pair
+    return pair(prepacked(gate), prepacked(up))
 
 
 def _joined(modules: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
@@ -79,9 +77,18 @@ def _kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
     return cpu_kind(weight_OI) if weight_OI.device.type == "cpu" else Stock
 
 
-def shared_gate(gate: nn.Module, up: nn.Module) -> Gate:
+class SharedGate(Pair):
     """A gated MLP's two linear modules, called as they are."""
-    return Joint(Modules(gate, up))
+
+    def __init__(self, gate: nn.Module, up: nn.Module) -> None:
+        super().__init__(Modules(gate), Modules(up))
+        self._both = Modules(gate, up)
+
+    def __call__(self, x_NI: Tensor, name: str) -> Tensor:
+        """The inside of the MLP; for a gradient one product, whose backward pass is ours."""
+        if name == "silu" and torch.is_grad_enabled():
+            return gradients.gate(self._both(x_NI))
+        return super().__call__(x_NI, name)
 
 
 def drop_linears(layer: nn.Module) -> None:
@@ -95,7 +102,7 @@ def drop_linears(layer: nn.Module) -> None:
 PREPACKED = Make(prepacked, prepacked_gate, drop_linears, at_once=4)
 """Copied into another layout, a few layers at a time: for inference alone."""
 
-SHARED = Make(Modules, shared_gate)
+SHARED = Make(Modules, SharedGate)
 """The model's own modules."""
 
 

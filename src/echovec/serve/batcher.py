@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from echovec.compute import threads
+from echovec.model.threads import threads
 from echovec.serve.lane import Lane, Prepared, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem, come_back
