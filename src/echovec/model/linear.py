@@ -9,7 +9,8 @@
   product makes it 1.4 times as long (docs/performance.md).
 - `HalfStored`: the same by FBGEMM, which reads weights of 16 bits and computes in float32. Most
   models are published in 16 bits, so nothing is lost; weights that would lose anything stay with
-  oneDNN. Half the memory, and with AVX2 the fastest of all for few rows and many.
+  oneDNN. Half the memory, and with AVX2 faster up to some hundred rows, level above
+  (`python -m benchmarks.products`).
 
 All give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
 O outputs.
