@@ -98,7 +98,7 @@ def beside_products(tell: Callable[..., None]) -> None:
             with patch("echovec.model.attend.FEW", few):
                 often(lambda: attend(q, k, v, scale=0.125))
 
-        ways = {"by blocks": partial(ours, 0), "torch's kernel": partial(ours, length)}
+        ways = {"by blocks": partial(ours, 0), "torch's kernel": partial(ours, count * length)}
         tell(f"{OFTEN} x attention, {count} of {length} queries", ways)
 
 

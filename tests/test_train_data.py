@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from echovec.errors import InputError, TrainingError
+from echovec.train.cloze import sentences
 from echovec.train.data import Example, Source, TrainingSet, example_of, hold_out, read
 from echovec.train.runs import RUNS
 from echovec.train.schedule import Step, schedule
@@ -263,3 +264,54 @@ def test_the_sets_of_the_run_by_labels_are_read_whole(data):
     assert len({e.label for e in rows["clinc"].examples}) == 150
     assert len({e.label for e in rows["banking"].examples}) == 77
     assert all(len(one) > 900 for one in rows.values())
+
+
+def test_any_columns_may_be_read(tmp_path):
+    """A title and its text, in a layout that is nobody's; the other columns are left alone."""
+    rows = [{"title": f"t{i}", "text": f"body {i}", "negative": "no"} for i in range(3)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"title": "alone"}])))
+    one = read(Source(path="x.jsonl", columns=("title", "text")), tmp_path)
+    assert one.examples[0] == Example("t0", "body 0")
+    assert one.skipped == ("x.jsonl:4: columns title: there is no 'text'",)
+    with pytest.raises(InputError, match="give one, or an anchor's and a positive's"):
+        Source(path="x.jsonl", columns=("a", "b", "c"))
+
+
+def test_a_sentence_and_its_text_are_a_pair(tmp_path):
+    """Each text once; the sentence is taken out of it nine times in ten."""
+    texts = [f"Alpha {i} is one thing. Beta {i} is another thing. Gamma." for i in range(200)]
+    (tmp_path / "x.jsonl").write_text(
+        "\n".join(map(json.dumps, [{"body": text} for text in [*texts, texts[0], "One sentence."]]))
+    )
+    one = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
+    assert one.skipped == ("x.jsonl: texts of one sentence: 1",)
+    assert len(one) == 200
+    kept = 0
+    for text, example in zip(texts, one.examples, strict=True):
+        assert example.anchor in text
+        assert example.anchor != "Gamma."  # too short to be asked for
+        inside = example.anchor in example.positive
+        kept += inside
+        assert example.positive == text if inside else len(example.positive) < len(text)
+    assert 5 <= kept <= 40
+    again = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
+    assert again.examples == one.examples
+    with pytest.raises(InputError, match="leave label"):
+        Source(path="x.jsonl", cloze=True, label="body")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("One. Two? Three!", 3),
+        ("Of 3.5 metres, e.g. this one, nothing ends. The next does.", 2),
+        ('He said "no." Then he left.', 2),
+        ("一つ。二つ。", 2),
+        ("no end", 1),
+        ("", 0),
+    ],
+)
+def test_sentences(text, count):
+    pieces = sentences(text)
+    assert len(pieces) == count
+    assert "".join(pieces).replace(" ", "") == text.replace(" ", "")

@@ -22,8 +22,8 @@ BLOCK = 128
 """Queries per block: enough for the products, few enough that scores stay in cache."""
 
 FEW = 64
-"""Up to so many queries of a sequence, torch's own kernel is 1.05 to 1.5 times as fast with AVX2
-(`python -m benchmarks.products`)."""
+"""Up to so many queries in all, torch's own kernel is faster: 1.4 times for one sequence, with
+several of them by blocks is level or better (`python -m benchmarks.products`)."""
 
 MAX_SCORES = 1 << 20
 """Scores computed at once; a long rectangle is cut into fewer sequences at a time."""
@@ -44,7 +44,7 @@ def attend(
     B, L, H, D = q_BLHD.shape
     M, G = k_BMGD.shape[1], k_BMGD.shape[2]
     stock = q_BLHD.dtype == torch.float32 and q_BLHD.device.type == "cpu"
-    if L <= FEW and stock and not torch.is_grad_enabled():
+    if B * L <= FEW and stock and not torch.is_grad_enabled():
         return _attend_few(q_BLHD, k_BMGD, v_BMGD, scale, window)
     at_once = max(1, MAX_SCORES // (H * min(L, BLOCK) * M))
     if at_once < B:

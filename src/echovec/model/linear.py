@@ -4,14 +4,13 @@
 - `OneDNN`: weights laid out for the CPU once ("prepacked"), with the residual sum, the activation
   and the product with the gate done while the result is still in registers. On CPUs whose BLAS is
   tuned for another vendor this alone is 2.3 times as fast in float32 (docs/performance.md).
-- `InPlace`: the same weights and products, and what follows a product written over it. Where
-  vectors are no wider than AVX2's this is 1.06 to 1.12 times as fast: an activation inside the
-  product makes it 1.4 times as long (docs/performance.md).
+- `InPlace`: the same weights and products, and what follows a product written over it. In float32
+  this is faster (1.02 to 1.03 times with AVX-512, 1.06 to 1.12 with AVX2), in bfloat16 level.
 - `HalfStored`: the same by FBGEMM, which reads weights of 16 bits and computes in float32. Most
   models are published in 16 bits, so nothing is lost; weights that would lose anything stay with
-  oneDNN. Half the memory, and with AVX2 faster up to some hundred rows, level above
-  (`python -m benchmarks.products`).
+  oneDNN. Half the memory, faster up to some hundred rows, level or a few hundredths slower above.
 
+Figures: `python -m benchmarks.products`, docs/performance.md.
 All give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
 O outputs.
 """
@@ -209,27 +208,21 @@ def has_onednn(dtype: torch.dtype) -> bool:
 
 
 def has_fbgemm() -> bool:
-    """Whether this torch was built with FBGEMM and still has its products of float16 weights."""
-    return "fbgemm" in torch.backends.quantized.supported_engines and all(
-        hasattr(torch.ops.quantized, name)
-        for name in ("linear_prepack_fp16", "linear_dynamic_fp16", "linear_unpack_fp16")
-    )
-
-
-def narrow_vectors() -> bool:
-    """Whether this CPU's widest vectors are AVX2's."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx2", False) and not able.get("avx512_f", False))
+    """Whether this torch has FBGEMM's products of float16 weights, and this CPU what they need."""
+    able = torch.cpu.get_capabilities().get("avx2", False)
+    built = "fbgemm" in torch.backends.quantized.supported_engines
+    names = ("linear_prepack_fp16", "linear_dynamic_fp16", "linear_unpack_fp16")
+    return bool(able and built) and all(hasattr(torch.ops.quantized, name) for name in names)
 
 
 def cpu_kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
     """Which kind of linear map is the fastest with these weights on this CPU.
 
-    Measured with AVX2 (docs/performance.md, "Without AVX-512"); with wider vectors oneDNN has all.
+    Measured with AVX2 and AVX-512 (docs/performance.md).
     """
-    narrow = weight_OI.dtype == torch.float32 and narrow_vectors()
-    if narrow and has_fbgemm() and HalfStored.holds(weight_OI):
+    exact = weight_OI.dtype == torch.float32
+    if exact and has_fbgemm() and HalfStored.holds(weight_OI):
         return HalfStored
     if not has_onednn(weight_OI.dtype):
         return Stock
-    return InPlace if narrow else OneDNN
+    return InPlace if exact else OneDNN

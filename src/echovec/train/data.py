@@ -9,7 +9,8 @@
 | SimCSE | `sent0`, `sent1`, `hard_neg` (CSV) |
 | classes | `text` and a label: see `Source.label` |
 | BEIR, as `echovec eval` reads it | a folder of `corpus`, `queries_train`, `qrels_train.tsv` |
-| unlabelled | `text`, or a .txt file of one text a line |
+| unlabelled | `text`, or a .txt file of one text a line; in pairs with `Source.cloze` |
+| any other | the columns that `Source.columns` names |
 
 Which files and folders they come from is in rows.py. A row that has no positive or is empty is
 counted and named, never dropped in silence.
@@ -18,12 +19,13 @@ counted and named, never dropped in silence.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError
+from echovec.train.cloze import cloze
 from echovec.train.rows import rows_of
 
 ANCHORS = ("anchor", "query", "sent0", "query_text")
@@ -54,6 +56,9 @@ class Source:
         symmetric: both sides are alike (sentence pairs), so the positive gets the instruction too.
         label: a column that says which texts belong together, such as the class of a text or the
             passage of a question: each text's positive is another text with the same value.
+        columns: what the columns of an anchor and its positive are called, or that of a text, where
+            the layout is none of the known ones; no other column is read.
+        cloze: texts alone become pairs: a sentence of each, and what is left of it (cloze.py).
         limit: at most so many rows, the first ones.
         licence: of the texts, for the model card.
     """
@@ -64,8 +69,18 @@ class Source:
     instructions: tuple[str, ...] = ()
     symmetric: bool = False
     label: str = ""
+    columns: tuple[str, ...] = ()
+    cloze: bool = False
     limit: int | None = None
     licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if len(self.columns) > 2:
+            raise InputError(
+                f"columns={list(self.columns)}; give one, or an anchor's and a positive's"
+            )
+        if self.cloze and (self.label or len(self.columns) == 2):
+            raise InputError("cloze makes pairs of texts; leave label and the second column out")
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,10 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         if source.limit is not None and len(examples) >= source.limit:
             break
         try:
-            examples.append(labelled(row, source.label) if source.label else example_of(row))
+            chosen = named(row, source.columns) if source.columns else row
+            examples.append(
+                labelled({**row, **chosen}, source.label) if source.label else example_of(chosen)
+            )
         except InputError as error:
             skipped.append(f"{path.name}:{place}: {error}")
     if source.label:
@@ -137,6 +155,11 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         if again := rows - len(examples) - len(alone):
             skipped.append(f"{path.name}: texts that came again with the same label: {again:,}")
         skipped += [f"{path.name}: no other text of {label!r}" for label in alone]
+    if source.cloze:
+        pairs, passed = cloze(example.anchor for example in examples)
+        examples = [Example(anchor, positive) for anchor, positive in pairs]
+        if passed:
+            skipped.append(f"{path.name}: texts of one sentence: {passed:,}")
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")
@@ -152,6 +175,18 @@ def example_of(row: Mapping[str, Any]) -> Example:
     """
     anchor, positives, negatives = columns_of(row)
     return Example(anchor, positives[0], tuple(negatives))
+
+
+def named(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+    """A row with the columns that it is to be read by, under the usual names.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    if missing := [column for column in columns if column not in row]:
+        raise InputError(f"columns {', '.join(map(str, row))}: there is no {missing[0]!r}")
+    names = ("text",) if len(columns) == 1 else ("anchor", "positive")
+    return {name: row[column] for name, column in zip(names, columns, strict=True)}
 
 
 def labelled(row: Mapping[str, Any], column: str) -> Example:

@@ -235,8 +235,9 @@ def _made(make: Any, first: Any, content: Mapping[str, Any]) -> Run:
 def _source(content: Any) -> Source:
     try:
         fields = dict(content)
-        if "instructions" in fields:
-            fields["instructions"] = tuple(fields["instructions"])
+        for name in ("instructions", "columns"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
         return Source(**fields)
     except TypeError as error:
         raise InputError(f"a source of the run cannot be read: {error}") from None

@@ -132,6 +132,31 @@ _SCIFACT = Source(
     instructions=("Given a scientific claim, retrieve documents that support or refute it",),
     licence="claims CC BY 4.0, abstracts ODC-By 1.0",
 )
+_UNLABELLED = (
+    Source(
+        path="SciFact/corpus.jsonl.gz",
+        name="titles",
+        columns=("title", "text"),
+        ratio=0.4,
+        licence="ODC-By 1.0",
+    ),
+    Source(
+        path="SciFact/corpus.jsonl.gz",
+        name="sentences of abstracts",
+        columns=("text",),
+        cloze=True,
+        ratio=0.3,
+        licence="ODC-By 1.0",
+    ),
+    Source(
+        path="train_squad",
+        name="sentences of passages",
+        columns=("positive",),
+        cloze=True,
+        ratio=0.5,
+        licence="CC BY-SA 4.0",
+    ),
+)
 
 RUNS: Mapping[str, Run] = {
     "paper-mistral-7b": replace(
@@ -145,6 +170,15 @@ RUNS: Mapping[str, Run] = {
         _SMOLLM2,
         name="smollm2-echo-labels",
         sources=(_SNLI, _SQUAD, *_LABELLED, _SCIFACT),
+        steps=240,
+        mini_batch_tokens=4096,
+        eval_every=40,
+        save_every=10,
+    ),
+    "smollm2-echo-cloze": replace(
+        _SMOLLM2,
+        name="smollm2-echo-cloze",
+        sources=(_SNLI, _SQUAD, *_LABELLED, _SCIFACT, *_UNLABELLED),
         steps=240,
         mini_batch_tokens=4096,
         eval_every=40,

@@ -1,0 +1,48 @@
+"""Cloze: pairs out of unlabelled documents, a sentence and the text that it was taken from.
+
+The inverse cloze task (Lee et al., Latent Retrieval for Weakly Supervised Open Domain Question
+Answering, arXiv 1906.00300, section 4): which text does this sentence belong to? Simplified: one
+sentence of each document, drawn once from the seed, in place of another one in each epoch.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+
+KEPT = 0.1
+"""How often the sentence stays in its text, so that words in common count too (the paper's)."""
+
+_SHORTEST = 4  # words: shorter ones are headings, names, or what an abbreviation has cut off
+_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？])")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, cut where one ends and something in capitals begins."""
+    return [piece.strip() for piece in _END.split(text) if piece.strip()]
+
+
+def cloze(texts: Iterable[str], *, seed: int = 0) -> tuple[list[tuple[str, str]], int]:
+    """A sentence of each text, and the text without it (one time in ten with it).
+
+    Args:
+        texts: documents; one that comes again counts once.
+        seed: what is drawn with.
+
+    Returns:
+        The pairs in the order of the texts, and how many texts have no two sentences to part.
+    """
+    drawn = random.Random(seed)
+    pairs: list[tuple[str, str]] = []
+    passed = 0
+    for text in dict.fromkeys(texts):
+        pieces = sentences(text)
+        long = [i for i, piece in enumerate(pieces) if len(piece.split()) >= _SHORTEST]
+        if not long or len(pieces) < 2:
+            passed += 1
+            continue
+        place = drawn.choice(long)
+        rest = pieces if drawn.random() < KEPT else pieces[:place] + pieces[place + 1 :]
+        pairs.append((pieces[place], " ".join(rest)))
+    return pairs, passed
