@@ -43,6 +43,24 @@ def test_other_libraries_and_users_choices_are_left_alone(monkeypatch):
     assert not library.told
 
 
+def test_some_of_what_is_freed_is_kept(monkeypatch):
+    """M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1), unless the user set one of them."""
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    library = Library(1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    assert heap.keep_freed()
+    assert library.told == [(-3, 32 << 20), (-1, 64 << 20)]
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library(None))
+    assert not heap.keep_freed()
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+        with monkeypatch.context() as choice:
+            choice.setenv(name, "1000")
+            assert not heap.keep_freed()
+    assert len(library.told) == 2
+
+
 def test_what_was_freed_is_given_back(monkeypatch):
     """By glibc's malloc_trim; other libraries have none, and nothing fails."""
     for answer in (1, 0):

@@ -128,18 +128,23 @@ def test_negative_control_a_wrong_prefix_is_seen() -> None:
     assert furthest(got, want) > 1e-2
 
 
+ATTENTION = {torch.float32: {"atol": 2e-6, "rtol": 1e-5}, torch.bfloat16: {"atol": 2e-2, "rtol": 0}}
+
+
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("window", [None, 1, 5, 64, 1000])
+@pytest.mark.parametrize("dtype", ATTENTION, ids=str)
 @pytest.mark.parametrize(
-    ("queries", "keys"), [(1, 1), (1, 9), (7, 7), (64, 70), (65, 70), (140, 160), (300, 300)]
+    ("count", "queries", "keys"),
+    [(3, 1, 1), (3, 1, 9), (3, 7, 7), (1, 64, 70), (3, 64, 70), (1, 65, 70), (3, 140, 160)],
 )
 def test_attention_equals_its_definition(
-    queries: int, keys: int, window: int | None, grad: bool
+    count: int, queries: int, keys: int, dtype: torch.dtype, window: int | None, grad: bool
 ) -> None:
     """Few queries or blocks of them, grouped heads and windows: softmax of all scores, hidden."""
     source = torch.Generator().manual_seed(1)
-    q = torch.randn(3, queries, 6, 8, generator=source)
-    k, v = (torch.randn(3, keys, 2, 8, generator=source) for _ in range(2))
+    q = torch.randn(count, queries, 6, 8, generator=source).to(dtype)
+    k, v = (torch.randn(count, keys, 2, 8, generator=source).to(dtype) for _ in range(2))
     back = torch.arange(queries)[:, None] + (keys - queries) - torch.arange(keys)
     hidden = (back < 0) | (back >= (window or keys))
     k_BMHD, v_BMHD = (x.repeat_interleave(3, dim=2).double() for x in (k, v))
@@ -148,7 +153,7 @@ def test_attention_equals_its_definition(
     want = torch.einsum("bhlm,bmhd->blhd", weights_BHLM, v_BMHD).flatten(2)
     with torch.inference_mode(not grad):
         got = attend(q, k, v, scale=0.3, window=window)
-    torch.testing.assert_close(got.double(), want, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(got.double(), want, **ATTENTION[dtype])
 
 
 def test_a_sliding_window_is_kept() -> None:

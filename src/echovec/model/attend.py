@@ -43,8 +43,7 @@ def attend(
     """
     B, L, H, D = q_BLHD.shape
     M, G = k_BMGD.shape[1], k_BMGD.shape[2]
-    stock = q_BLHD.dtype == torch.float32 and q_BLHD.device.type == "cpu"
-    if B * L <= FEW and stock and not torch.is_grad_enabled():
+    if B * L <= FEW and q_BLHD.device.type == "cpu" and not torch.is_grad_enabled():
         return _attend_few(q_BLHD, k_BMGD, v_BMGD, scale, window)
     at_once = max(1, MAX_SCORES // (H * min(L, BLOCK) * M))
     if at_once < B:
@@ -79,7 +78,7 @@ def _attend_few(
         q_BLHD.transpose(1, 2),
         k_BMGD.transpose(1, 2),
         v_BMGD.transpose(1, 2),
-        attn_mask=_hidden(q_BLHD.shape[1], k_BMGD.shape[1], window, q_BLHD.device),
+        attn_mask=_hidden(q_BLHD.shape[1], k_BMGD.shape[1], window, q_BLHD.dtype, q_BLHD.device),
         scale=scale,
         enable_gqa=True,
     )
@@ -87,10 +86,12 @@ def _attend_few(
 
 
 @lru_cache(maxsize=256)
-def _hidden(rows: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+def _hidden(
+    rows: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """[rows, keys]: 0, or -inf where a query may not look; the last query sits on the last key."""
     with torch.inference_mode(False):
-        scores_1nM = torch.zeros(1, rows, keys, device=device)
+        scores_1nM = torch.zeros(1, rows, keys, dtype=dtype, device=device)
         _hide(scores_1nM, 1, window)
     return scores_1nM[0]
 

@@ -210,7 +210,8 @@ def has_onednn(dtype: torch.dtype) -> bool:
 def has_fbgemm() -> bool:
     """Whether this torch has FBGEMM's products of float16 weights, and this CPU what they need."""
     able = torch.cpu.get_capabilities().get("avx2", False)
-    built = "fbgemm" in torch.backends.quantized.supported_engines
+    # The engine is a setting of the process; another one's layout is not FBGEMM's.
+    built = torch.backends.quantized.engine in ("x86", "fbgemm")
     names = ("linear_prepack_fp16", "linear_dynamic_fp16", "linear_unpack_fp16")
     return bool(able and built) and all(hasattr(torch.ops.quantized, name) for name in names)
 
