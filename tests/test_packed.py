@@ -358,11 +358,28 @@ def test_many_workers_give_the_same_vectors(tmp_path: Any) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize(("texts", "each"), [(1, 6), (2, 3), (4, 1), (6, 1), (9, 1)])
+@pytest.mark.parametrize(
+    ("texts", "words", "cores", "each"),
+    [
+        (1, 2, 6, [6]),
+        (2, 2, 6, [3, 3]),
+        (4, 2, 6, [1] * 4),
+        (6, 2, 6, [1] * 6),
+        (9, 2, 6, [1] * 6),
+        (5, 250, 2, [1, 1, 1, 1, 2]),
+        (6, 250, 4, [1, 1, 1, 1, 2, 2]),
+        (7, 250, 4, [1] * 7),
+        (9, 250, 2, [1] * 9),
+    ],
+    ids=str,
+)
 def test_few_texts_have_all_cores_together(
-    texts: int, each: int, monkeypatch: pytest.MonkeyPatch
+    texts: int, words: int, cores: int, each: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts that run at once share the cores, so that two are no slower than one."""
+    """Texts that run at once share the cores, so that two are no slower than one.
+
+    So do the last ones of a few that are long, where each other core has had its own.
+    """
     model, tokenizer = families.causal_model("llama"), families.family_tokenizer("llama")
     model = copy.deepcopy(model)
     backbone = PackedBackbone(model, prepack=True)
@@ -375,14 +392,15 @@ def test_few_texts_have_all_cores_together(
 
     monkeypatch.setattr(backbone, "forward", noted)
     threads = torch.get_num_threads()
-    torch.set_num_threads(6)
+    torch.set_num_threads(cores)
     try:
-        embedder = Embedder(preset("echo"), HFTokenizer(tokenizer), backbone)
-        embedder.encode([f"text {n}" for n in range(texts)])
-        assert torch.get_num_threads() == 6
+        recipe = replace(preset("echo"), max_tokens=900)
+        embedder = Embedder(recipe, HFTokenizer(tokenizer), backbone)
+        embedder.encode([f"{n} " * words for n in range(texts)], batch_tokens=700)
+        assert torch.get_num_threads() == cores
     finally:
         torch.set_num_threads(threads)
-    assert found == [each] * min(texts, 6)
+    assert found == each
 
 
 @pytest.mark.parametrize("step", [1, 8, 32])

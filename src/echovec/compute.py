@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,12 @@ from echovec.model.backbone import is_out_of_memory
 from echovec.model.threads import sharing
 from echovec.room import Room, halves
 from echovec.text.batch import Chunk, Plan
+
+_FEW_ROUNDS = 4
+"""With so many chunks for each worker, one more or less is not worth a thought."""
+
+_LARGE = 512
+"""Tokens of a chunk whose products are large enough to be shared by several cores."""
 
 
 class Forward(Protocol):
@@ -95,7 +102,7 @@ def _counted(chunks: Sequence[Chunk]) -> tuple[int, int]:
 
 def _shared_out(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:
     """Few chunks cut into parts of like work, so that no worker waits long for the last."""
-    if workers == 1 or len(chunks) > 4 * workers:
+    if workers == 1 or len(chunks) > _FEW_ROUNDS * workers:
         return chunks
     parts = []
     for chunk in chunks:
@@ -124,14 +131,25 @@ def _all(
             yield from run(planned)
         return
     ahead: deque[Future[list[tuple[Chunk, Tensor]]]] = deque()
+    together = _uneven(chunks, workers)
     # A core each; where chunks are fewer than cores, what would be idle is shared out.
     with sharing(workers, cores=max(1, torch.get_num_threads() // workers)) as pool:
-        for planned in chunks:
+        for planned in islice(chunks, len(chunks) - len(together)):
             ahead.append(pool.submit(run, planned))
             if len(ahead) > 2 * workers:  # enough that none waits for the next to be laid
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
+    if together:
+        yield from _all(forward, together, workers, room)
+
+
+def _uneven(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:
+    """The last of few large chunks, which would leave cores idle: they get all of them."""
+    if len(chunks) > _FEW_ROUNDS * workers:
+        return ()
+    last = [chunks[place] for place in range(len(chunks) - len(chunks) % workers, len(chunks))]
+    return last if all(len(chunk[0].ids_T) >= _LARGE for chunk in last) else ()
 
 
 def _fitting(forward: Forward, chunk: Chunk, room: Room) -> Iterator[tuple[Chunk, Tensor]]:
