@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,15 +46,20 @@ def main() -> None:
     """Write the folder and say how large it is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--weights", default="", help="of each, with , between; by default alike")
+    parser.add_argument("--out", type=Path, default=OUT / NAME)
     options = parser.parse_args()
-    folder = ship(options.runs, OUT / NAME)
+    given = [float(one) for one in options.weights.split(",") if one] or [1.0] * len(options.runs)
+    folder = ship(dict(zip(options.runs, given, strict=True)), options.out)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{NAME}: {Recipe.load(folder).fingerprint}, {size:,} bytes -> {folder}")
 
 
-def ship(runs: Sequence[Path], folder: Path) -> Path:
-    """Write the mean of the runs' adapters, its recipe and what it is calibrated on."""
-    adapter = average([run / ADAPTER_FOLDER for run in runs], folder / ADAPTER_FOLDER)
+def ship(runs: Mapping[Path, float], folder: Path) -> Path:
+    """Write the weighted mean of the runs' adapters, its recipe and what it is calibrated on."""
+    whole = sum(runs.values())
+    shares = {run / ADAPTER_FOLDER: weight / whole for run, weight in runs.items()}
+    adapter = average(shares, folder / ADAPTER_FOLDER)
     backbone, tokenizer, _ = load_model(
         None,
         device="cpu",
@@ -84,16 +89,17 @@ def ship(runs: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
-def average(adapters: Sequence[Path], folder: Path) -> Path:
-    """The mean of adapters of one rank, at that rank, in float16."""
-    config = json.loads((adapters[0] / CONFIG_FILE).read_text("utf-8"))
+def average(adapters: Mapping[Path, float], folder: Path) -> Path:
+    """The weighted mean of adapters of one rank, at that rank, in float16."""
+    first, *others = adapters
+    config = json.loads((first / CONFIG_FILE).read_text("utf-8"))
     model, _, _ = read_model(None, device="cpu", dtype=torch.float32)
     names = [f"run{place}" for place in range(len(adapters))]
-    wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
-    for name, adapter in zip(names[1:], adapters[1:], strict=True):
+    wrapped = PeftModel.from_pretrained(model, str(first), adapter_name=names[0])
+    for name, adapter in zip(names[1:], others, strict=True):
         wrapped.load_adapter(str(adapter), name)
     wrapped.add_weighted_adapter(
-        names, [1 / len(names)] * len(names), "mean", combination_type="svd", svd_rank=config["r"]
+        names, list(adapters.values()), "mean", combination_type="svd", svd_rank=config["r"]
     )
     with tempfile.TemporaryDirectory() as kept:
         wrapped.save_pretrained(kept, selected_adapters=["mean"])
