@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+NEAR = 0.999
+"""The least cosine to the oracle's vectors that 16 bits shall have."""
+
 EXACT, FAST = "echovec, packed, exact", "echovec, packed, fast"
 GOALS = (
     ("sentences", EXACT, "transformers, sorted, float32", 3.5),
     ("sentences", EXACT, "best float32", 1.5),
     ("sentences", EXACT, "transformers, unsorted, batch 32, float32", 6.0),
+    ("sentences", FAST, "transformers, sorted by token budget, bfloat16", 2.0),
     ("sentences", FAST, "best bfloat16", 2.0),
     ("sentences, instruct", FAST, "best bfloat16", 2.3),
     ("passages of 150 tokens", FAST, "best bfloat16", 1.3),
@@ -64,19 +68,31 @@ def tables(run: dict[str, Any]) -> str:
 
 
 def goals(run: dict[str, Any]) -> str:
-    """Ratios against what was set as a goal."""
-    lines = ["| workload | ours | against | ratio | goal |", "|---|---|---|---|---|"]
+    """Ratios against what was set as a goal.
+
+    Where the fastest peer's vectors are not those of the model, the fastest of the others has a
+    row too.
+    """
+    lines = [
+        "| workload | ours | against | its lowest cosine | ratio | goal |",
+        "|---|---|---|---|---|---|",
+    ]
     rows = {row["name"]: row for row in run["workloads"]}
     for name, ours, against, goal in GOALS:
         if name not in rows or ours not in rows[name]["seconds"]:
             continue
-        seconds = medians(rows[name])
-        peer = best(seconds, against.removeprefix("best ")) if "best" in against else against
-        if peer not in seconds:
-            continue
-        lines.append(
-            f"| {name} | {ours} | {peer} | **{seconds[peer] / seconds[ours]:.2f}x** | {goal}x |"
-        )
+        seconds, accuracy = medians(rows[name]), rows[name]["accuracy"]
+        peers = [against]
+        if "best" in against:
+            kind = against.removeprefix("best ")
+            near = {peer: took for peer, took in seconds.items() if accuracy[peer][1] >= NEAR}
+            peers = list(dict.fromkeys([best(seconds, kind), best(near, kind)]))
+        lines += [
+            f"| {name} | {ours} | {peer} | {accuracy[peer][1]:.4f} "
+            f"| **{seconds[peer] / seconds[ours]:.2f}x** | {goal}x |"
+            for peer in peers
+            if peer in seconds
+        ]
     return "\n".join(lines)
 
 

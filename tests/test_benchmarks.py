@@ -73,7 +73,11 @@ def test_the_table_shows_ratios() -> None:
         "latency_ms": {peer: [3.0, 1.0, 2.0]},
         "not_run": {"OpenVINO": "ImportError: no", "a": "why", "b": "ImportError: no"},
     }
+    row["seconds"] |= {"OpenVINO, float32": [1.0], "other, float32": [4.0]}
+    row["accuracy"] |= {"OpenVINO, float32": [0.3, 0.9], "other, float32": [0.0, 1.0]}
     text = tables(run)
+    assert "| OpenVINO, float32 | 0.9000 | **0.50x** |" in text
+    assert "| other, float32 | 1.0000 | **2.00x** |" in text, "wrong vectors are no peer's best"
     assert "**3.00x**" in text
     assert "| 50% |" in text
     assert "Not run: OpenVINO; b. ImportError: no" in text

@@ -312,6 +312,7 @@ def test_a_sentence_and_its_text_are_a_pair(tmp_path):
     ],
 )
 def test_sentences(text, count):
+    """Cut after an end and before capitals; nothing of the text is lost."""
     pieces = sentences(text)
     assert len(pieces) == count
     assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
