@@ -5,7 +5,8 @@ processor gets is decided there by `cpu_kind`. One product; all products of a mo
 rows, each block with weights of its own, since a model's are too many for the cache; a norm and
 attention beside torch's own; texts. Needs the data folder (`ECHOVEC_DATA`).
 
-`--resident KIND` loads the model with products of one kind and prints what is resident then.
+`--resident KIND` loads the model with products of one kind and prints what is resident then, and
+the page faults of 100 sentences; with MALLOC_TRIM_THRESHOLD_=131072 nothing freed is kept.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.workloads import pieces, sentences
 from echovec import Embedder
 from echovec.model.attend import attend
-from echovec.model.blocks import scaled
+from echovec.model.blocks import Norm, scaled
 from echovec.model.linear import HalfStored, InPlace, Linear, OneDNN
 
 KINDS: tuple[type[OneDNN], ...] = (OneDNN, InPlace, HalfStored)
@@ -90,6 +92,13 @@ def beside_products(tell: Callable[..., None]) -> None:
             "ours": partial(often, partial(scaled, x_ND, gain, 1e-5)),
         }
         tell(f"{OFTEN} norms, {rows} rows", ways)
+        half_ND, half_D = x_ND.bfloat16(), gain.bfloat16()
+        norm = nn.RMSNorm(576, 1e-5, dtype=torch.bfloat16).requires_grad_(requires_grad=False)
+        ways = {
+            "torch": partial(often, partial(functional.rms_norm, half_ND, (576,), half_D, 1e-5)),
+            "ours": partial(often, partial(Norm(norm, 0.0, 1e-5), half_ND)),
+        }
+        tell(f"{OFTEN} norms of bfloat16, {rows} rows", ways)
     for count, length in ((1, 25), (1, 64), (16, 25), (16, 60), (1, 400)):
         q_BLHD = torch.randn(count, length, 9, 64)
         k_BMGD, v_BMGD = (torch.randn(count, length + 21, 3, 64) for _ in range(2))
@@ -109,11 +118,17 @@ def often(call: Callable[[], object]) -> None:
 
 
 def resident(kind: str) -> None:
-    """Load the model and print this process's memory."""
+    """Load the model and print this process's memory, then the page faults of 100 sentences."""
     model = load(next(one for one in KINDS if one.__name__ == kind))
     model.encode(["a text"])
     status = Path("/proc/self/status").read_text().splitlines()
     print(kind, *(" ".join(line.split()) for line in status if line[:5] in ("VmRSS", "VmHWM")))
+    for precision in ("exact", "fast"):
+        again = Embedder.load(recipe="echo-sentence", precision=precision, engine="packed")
+        again.encode(sentences(100))
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        again.encode(sentences(100))
+        print(f"{precision}: {getrusage(RUSAGE_SELF).ru_minflt - before:,} page faults")
 
 
 def _through(layers: Sequence[Sequence[Linear]], inputs: Mapping[int, Tensor]) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from echovec.errors import InputError, TrainingError
-from echovec.train.cloze import sentences
+from echovec.train.cloze import cloze, sentences
 from echovec.train.data import Example, Source, TrainingSet, example_of, hold_out, read
 from echovec.train.runs import RUNS
 from echovec.train.schedule import Step, schedule
@@ -284,7 +284,7 @@ def test_a_sentence_and_its_text_are_a_pair(tmp_path):
         "\n".join(map(json.dumps, [{"body": text} for text in [*texts, texts[0], "One sentence."]]))
     )
     one = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
-    assert one.skipped == ("x.jsonl: texts of one sentence: 1",)
+    assert one.skipped == ("x.jsonl: texts with no sentence to take out: 1",)
     assert len(one) == 200
     kept = 0
     for text, example in zip(texts, one.examples, strict=True):
@@ -296,8 +296,17 @@ def test_a_sentence_and_its_text_are_a_pair(tmp_path):
     assert 5 <= kept <= 40
     again = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
     assert again.examples == one.examples
-    with pytest.raises(InputError, match="leave label"):
-        Source(path="x.jsonl", cloze=True, label="body")
+    for wrong in ({"cloze": True, "label": "a"}, {"label": "a", "columns": ("a", "b")}):
+        with pytest.raises(InputError, match="choose one of them"):
+            Source(path="x.jsonl", **wrong)
+
+
+def test_scripts_without_spaces_have_sentences_too():
+    """Their length is counted in letters; a control of few letters is passed over."""
+    long, short = "今日はとても天気がよかった。", "はい。"
+    pairs, passed = cloze([long + short, short + short])
+    assert [anchor for anchor, _ in pairs] == [long]
+    assert passed == 1
 
 
 @pytest.mark.parametrize(

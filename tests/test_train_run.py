@@ -85,3 +85,11 @@ def test_a_recipe_can_be_trained_on():
     assert run_of(run.to_toml(), name="r") == run
     with pytest.raises(InputError, match="base_recipe"):
         Run(base_recipe="one-pass", arm="classical")
+
+
+@pytest.mark.parametrize("name", ["columns", "instructions"])
+def test_a_word_is_no_list(name):
+    """Its letters would be taken for columns one by one."""
+    text = f'[[sources]]\npath = "x.jsonl"\n{name} = "body"\n'
+    with pytest.raises(InputError, match=rf"{name}='body'; give a list, such as \['body'\]"):
+        run_of(text, name="mine")

@@ -98,6 +98,7 @@ class PackedBackbone:
         self._norm = final_norm(model)
         if prepack:
             heap.give_back()
+            heap.keep_freed()
         self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first
         self._lock = Lock()
         self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}

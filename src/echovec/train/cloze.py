@@ -14,7 +14,10 @@ from collections.abc import Iterable
 KEPT = 0.1
 """How often the sentence stays in its text, so that words in common count too (the paper's)."""
 
-_SHORTEST = 4  # words: shorter ones are headings, names, or what an abbreviation has cut off
+_WORDS, _LETTERS = 4, 12
+"""A shorter sentence is a heading, a name, or what an abbreviation has cut off; letters count in
+scripts without spaces."""
+
 _END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？])")
 
 
@@ -31,14 +34,14 @@ def cloze(texts: Iterable[str], *, seed: int = 0) -> tuple[list[tuple[str, str]]
         seed: what is drawn with.
 
     Returns:
-        The pairs in the order of the texts, and how many texts have no two sentences to part.
+        The pairs in the order of the texts, and how many texts have no sentence to take out.
     """
     drawn = random.Random(seed)
     pairs: list[tuple[str, str]] = []
     passed = 0
     for text in dict.fromkeys(texts):
         pieces = sentences(text)
-        long = [i for i, piece in enumerate(pieces) if len(piece.split()) >= _SHORTEST]
+        long = [i for i, piece in enumerate(pieces) if _long(piece)]
         if not long or len(pieces) < 2:
             passed += 1
             continue
@@ -46,3 +49,8 @@ def cloze(texts: Iterable[str], *, seed: int = 0) -> tuple[list[tuple[str, str]]
         rest = pieces if drawn.random() < KEPT else pieces[:place] + pieces[place + 1 :]
         pairs.append((pieces[place], " ".join(rest)))
     return pairs, passed
+
+
+def _long(piece: str) -> bool:
+    words = len(piece.split())
+    return words >= _WORDS or (words == 1 and len(piece) >= _LETTERS)

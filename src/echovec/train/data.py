@@ -57,7 +57,7 @@ class Source:
         label: a column that says which texts belong together, such as the class of a text or the
             passage of a question: each text's positive is another text with the same value.
         columns: what the columns of an anchor and its positive are called, or that of a text, where
-            the layout is none of the known ones; no other column is read.
+            the layout is none of the known ones; no other but the label is read.
         cloze: texts alone become pairs: a sentence of each, and what is left of it (cloze.py).
         limit: at most so many rows, the first ones.
         licence: of the texts, for the model card.
@@ -79,8 +79,10 @@ class Source:
             raise InputError(
                 f"columns={list(self.columns)}; give one, or an anchor's and a positive's"
             )
-        if self.cloze and (self.label or len(self.columns) == 2):
-            raise InputError("cloze makes pairs of texts; leave label and the second column out")
+        if (self.cloze and self.label) or ((self.cloze or self.label) and len(self.columns) == 2):
+            raise InputError(
+                "cloze and label each make pairs of texts; choose one of them, and one column"
+            )
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         pairs, passed = cloze(example.anchor for example in examples)
         examples = [Example(anchor, positive) for anchor, positive in pairs]
         if passed:
-            skipped.append(f"{path.name}: texts of one sentence: {passed:,}")
+            skipped.append(f"{path.name}: texts with no sentence to take out: {passed:,}")
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")

@@ -236,6 +236,10 @@ def _source(content: Any) -> Source:
     try:
         fields = dict(content)
         for name in ("instructions", "columns"):
+            if isinstance(fields.get(name), str):
+                raise InputError(
+                    f"{name}={fields[name]!r}; give a list, such as [{fields[name]!r}]"
+                )
             if name in fields:
                 fields[name] = tuple(fields[name])
         return Source(**fields)
