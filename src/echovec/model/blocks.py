@@ -9,7 +9,7 @@ not in the table runs on the plain backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from echovec.model import gradients
+from echovec.model import gradients, loops
 from echovec.model.gate import Gate
 from echovec.model.linear import ACTIVATIONS, Linear
 from echovec.model.threads import sharing
@@ -46,8 +46,13 @@ class Norm:
     offset: float
     eps: float
 
+    held: Tensor | None = None
+    """The gain in float32, offset included, where it cannot change any more."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
+        if self.held is not None and x.dim() == 2 and loops.usable(x):
+            return loops.norm(x, self.held, self.eps)
         gain = self.module.weight
         assert isinstance(gain, Tensor)
         frozen = not gain.requires_grad
@@ -57,6 +62,19 @@ class Norm:
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             return scaled(x.float(), gain.float(), self.eps).to(x.dtype)
         return functional.rms_norm(x, gain.shape, gain, self.eps)
+
+    def wide_gain(self) -> Tensor:
+        """The gain in float32, offset included."""
+        if self.held is not None:
+            return self.held
+        gain = self.module.weight
+        assert isinstance(gain, Tensor)
+        return gain.float() + self.offset
+
+    def fixed(self) -> Norm:
+        """The same norm, its gain read once."""
+        with torch.inference_mode(False), torch.no_grad():
+            return replace(self, held=self.wide_gain().contiguous())
 
 
 def scaled(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -134,6 +152,9 @@ class Make:
     gate: Callable[..., Gate]
     """`(gate, up) -> Gate`."""
 
+    norm: Callable[[Norm], Norm] = lambda norm: norm
+    """What its norms become."""
+
     done: Callable[[nn.Module], None] = lambda layer: None
     """What happens to a layer whose modules are taken."""
 
@@ -185,10 +206,10 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
     query_norm = getattr(attention, "q_norm", None)
     key_norm = getattr(attention, "k_norm", None)
     return Block(
-        norm_attention=_norm(model, layer.input_layernorm),
-        norm_mlp=_norm(model, layer.post_attention_layernorm),
-        norm_query=None if query_norm is None else _norm(model, query_norm),
-        norm_key=None if key_norm is None else _norm(model, key_norm),
+        norm_attention=make.norm(_norm(model, layer.input_layernorm)),
+        norm_mlp=make.norm(_norm(model, layer.post_attention_layernorm)),
+        norm_query=None if query_norm is None else make.norm(_norm(model, query_norm)),
+        norm_key=None if key_norm is None else make.norm(_norm(model, key_norm)),
         qkv=make.linear(attention.q_proj, attention.k_proj, attention.v_proj),
         out=make.linear(attention.o_proj),
         gate=make.gate(mlp.gate_proj, mlp.up_proj),

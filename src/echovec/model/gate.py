@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from echovec.model import loops
 from echovec.model.linear import ACTIVATIONS, Linear
 
 
@@ -62,7 +63,10 @@ class Joint:
 
     def __call__(self, x_NI: Tensor, name: str) -> Tensor:
         """The inside of the MLP."""
-        left, right = self.linear(x_NI).chunk(2, dim=-1)
+        both = self.linear(x_NI)
+        if name == "silu" and loops.usable(both):
+            return loops.gate(both)
+        left, right = both.chunk(2, dim=-1)
         inside = ACTIVATIONS[name](left)
         return inside * right if torch.is_grad_enabled() else inside.mul_(right)
 

@@ -7,13 +7,15 @@ one without a copy; a run of short sequences that differ by a few tokens is padd
 in attention only, which costs nothing in the large products and leaves the result exact (a causal
 query never sees what stands to its right).
 
-Shape suffixes: S sequences, N flat rows, P pooled rows, Q rows of the hulls.
+Shape suffixes: S sequences, B sequences of one group, L queries of each, N flat rows, P pooled
+rows, Q rows of the hulls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +25,7 @@ from echovec.text.batch import Batch
 
 Int = NDArray[np.int64]
 
-SLACK = 1.15
+SLACK = 1.3
 """How much longer than its shortest the longest of a padded group may be."""
 
 SHORT = 128
@@ -33,16 +35,13 @@ into a rectangle and back takes longer than calling the steps of another one."""
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A run of sequences that attend as one rectangle of `count` x `length` queries."""
+    """A run of B sequences that attend as one rectangle, of `length` queries each."""
 
     start: int
     """First flat row of the run; its rows follow one another."""
 
-    stop: int
-    """One past its last flat row."""
-
-    count: int
-    """Sequences."""
+    lengths_B: Int
+    """Rows of each sequence."""
 
     length: int
     """Queries of each: the longest sequence's rows, or the hull's."""
@@ -50,11 +49,54 @@ class Group:
     first: int = 0
     """Where in its sequence (prefix not counted) the first query stands: 0, or the hull's start."""
 
-    pad: Int | None = None
-    """The flat row for every place of the rectangle, or None where no padding is needed."""
+    hull: bool = False
+    """Whether only the `length` rows from `first` on are wanted of each sequence."""
 
-    unpad: Int | None = None
-    """The place in the rectangle of every row of the run; None with `pad`."""
+    @property
+    def count(self) -> int:
+        """Sequences."""
+        return len(self.lengths_B)
+
+    @cached_property
+    def stop(self) -> int:
+        """One past its last flat row."""
+        return self.start + int(self.lengths_B.sum())
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows come out."""
+        return self.count * self.length if self.hull else self.stop - self.start
+
+    @cached_property
+    def begins_B(self) -> Int:
+        """The first flat row of each sequence."""
+        return self.start + _begins(self.lengths_B)
+
+    @cached_property
+    def own_begins_B(self) -> Int:
+        """Where place 0 of each sequence stands, or would stand, among the rows that come out."""
+        if self.hull:
+            return np.arange(self.count) * self.length - self.first
+        return _begins(self.lengths_B)
+
+    @cached_property
+    def pad(self) -> Int | None:
+        """The flat row for every place of the rectangle; None where no padding is needed.
+
+        A place to the right of a sequence's end repeats its last row: finite, and seen by nobody.
+        """
+        if self.hull or (self.lengths_B == self.length).all():
+            return None
+        places_L = np.arange(self.length)
+        place_BL = np.minimum(places_L, self.lengths_B[:, None] - 1)
+        return (self.begins_B[:, None] + place_BL).reshape(-1)
+
+    @cached_property
+    def unpad(self) -> Int | None:
+        """The place in the rectangle of every row of the run; None with `pad`."""
+        if self.pad is None:
+            return None
+        return np.flatnonzero(np.arange(self.length) < self.lengths_B[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,35 +212,22 @@ def _groups(rest_S: Int, flat_S1: Int) -> tuple[Group, ...]:
         last = int(np.searchsorted(-rest_S, -longest, side="right"))
         if last - first < 8 and longest <= SHORT:
             last = int(np.searchsorted(-rest_S, -longest / SLACK, side="right"))
-        groups.append(_group(rest_S[first:last], int(flat_S1[first]), int(flat_S1[last])))
+        groups.append(Group(int(flat_S1[first]), rest_S[first:last], longest))
         first = last
     return tuple(groups)
 
 
-def _group(rest_B: Int, start: int, stop: int) -> Group:
-    count, length = len(rest_B), int(rest_B[0])
-    if int(rest_B[-1]) == length:
-        return Group(start, stop, count, length)
-    begins_B = start + np.concatenate([[0], np.cumsum(rest_B)[:-1]])
-    columns_L = np.arange(length)
-    # A place to the right of a sequence's end repeats its last row: finite, and seen by nobody.
-    pad_BL = begins_B[:, None] + np.minimum(columns_L, rest_B[:, None] - 1)
-    real_BL = columns_L < rest_B[:, None]
-    return Group(start, stop, count, length, pad=pad_BL.reshape(-1), unpad=np.flatnonzero(real_BL))
-
-
 def _hulls(rest_S: Int, flat_S1: Int, starts_S: Int, lengths_S: Int) -> tuple[Group, ...]:
-    """Runs of sequences alike in length and hull; `start`, `stop` are the whole sequences' rows."""
+    """Runs of sequences alike in length and hull."""
     alike = np.stack([rest_S, starts_S, lengths_S])
     cuts = np.flatnonzero((alike[:, 1:] != alike[:, :-1]).any(axis=0)) + 1
     bounds = [0, *cuts.tolist(), len(rest_S)]
     return tuple(
-        Group(
-            start=int(flat_S1[a]),
-            stop=int(flat_S1[b]),
-            count=b - a,
-            length=int(lengths_S[a]),
-            first=int(starts_S[a]),
-        )
+        Group(int(flat_S1[a]), rest_S[a:b], int(lengths_S[a]), int(starts_S[a]), hull=True)
         for a, b in pairwise(bounds)
     )
+
+
+def _begins(lengths_B: Int) -> Int:
+    """Where each of several runs begins when they lie after one another."""
+    return np.concatenate([[0], np.cumsum(lengths_B)[:-1]]).astype(np.int64)

@@ -23,11 +23,12 @@ from echovec.model.blocks import why_not
 from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.rounded import SENTENCES, largest_inputs, why_not_rounded
 
 Precision = Literal["exact", "fast"]
 Engine = Literal["auto", "plain", "packed"]
 ENGINES = ("auto", "plain", "packed")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "int8")
 
 
 def load_model(
@@ -46,7 +47,7 @@ def load_model(
     Args:
         model: None (the default model), a hub name, a local folder, or a .gguf file.
         device: a torch device.
-        dtype: a floating dtype of torch, by name.
+        dtype: a floating dtype of torch, by name; or "int8", see rounded.py.
         engine: "packed" (fast, some families), "plain" (any model), or "auto": packed where the
             family allows it, else plain, which is said once.
         revision: a branch, tag or commit of a hub name.
@@ -60,10 +61,10 @@ def load_model(
     Raises:
         ModelError: not found, not to be fetched, not in safetensors or GGUF, or of a family that
             the engine asked for cannot run.
-        InputError: no such engine.
+        InputError: no such engine, or none that computes in this dtype.
     """
-    if engine not in ENGINES:
-        raise InputError(f"engine={engine!r}; there are {', '.join(ENGINES)}")
+    rounds = dtype == "int8"
+    engine, dtype = _computing(engine, dtype, device)
     from transformers import AutoModel, AutoTokenizer
 
     if device == "cpu":
@@ -99,7 +100,13 @@ def load_model(
         with quiet_transformers():
             return PlainBackbone(read(), known_hash=known_hash)
 
-    packed = PackedBackbone(loaded, prepack=True, plain=read_again, known_hash=known_hash)
+    largest = None
+    if rounds:
+        known_hash = known_hash or hash_of(loaded)
+        largest = largest_inputs(loaded, tokenizer(list(SENTENCES))["input_ids"])
+    packed = PackedBackbone(
+        loaded, prepack=True, plain=read_again, known_hash=known_hash, largest=largest
+    )
     return packed, tokenizer, source
 
 
@@ -213,6 +220,8 @@ def pick_dtype(dtype: str | torch.dtype | None, precision: Precision | None, dev
         name = str(dtype).removeprefix("torch.")
         if name not in DTYPES:
             raise InputError(f"dtype={name!r}; there are {', '.join(DTYPES)}")
+        if name == "int8":
+            _check_int8(device)
         return name
     if precision == "exact" or (precision is None and device == "cpu"):
         return "float32"
@@ -225,6 +234,24 @@ def pick_dtype(dtype: str | torch.dtype | None, precision: Precision | None, dev
             stacklevel=3,
         )
     return "float32"
+
+
+def _computing(engine: Engine, dtype: str, device: str) -> tuple[Engine, str]:
+    """The engine to take, and the dtype that the model is read in."""
+    if engine not in ENGINES:
+        raise InputError(f"engine={engine!r}; there are {', '.join(ENGINES)}")
+    if dtype != "int8":
+        return engine, dtype
+    if engine == "plain":
+        raise InputError("dtype='int8' is the packed engine's; leave out engine='plain'")
+    return "packed", "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
+def _check_int8(device: str) -> None:
+    """InputError where nothing multiplies in 8 bits."""
+    reason = why_not_rounded() if device == "cpu" else f"{device} is no CPU"
+    if reason is not None:
+        raise InputError(f"dtype='int8' cannot be had here: {reason}; or use precision='fast'")
 
 
 def _explain(error: Exception, source: Path | str) -> ModelError:

@@ -18,23 +18,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from echovec.errors import ModelError
-from echovec.model import gradients, heap, kernels
+from echovec.model import heap, loops
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
+from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
-from echovec.model.weights import PREPACKED, SHARED, Unpacked, row_counts, widened
+from echovec.model.tiles import Tiles
+from echovec.model.weights import PREPACKED, SHARED, Unpacked, rounding, row_counts, widened
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -50,8 +52,9 @@ class _Prefix:
     states: list[Tensor]
 
 
-Attention = Rectangles | Ragged
-"""`(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v) -> o_ND`: who attends to whom in a batch."""
+Attention = Rectangles | Ragged | Tiles
+"""`(block, x_NO, prefix_k, prefix_v) -> o_ND`: who attends to whom in a batch; x_NO is the block's
+product of queries, keys and values."""
 
 
 class PackedBackbone:
@@ -63,7 +66,9 @@ class PackedBackbone:
             afterwards. Without it the model's own modules are called and stay as they are.
         plain: reads the same model again as a plain backbone, for recipes with parts that only
             that one can do; not needed without `prepack`.
-        known_hash: what `weights_hash` says, where an adapter was merged.
+        known_hash: what `weights_hash` says, where an adapter was merged or weights are rounded.
+        largest: how large inputs get (`rounded.largest_inputs`), to compute in 8 bits where they
+            are known; with `prepack` only.
 
     Raises:
         ModelError: the family is not supported; `supports` says so beforehand.
@@ -76,8 +81,10 @@ class PackedBackbone:
         prepack: bool,
         plain: Callable[[], PlainBackbone] | None = None,
         known_hash: str | None = None,
+        largest: Mapping[nn.Module, Tensor] | None = None,
     ) -> None:
         self._known_hash = known_hash
+        self._rounds = largest is not None
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         model = model.base_model
@@ -93,7 +100,8 @@ class PackedBackbone:
         self.max_positions: int | None = int(config.max_position_embeddings)
         self._dtype = model.embed_tokens.weight.dtype
         self._names = list(model.state_dict()) if prepack else []
-        self._blocks = blocks_of(model, PREPACKED if prepack else SHARED)
+        make = (rounding(largest) if largest is not None else PREPACKED) if prepack else SHARED
+        self._blocks = blocks_of(model, make)
         self._row_counts = row_counts(self._blocks, self.device)
         self._norm = final_norm(model)
         if prepack:
@@ -108,7 +116,7 @@ class PackedBackbone:
     @property
     def dtype(self) -> str:
         """What it computes in, e.g. "bfloat16"."""
-        return str(self._dtype).removeprefix("torch.")
+        return "int8" if self._rounds else str(self._dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
@@ -185,10 +193,9 @@ class PackedBackbone:
         """States by layer: of the pooled rows in the batch's order, or of all flat rows."""
         device = self.device
         last = max(wanted)
-        all_rows, hull_rows = self._attention(layout, len(prefix.states[0]), wide=wide)
         rows_P = torch.from_numpy(layout.pooled_rows_P).to(device)
         h_ND = self._embed(torch.from_numpy(layout.ids_N).to(device), wide)
-        turn = self._turn(layout.positions_N, wide)
+        all_rows, hull_rows = self._attention(layout, len(prefix.states[0]), h_ND)
         kept: dict[int, Tensor] = {}
         for depth in range(last + 1):
             if depth in wanted and not (depth == last and pooled_only and depth > 0):
@@ -198,22 +205,29 @@ class PackedBackbone:
             block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
             if depth + 1 == last and pooled_only:
                 hull_Q = torch.from_numpy(layout.hull_rows_Q).to(device)
-                h_QD = _run(block, h_ND, turn, keys, values, hull_rows(), hull_Q)
+                h_QD = _run(block, h_ND, keys, values, hull_rows(), hull_Q)
                 kept[last] = h_QD[torch.from_numpy(layout.pooled_in_hull_P).to(device)]
             else:
-                h_ND = _run(block, h_ND, turn, keys, values, all_rows, None)
+                h_ND = _run(block, h_ND, keys, values, all_rows, None)
         if self.num_layers in kept:
             kept[self.num_layers] = self._norm(kept[self.num_layers])
         return kept
 
     def _attention(
-        self, layout: Layout, prefix: int, *, wide: bool
+        self, layout: Layout, prefix: int, h_ND: Tensor
     ) -> tuple[Attention, Callable[[], Attention]]:
         """How all rows attend, and how the last layer's rows do, made when it is needed."""
-        if not wide and self._ragged:
-            every = ragged(layout, prefix, self.device, hulls=False)
-            return every, lambda: ragged(layout, prefix, self.device, hulls=True)
-        return Rectangles(layout.groups), lambda: Rectangles(layout.hulls)
+        if self._ragged and h_ND.dtype == self._dtype:
+            turn = self._turn(layout.positions_N, h_ND.dtype)
+            every = ragged(layout, turn, prefix, self.device, hulls=False)
+            return every, lambda: ragged(layout, turn, prefix, self.device, hulls=True)
+        if loops.usable(h_ND):
+            table = self._table(prefix + max(g.length for g in layout.groups), torch.float32)
+            tiles = partial(Tiles, prefix=prefix, heads=self._blocks[0].num_heads)
+            all_rows = tiles(layout.groups, cos=table[0], sin=table[1])
+            return all_rows, lambda: tiles(layout.hulls, cos=table[0], sin=table[1])
+        turn = self._turn(layout.positions_N, h_ND.dtype)
+        return Rectangles(layout.groups, turn), lambda: Rectangles(layout.hulls, turn)
 
     def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> _Prefix:
         """Keys and values of the shared beginning, for the blocks up to layer `last`."""
@@ -223,16 +237,15 @@ class PackedBackbone:
         if keep and (known := self._prefixes.get(key)) is not None:
             return known
         h_ND = self._embed(torch.from_numpy(layout.prefix_ids).to(self.device), wide)
-        turn = self._turn(np.arange(len(h_ND)), wide)
-        group = Group(0, len(h_ND), 1, len(h_ND))
+        turn = self._turn(np.arange(len(h_ND)), h_ND.dtype)
+        attention = Rectangles((Group(0, np.array([len(h_ND)]), len(h_ND)),), turn)
         keys, values, states = [], [], [h_ND]
         for block in blocks[:last]:
-            _, k_NGE, v_NGE = _project(block, block.norm_attention(h_ND), turn)
-            keys.append(k_NGE)
-            values.append(v_NGE)
+            _, k_NGE, v_NGE = split(block, block.qkv(block.norm_attention(h_ND)), turn)
+            keys.append(k_NGE.contiguous())
+            values.append(v_NGE.contiguous())
             if len(h_ND):
-                empty = k_NGE[:0]
-                h_ND = _run(block, h_ND, turn, empty, empty, Rectangles((group,)), None)
+                h_ND = _run(block, h_ND, k_NGE[:0], v_NGE[:0], attention, None)
             states.append(h_ND)
         prefix = _Prefix(keys, values, states)
         if keep:
@@ -258,55 +271,32 @@ class PackedBackbone:
         h_ND: Tensor = self.model.embed_tokens(ids_N)
         return h_ND.float() if wide else h_ND
 
-    def _turn(self, positions_N: Int, wide: bool) -> tuple[Tensor, Tensor]:
+    def _turn(self, positions_N: Int, dtype: torch.dtype) -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
-        dtype = torch.float32 if wide else self._dtype
-        needed = int(positions_N.max(initial=0)) + 1
-        table = self._tables.get(dtype)
-        if table is None or len(table[0]) < needed:
-            table = self._tables[dtype] = rotary_table(self.model, max(1024, 2 * needed), dtype)
+        cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype)
         rows = torch.from_numpy(positions_N).to(self.device)
-        cos, sin = table
         return cos[rows][:, None], sin[rows][:, None]
+
+    def _table(self, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [positions or more, E / 2]."""
+        table = self._tables.get(dtype)
+        if table is None or len(table[0]) < positions:
+            table = self._tables[dtype] = rotary_table(self.model, max(1024, 2 * positions), dtype)
+        return table
 
 
 def _run(
     block: Block,
     h_ND: Tensor,
-    turn: tuple[Tensor, Tensor],
     prefix_k: Tensor,
     prefix_v: Tensor,
     attention: Attention,
     hull_Q: Tensor | None,
 ) -> Tensor:
     """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
-    q_NHE, k_NGE, v_NGE = _project(block, block.norm_attention(h_ND), turn)
-    o_ND = attention(block, q_NHE, k_NGE, v_NGE, prefix_k, prefix_v)
+    o_ND = attention(block, block.qkv(block.norm_attention(h_ND)), prefix_k, prefix_v)
     if hull_Q is not None:
         h_ND = h_ND[hull_Q]
     h_ND = block.out.plus(o_ND, h_ND)
     x_ND = block.norm_mlp(h_ND)
     return block.down.plus(block.gate(x_ND, block.activation), h_ND)
-
-
-def _project(
-    block: Block, x_ND: Tensor, turn: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [N, H, E], keys and values [N, G, E], normed and turned."""
-    H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
-    x_NXE = block.qkv(x_ND).view(len(x_ND), H + 2 * G, E)
-    # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
-    qk_NXE, v_NGE = torch.split(x_NXE, [H + G, G], dim=1)
-    if block.norm_query is not None and block.norm_key is not None:
-        q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
-        qk_NXE = torch.cat([block.norm_query(q_NHE), block.norm_key(k_NGE)], 1)
-    if block.rotary:
-        qk_NXE = _turned(qk_NXE)(qk_NXE, *turn)
-    q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
-    return q_NHE, k_NGE, v_NGE
-
-
-def _turned(qk_NXE: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if kernels.usable(qk_NXE):
-        return kernels.turn
-    return gradients.turn if qk_NXE.requires_grad else kernels.turn_plain

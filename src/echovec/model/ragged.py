@@ -6,8 +6,8 @@ and keys have offsets of their own, so the shared prefix stands in front of ever
 and the last layer asks for its pooled rows only: a query sees what stands before it, counted from
 the end (the last query sits on the last key).
 
-Shapes: N flat rows, Q query rows, K key rows, S sequences, A prefix rows, H heads, G key-value
-heads, E head width.
+Shapes: N flat rows, Q query rows, K key rows, S sequences, A prefix rows, O outputs of the
+product of queries, keys and values, H heads, G key-value heads, E head width.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from echovec.model.blocks import Block
+from echovec.model.heads import Turn, split
 from echovec.model.layout import Int, Layout
 
 Kernel = Callable[..., Tensor]
@@ -50,17 +51,11 @@ class Ragged:
     most_queries: int
     most_keys: int
     kernel: Kernel
+    turn: Turn
 
-    def __call__(
-        self,
-        block: Block,
-        q_NHE: Tensor,
-        k_NGE: Tensor,
-        v_NGE: Tensor,
-        prefix_k: Tensor,
-        prefix_v: Tensor,
-    ) -> Tensor:
+    def __call__(self, block: Block, x_NO: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> Tensor:
         """Outputs [Q, H * E], in the order of the query rows."""
+        q_NHE, k_NGE, v_NGE = split(block, x_NO, self.turn)
         q_QHE = q_NHE if self.query_rows_Q is None else q_NHE[self.query_rows_Q]
         k_KGE = torch.cat([prefix_k, k_NGE])[self.key_rows_K]
         v_KGE = torch.cat([prefix_v, v_NGE])[self.key_rows_K]
@@ -79,11 +74,12 @@ def can_attend(device: torch.device, dtype: torch.dtype, blocks: list[Block]) ->
     )
 
 
-def ragged(layout: Layout, prefix: int, device: torch.device, *, hulls: bool) -> Ragged:
+def ragged(layout: Layout, turn: Turn, prefix: int, device: torch.device, *, hulls: bool) -> Ragged:
     """The ragged attention of a layout.
 
     Args:
         layout: of the batch.
+        turn: the positions of its rows.
         prefix: rows of the shared prefix.
         device: where.
         hulls: whether only the rows from each first to last pooled token ask.
@@ -106,6 +102,7 @@ def ragged(layout: Layout, prefix: int, device: torch.device, *, hulls: bool) ->
         most_queries=int(queries_S.max()),
         most_keys=int(keys_S.max()),
         kernel=varlen,
+        turn=turn,
     )
 
 

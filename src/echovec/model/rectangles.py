@@ -1,6 +1,7 @@
 """Rectangles: attention of a batch as runs of sequences of like length; see layout.py, attend.py.
 
-Shapes: N flat rows, H heads, G key-value heads, E head width, R rows of one run.
+Shapes: N flat rows, O outputs of the product of queries, keys and values, H heads, G key-value
+heads, E head width, R rows of one run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from echovec.model.attend import attend
 from echovec.model.blocks import Block
+from echovec.model.heads import Turn, split
 from echovec.model.layout import Group
 
 
@@ -20,17 +22,11 @@ class Rectangles:
     """Attention of all groups, one after the other; any device, differentiable."""
 
     groups: tuple[Group, ...]
+    turn: Turn
 
-    def __call__(
-        self,
-        block: Block,
-        q_NHE: Tensor,
-        k_NGE: Tensor,
-        v_NGE: Tensor,
-        prefix_k: Tensor,
-        prefix_v: Tensor,
-    ) -> Tensor:
+    def __call__(self, block: Block, x_NO: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> Tensor:
         """Outputs [rows, H * E], in the order of the groups' rows."""
+        q_NHE, k_NGE, v_NGE = split(block, x_NO, self.turn)
         # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
         rows = [group.stop - group.start for group in self.groups]
         runs = zip(

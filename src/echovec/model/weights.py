@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from echovec.model import adapted, gradients
-from echovec.model.blocks import Block, Make
+from echovec.model.blocks import Block, Make, Norm
 from echovec.model.fused import Fused, FusedPair
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.layout import rounded_rows
 from echovec.model.linear import HalfStored, Linear, Stock, cpu_kind
+from echovec.model.rounded import Rounded, RoundedGate, rounds
 
 
 class Modules:
@@ -99,8 +101,30 @@ def drop_linears(layer: nn.Module) -> None:
             module.bias = None  # type: ignore[assignment]
 
 
-PREPACKED = Make(prepacked, prepacked_gate, drop_linears, at_once=4)
+PREPACKED = Make(prepacked, prepacked_gate, Norm.fixed, drop_linears, at_once=4)
 """Copied into another layout, a few layers at a time: for inference alone."""
+
+
+def rounding(largest: Mapping[nn.Module, Tensor]) -> Make:
+    """As `PREPACKED`, but in 8 bits where it is known how large the inputs get."""
+    return replace(
+        PREPACKED,
+        linear=partial(_rounded, largest),
+        gate=partial(_rounded_gate, largest),
+    )
+
+
+def _rounded(largest: Mapping[nn.Module, Tensor], *modules: nn.Linear) -> Linear:
+    if not rounds(modules, largest):
+        return prepacked(*modules)
+    return Rounded(_joined(modules)[0], largest[modules[0]])
+
+
+def _rounded_gate(largest: Mapping[nn.Module, Tensor], gate: nn.Linear, up: nn.Linear) -> Gate:
+    if not rounds((gate, up), largest):
+        return prepacked_gate(gate, up)
+    return RoundedGate(Rounded(_joined((gate, up))[0], largest[gate]))
+
 
 SHARED = Make(Modules, SharedGate)
 """The model's own modules."""

@@ -1,0 +1,175 @@
+"""8 bits: products near those of float32, vectors near the exact ones, and what cannot be had."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import families
+from echovec import Embedder
+from echovec.errors import InputError
+from echovec.model import loops, rounded
+from echovec.model.linear import Stock
+from echovec.model.load import pick_dtype
+from echovec.model.packed import PackedBackbone
+from echovec.model.rounded import Rounded, RoundedGate, largest_inputs, why_not_rounded
+
+here = pytest.mark.skipif(why_not_rounded() is not None, reason=str(why_not_rounded()))
+NEAR = 0.02
+"""Relative error of a product of random numbers."""
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers that bfloat16 holds, one input thirty times as large as the others."""
+    source = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=source)
+    x[:, 7] *= 30
+    return x.bfloat16().float()
+
+
+def off(got: Tensor, want: Tensor) -> float:
+    """How far, relative to all of it."""
+    return float((got.double() - want.double()).norm() / want.double().norm())
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_products_are_near_the_exact_ones(rows: int, dtype: torch.dtype) -> None:
+    """Alone, summed, gated and through an activation; the weights come back as near."""
+    weight, x, other = drawn(96, 128) / 30, drawn(rows, 128, seed=1), drawn(rows, 96, seed=2)
+    with torch.inference_mode():
+        exact, fast = Stock(weight), Rounded(weight.to(dtype), x.abs().amax(0))
+        x, other = x.to(dtype), other.to(dtype)
+        wide, more = x.float(), other.float()
+        assert off(fast(x), exact(wide)) < NEAR
+        assert off(fast.plus(x, other), exact.plus(wide, more)) < NEAR
+        assert off(fast.times(x, other), exact.times(wide, more)) < NEAR
+        assert off(fast.activated(x, "gelu"), exact.activated(wide, "gelu")) < NEAR
+        assert off(fast.weight(), weight) < NEAR
+        assert fast(x).dtype == dtype
+
+
+@here
+def test_negative_control_without_spreading_outliers_cost_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bound can be missed: one scale a row, and nothing done about the large input."""
+    weight, x = drawn(96, 128), drawn(50, 128, seed=1)
+    with torch.inference_mode():
+        want = Stock(weight)(x)
+        near = off(Rounded(weight, x.abs().amax(0))(x), want)
+        step = x.abs().amax(1, keepdim=True) / 127
+        steps = weight.abs().amax(1, keepdim=True) / 127
+        plainly = (x / step).round() * step @ ((weight / steps).round() * steps).T
+        small = x.clone()
+        small[:, 7] = 0
+        without = off(plainly - x[:, 7:8] * weight[:, 7], Stock(weight)(small))
+    assert near < NEAR < without
+
+
+@here
+def test_gates_are_near_the_exact_ones() -> None:
+    """One product twice as wide, its rows' scales applied before the activation."""
+    both, x = drawn(2 * 64, 128) / 30, drawn(9, 128, seed=1)
+    with torch.inference_mode():
+        made = RoundedGate(Rounded(both, x.abs().amax(0)))
+        for name in ("silu", "gelu"):
+            left, right = (x @ both.T).chunk(2, dim=1)
+            want = getattr(nn.functional, name)(left) * right
+            assert off(made(x, name), want) < NEAR
+
+
+def test_a_tokens_massive_inputs_are_not_rounded() -> None:
+    """Where one token's inputs are far larger than all others', the module stays as it was."""
+    model = copy.deepcopy(families.causal_model("llama")).base_model
+    rows = [[1, 5, 9, 13], [1, 4, 8]]
+    found = largest_inputs(model, rows)
+    names = {module: name for name, module in model.named_modules()}
+    assert len(found) == 4 * len(model.layers)
+    assert {names[module].rpartition(".")[2] for module in found} == {
+        "q_proj",
+        "gate_proj",
+        "o_proj",
+        "down_proj",
+    }
+    gate = model.layers[1].mlp.gate_proj
+    hook = model.layers[1].mlp.register_forward_pre_hook(
+        lambda module, inputs: (torch.cat([1000 * inputs[0][:, :1], inputs[0][:, 1:]], 1),)
+    )
+    assert gate in found
+    again = largest_inputs(model, rows)
+    hook.remove()
+    assert gate not in again
+    assert len(again) < len(found)
+
+
+@here
+def test_a_model_in_8_bits_is_near_the_exact_one(tmp_path: Path) -> None:
+    """Every block's products are rounded; prefix, layers and float32 retry work as ever."""
+    model = wide_llama()
+    model.save_pretrained(tmp_path)
+    families.family_tokenizer("llama").save_pretrained(tmp_path)
+    texts = list(families.sentences()[:12])
+    exact = Embedder.load(tmp_path, "echo", dtype="float32")
+    fast = Embedder.load(tmp_path, "echo", dtype="int8")
+    assert isinstance(fast.backbone, PackedBackbone)
+    assert all(isinstance(b.down, Rounded) for b in fast.backbone._blocks)
+    want, got = exact.encode(texts), fast.encode(texts)
+    cosines = (want * got).sum(1)
+    assert 0.998 < cosines.min() < 0.9999999
+    assert fast.backbone.dtype == fast.recipe.dtype == "int8"
+    assert fast.recipe.precision == "fast"
+    assert fast.recipe.fingerprint != exact.recipe.fingerprint
+    half = Embedder.load(tmp_path, "echo", dtype="bfloat16")  # how the rest of it is read
+    assert fast.identity.hash in (half.identity.hash, exact.identity.hash)
+    for text, one in zip(texts, got, strict=True):
+        assert abs(fast.encode([text])[0] - one).max() < 2e-2
+    fast.save(tmp_path / "saved")
+    assert Embedder.load(tmp_path / "saved").backbone.dtype == "int8"
+
+
+def wide_llama() -> Any:
+    """A tiny Llama whose widths are multiples of 64."""
+    import transformers
+
+    name, arguments, _ = families.FAMILIES["llama"]
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "head_dim": 32}
+    config = getattr(transformers, name)(**(arguments | sizes))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@here
+def test_widths_that_cannot_be_spread_stay_as_they_were() -> None:
+    """A module whose inputs are no multiple of 64, or that has a bias, is not rounded."""
+    with_bias, odd, fine = nn.Linear(64, 8), nn.Linear(66, 8, bias=False), nn.Linear(64, 8, False)
+    largest = {m: torch.ones(m.in_features) for m in (with_bias, odd, fine)}
+    assert [rounded.rounds([m], largest) for m in largest] == [False, False, True]
+    assert not rounded.rounds([nn.Linear(64, 8, bias=False)], largest)
+
+
+def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other devices, processors without VNNI, no numba, the plain engine: each with a way out."""
+    with pytest.raises(InputError, match=r"cuda is no CPU; or use precision='fast'"):
+        pick_dtype("int8", None, "cuda")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(InputError, match="no products of 8 bits"):
+        pick_dtype("int8", None, "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    monkeypatch.setattr(loops, "_compiled", lambda: None)
+    with pytest.raises(InputError, match=r"pip install 'echovec\[fast\]'"):
+        pick_dtype("int8", None, "cpu")
+
+
+@here
+def test_the_plain_engine_has_no_8_bits(tmp_path: Path) -> None:
+    """Asking for both is an error that says which to leave out."""
+    with pytest.raises(InputError, match="leave out engine='plain'"):
+        Embedder.load(tmp_path, dtype="int8", engine="plain")
