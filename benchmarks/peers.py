@@ -149,8 +149,13 @@ class _States(torch.nn.Module):
         return states
 
 
-def openvino_peer(*, dtype: str = "float32") -> Callable[[Path], Encode]:
-    """OpenVINO's own conversion of the transformers model, sorted, a budget of tokens."""
+def openvino_peer(*, dtype: str = "float32", rounded: bool = False) -> Callable[[Path], Encode]:
+    """OpenVINO's own conversion of the transformers model, sorted, a budget of tokens.
+
+    Args:
+        dtype: what it is asked to compute in.
+        rounded: weights in 8 bits by NNCF, inputs rounded by OpenVINO as it runs.
+    """
 
     def load(path: Path) -> Encode:
         import openvino as ov
@@ -163,6 +168,11 @@ def openvino_peer(*, dtype: str = "float32") -> Callable[[Path], Encode]:
         example = torch.ones(2, 9, dtype=torch.long)
         converted = ov.convert_model(_States(model), example_input=(example, example))
         hint = {"INFERENCE_PRECISION_HINT": "f32" if dtype == "float32" else "bf16"}
+        if rounded:
+            import nncf
+
+            converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
+            hint["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "64"
         compiled = ov.Core().compile_model(converted, "CPU", hint)
         del model
 
@@ -230,11 +240,11 @@ def onnxruntime_peer() -> Callable[[Path], Encode]:
     return load
 
 
-def ours(*, precision: Any, engine: Any) -> Callable[[Path], Encode]:
-    """This project, tokenising its own way."""
+def ours(**options: Any) -> Callable[[Path], Encode]:
+    """This project, tokenising its own way; loaded with these options."""
 
     def load(path: Path) -> Encode:
-        model = Embedder.load(path, precision=precision, engine=engine)
+        model = Embedder.load(path, **options)
         bound: dict[str, Embedder] = {}
 
         def encode(job: Job) -> Vectors:
@@ -264,9 +274,11 @@ PEERS: Mapping[str, Callable[[Path], Encode]] = {
     "sentence-transformers, bfloat16": sentence_transformers_peer(dtype="bfloat16"),
     "OpenVINO, float32": openvino_peer(),
     "OpenVINO, bfloat16": openvino_peer(dtype="bfloat16"),
+    "OpenVINO, int8": openvino_peer(dtype="bfloat16", rounded=True),
     "ONNX Runtime, float32": onnxruntime_peer(),
     "echovec, plain, exact": ours(precision="exact", engine="plain"),
     "echovec, packed, exact": ours(precision="exact", engine="packed"),
     "echovec, plain, fast": ours(precision="fast", engine="plain"),
     "echovec, packed, fast": ours(precision="fast", engine="packed"),
+    "echovec, packed, int8": ours(dtype="int8", engine="packed"),
 }

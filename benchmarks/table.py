@@ -15,7 +15,7 @@ BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 NEAR = 0.999
 """The least cosine to the oracle's vectors that 16 bits shall have."""
 
-EXACT, FAST = "echovec, packed, exact", "echovec, packed, fast"
+EXACT, FAST, INT8 = (f"echovec, packed, {kind}" for kind in ("exact", "fast", "int8"))
 GOALS = (
     ("sentences", EXACT, "transformers, sorted, float32", 3.5),
     ("sentences", EXACT, "best float32", 1.5),
@@ -25,6 +25,10 @@ GOALS = (
     ("sentences, instruct", FAST, "best bfloat16", 2.3),
     ("passages of 150 tokens", FAST, "best bfloat16", 1.3),
     ("documents of 512 tokens", FAST, "best bfloat16", 1.15),
+    ("sentences", INT8, "best bfloat16", 2.0),
+    ("sentences, instruct", INT8, "best bfloat16", 2.3),
+    ("passages of 150 tokens", INT8, "best bfloat16", 1.3),
+    ("documents of 512 tokens", INT8, "best bfloat16", 1.15),
 )
 
 
@@ -146,14 +150,16 @@ def best(seconds: dict[str, float], kind: str) -> str:
     others = {
         name: took
         for name, took in seconds.items()
-        if not name.startswith("echovec") and is_narrow(name) == (kind == "bfloat16")
+        if not name.startswith("echovec")
+        and "int8" not in name
+        and is_narrow(name) == (kind == "bfloat16")
     }
     return min(others, key=lambda name: others[name]) if others else ""
 
 
 def is_narrow(name: str) -> bool:
-    """Whether a peer, or one of ours, computes in 16 bits."""
-    return "bfloat16" in name or "fast" in name
+    """Whether a peer, or one of ours, computes in 16 bits or fewer."""
+    return any(word in name for word in ("bfloat16", "fast", "int8"))
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def test_tiles_equal_rectangles(
 
 @compiled
 def test_tiles_cut_what_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rectangle whose scores are too many is computed in parts; one sequence at a time at least."""
+    """A rectangle whose scores are too many is computed in parts, one sequence each at least."""
     backbone = packed("llama", prepack=True)
     block, layout = backbone._blocks[0], lay_out(made_batch([31, 31, 31, 30]))
     x = projected(block, len(layout.ids_N), torch.float32)
