@@ -1,10 +1,10 @@
-"""`python -m benchmarks.int8 [--rates]`: what 8 bits would cost in accuracy, and gain in speed.
+"""`python -m benchmarks.int8 [--texts N] [--rates]`: what 16 and 8 bits cost in accuracy, and gain.
 
-Weights are rounded to 8 bits by output, activations by token, in the plain engine's float32, as a
-fused path would do at best; outliers are moved from activations into weights beforehand
-(SmoothQuant: Xiao et al., arXiv 2211.10438), which norms and neighbouring products can take up
-exactly. Lowest and mean cosine to the vectors as they are. `--rates` times torch's products of 8
-bits, their rounding included, beside those of 16 and 32. Needs the data folder (`ECHOVEC_DATA`).
+The packed engine's vectors beside its own in float32: the lowest and the mean cosine of N sentences
+of STSBenchmark test (by default all), Spearman's correlation of its pairs, and seconds.
+Then 8 bits with one of its parts left out, so that each is seen to be needed. `--rates` times the
+products of 8 bits, rounding and scales included, beside those of 16 and 32. Needs the data folder
+(`ECHOVEC_DATA`).
 """
 
 from __future__ import annotations
@@ -12,173 +12,135 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.stats import spearmanr
 
 from benchmarks.products import SHAPES
-from benchmarks.workloads import pieces, sentences
+from benchmarks.workloads import INSTRUCTION, pieces, rows, sentences
 from echovec import Embedder
 from echovec.model.linear import HalfStored, OneDNN
+from echovec.model.rounded import Rounded
 
-RECIPE = "echo-sentence"
-LEVELS = 127
 ROWS = (24, 256, 2048)
+FEW = 60
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to round."""
+    """One way to round: what `echovec.model.rounded` is set to."""
 
     name: str
-    modules: tuple[str, ...] = ("",)
-    """Parts of the names of the modules that are rounded."""
-
-    smooth: float | None = 0.5
-    """How much of an outlier goes into the weights; None: nothing is moved."""
-
-    by_token: bool = True
-    weights: bool = True
-    activations: bool = True
+    moved: float = 0.5
+    massive: float = 30
+    modules: tuple[str, ...] = ("q_proj", "gate_proj", "o_proj", "down_proj")
 
 
 TRIALS = (
-    Trial("one scale for all tokens", smooth=None, by_token=False),
-    Trial("one for each", smooth=None),
-    Trial("one for each, weights alone", smooth=None, activations=False),
-    Trial("outliers moved by 0.3", smooth=0.3),
-    Trial("outliers moved by 0.5"),
-    Trial("outliers moved by 0.7", smooth=0.7),
-    Trial("all but `down`, 0.5", ("attn", "gate", "up_")),
-    Trial("gate and up, 0.5", ("gate", "up_")),
-    Trial("attention's, 0.5", ("attn",)),
+    Trial("as it is"),
+    Trial("large inputs not moved", moved=0.0),
+    Trial("moved by 0.3", moved=0.3),
+    Trial("moved by 0.7", moved=0.7),
+    Trial("massive inputs rounded too", massive=float("inf")),
+    Trial("without queries, keys and values", modules=("gate_proj", "o_proj", "down_proj")),
+    Trial("without gate and up", modules=("q_proj", "o_proj", "down_proj")),
+    Trial("without out", modules=("q_proj", "gate_proj", "down_proj")),
+    Trial("without down", modules=("q_proj", "gate_proj", "o_proj")),
 )
 
 
 def main() -> None:
-    """Print a line for each way to round, or for each product."""
+    """Print a line for each dtype and each way to round, or for each product."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=int, default=2552)
     parser.add_argument("--rates", action="store_true")
     options = parser.parse_args()
     with torch.inference_mode():
         if options.rates:
             rates()
         else:
-            accuracy()
+            for recipe in ("echo-sentence", "echo-instruct", "best"):
+                dtypes(recipe, options.texts)
+            trials()
 
 
-def accuracy() -> None:
-    """Vectors of a rounded model beside its own."""
-    plain: Any = Embedder.load(recipe=RECIPE, precision="exact", engine="plain")
-    model = plain.backbone.model
-    work = {
-        "sentences": list(sentences(60)),
-        "passages": list(pieces(plain.tokenizer, 6, 120, 180)),
+def dtypes(recipe: str, count: int) -> None:
+    """Each dtype of the packed engine on the pairs of STSBenchmark test."""
+    pairs = list(rows("STSBenchmark/test.jsonl.gz"))
+    labels = [pair["score"] for pair in pairs]
+    texts = list(sentences(count))
+    want = None
+    for dtype in ("float32", "bfloat16", "int8"):
+        model = Embedder.load(recipe=recipe, dtype=dtype, engine="packed")
+        model.encode(texts[:8])
+        begin = time.perf_counter()
+        got = model.encode(texts)
+        took = time.perf_counter() - begin
+        want = got if want is None else want
+        cosines = (got * want).sum(1)
+        line = f"{recipe}, {dtype}: {took:.1f} s, {len(texts)} texts"
+        line += f", cosine {cosines.min():.5f} lowest, {cosines.mean():.5f}"
+        left, right = (
+            model.encode([p[side] for p in pairs]) for side in ("sentence1", "sentence2")
+        )
+        rho = spearmanr((left * right).sum(1), labels).statistic
+        print(f"{line}, Spearman {100 * rho:.2f}", flush=True)
+
+
+def trials() -> None:
+    """8 bits with one of its parts left out: lowest and mean cosine."""
+    oracle: Any = Embedder.load(recipe="echo-sentence", dtype="float32", engine="plain")
+    texts = list(sentences(FEW))
+    passages = list(pieces(oracle.tokenizer, 6, 120, 180))
+    works: dict[str, Callable[[Embedder], np.ndarray[Any, Any]]] = {
+        "sentences": lambda model: model.encode(texts),
+        "passages": lambda model: model.encode(passages),
+        "instructed": lambda model: model.with_recipe("echo-instruct").encode_query(
+            texts, instruction=INSTRUCTION
+        ),
     }
-    want = {name: plain.encode(texts) for name, texts in work.items()}
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "lm_head" not in name
-    }
-    largest = maxima(linears, partial(plain.encode, list(sentences(160))[100:]))
-    kept = {name: module.weight.detach().clone() for name, module in linears.items()}
+    want = {name: run(oracle) for name, run in works.items()}
     for trial in TRIALS:
-        hooks = [
-            rounded(module, kept[name], largest[name], trial)
-            for name, module in linears.items()
-            if any(part in name for part in trial.modules)
-        ]
-        found = Embedder.from_model(model, plain.tokenizer.inner, RECIPE, engine="plain")
+        with ExitStack() as stack:
+            for name, value in (
+                ("MOVED", trial.moved),
+                ("MASSIVE", trial.massive),
+                ("_MODULES", trial.modules),
+            ):
+                stack.enter_context(patch(f"echovec.model.rounded.{name}", value))
+            model = Embedder.load(recipe="echo-sentence", dtype="int8")
         told = []
-        for name, texts in work.items():
-            z_SD = torch.as_tensor(found.encode(texts)) * torch.as_tensor(want[name])
-            told.append(f"{name} {z_SD.sum(1).min():.4f} lowest, {z_SD.sum(1).mean():.4f}")
+        for name, run in works.items():
+            cosines = (run(model) * want[name]).sum(1)
+            told.append(f"{name} {cosines.min():.4f} lowest, {cosines.mean():.4f}")
         print(f"{trial.name}: {'; '.join(told)}", flush=True)
-        for hook in hooks:
-            hook.remove()
-        for name, module in linears.items():
-            module.weight.copy_(kept[name])
-
-
-def maxima(linears: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, Tensor]:
-    """The largest activation of each input of each linear map."""
-    largest: dict[str, Tensor] = {}
-
-    def look(name: str, module: nn.Module, inputs: Any) -> None:
-        now = inputs[0].abs().flatten(0, -2).amax(0)
-        largest[name] = torch.maximum(largest.get(name, now), now)
-
-    hooks = [
-        module.register_forward_pre_hook(partial(look, name)) for name, module in linears.items()
-    ]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return largest
-
-
-def rounded(module: nn.Module, weight_OI: Tensor, largest_I: Tensor, trial: Trial) -> Any:
-    """Round a module's weights, and its activations whenever it is called."""
-    move_I = torch.ones_like(largest_I)
-    if trial.smooth is not None:
-        most_I = weight_OI.abs().amax(0).clamp_min(1e-5)
-        move_I = largest_I.clamp_min(1e-5) ** trial.smooth / most_I ** (1 - trial.smooth)
-    moved_OI = weight_OI * move_I
-    if trial.weights:
-        moved_OI = in_8_bits(moved_OI, by_row=True)
-    module.weight.copy_(moved_OI)  # type: ignore[operator]
-
-    def come(module: nn.Module, inputs: Any) -> tuple[Tensor]:
-        x = inputs[0] / move_I
-        return (in_8_bits(x, by_row=trial.by_token) if trial.activations else x,)
-
-    return module.register_forward_pre_hook(come)
-
-
-def in_8_bits(x: Tensor, *, by_row: bool) -> Tensor:
-    """The nearest of 255 levels, of each row or of all."""
-    most = x.abs().amax(-1, keepdim=True) if by_row else x.abs().amax()
-    scale = most.clamp_min(1e-12) / LEVELS
-    return (x / scale).round_() * scale
 
 
 def rates() -> None:
     """GFLOP/s of each product of a block, one thread."""
-    warnings.simplefilter("ignore")  # torch.ao's products are to be moved
     torch.set_num_threads(1)
     for outputs, inputs in dict.fromkeys(SHAPES):
-        weight_OI = torch.randn(outputs, inputs).half().float()
-        scale_O = weight_OI.abs().amax(1) / LEVELS
-        zero_O = torch.zeros(outputs, dtype=torch.long)
-        for rows in ROWS:
-            x_NI = torch.randn(rows, inputs)
-            wide, narrow = HalfStored(weight_OI), OneDNN(weight_OI.bfloat16())
+        weight_OI = torch.randn(outputs, inputs).bfloat16()
+        for count in ROWS:
+            x_NI = torch.randn(count, inputs)
+            half_NI = x_NI.bfloat16()
+            wide, narrow = HalfStored(weight_OI.float()), OneDNN(weight_OI)
+            rounded = Rounded(weight_OI, x_NI.abs().amax(0))
             ways: dict[str, Callable[[], object]] = {
                 "float32": partial(wide, x_NI),
-                "bfloat16": partial(narrow, x_NI.bfloat16()),
+                "bfloat16": partial(narrow, half_NI),
+                "8 bits": partial(rounded, half_NI),
             }
-            usual = torch.backends.quantized.engine
-            for engine in ("fbgemm", "onednn"):
-                torch.backends.quantized.engine = engine
-                packed = torch.ops.quantized.linear_prepack(
-                    torch.quantize_per_channel(weight_OI, scale_O, zero_O, 0, torch.qint8), None
-                )
-                ways[f"8 bits, {engine}"] = partial(
-                    torch.ops.quantized.linear_dynamic, x_NI, packed, False
-                )
-            torch.backends.quantized.engine = usual
-            whole_NI = torch.randint(-LEVELS, LEVELS, (rows, inputs)).to(torch.int8)
-            turned_IO = torch.randint(-LEVELS, LEVELS, (outputs, inputs)).to(torch.int8).t()
-            ways["8 bits, neither rounded nor scaled"] = partial(torch._int_mm, whole_NI, turned_IO)
-            work = 2e-9 * rows * outputs * inputs
+            work = 2e-9 * count * outputs * inputs
             told = ", ".join(f"{name} {work / seconds(way):,.0f}" for name, way in ways.items())
-            print(f"{rows} x {inputs} x {outputs}: {told} GFLOP/s", flush=True)
+            print(f"{count} x {inputs} x {outputs}: {told} GFLOP/s", flush=True)
 
 
 def seconds(way: Callable[[], object], repetitions: int = 30) -> float:

@@ -25,7 +25,7 @@ from benchmarks.peers import PEERS, Encode, Job
 from benchmarks.table import is_narrow
 from benchmarks.workloads import INSTRUCTION, Workload, sentences, workloads
 from echovec import Embedder
-from echovec.model.load import multiplies_bfloat16
+from echovec.model.precision import multiplies_bfloat16
 
 REST_S = 0.25
 NO_BFLOAT16 = "this processor does not multiply bfloat16"

@@ -21,7 +21,7 @@ from echovec import (
     TruncationWarning,
     View,
 )
-from echovec.model.load import pick_device, pick_dtype
+from echovec.model.precision import pick_device, pick_dtype
 from echovec.model.tiny import TinyBackbone
 from echovec.presets import PRESETS
 from echovec.recipe import ROLES
@@ -466,7 +466,7 @@ def test_devices_and_dtypes_are_checked():
         pick_dtype("float32", "exact", "cpu")
     with pytest.raises(InputError, match="there are float32"):
         pick_dtype("int7", None, "cpu")
-    with pytest.raises(InputError, match="there are 'exact' and 'fast'"):
+    with pytest.raises(InputError, match="there are exact, fast, int8"):
         pick_dtype(None, "quick", "cpu")
 
 

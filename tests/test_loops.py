@@ -182,6 +182,23 @@ def test_tiles_equal_rectangles(
 
 
 @compiled
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("what", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_hidden(what: float, dtype: torch.dtype) -> None:
+    """A query whose scores are NaN or infinite has no finite output, which would pass for one."""
+    backbone = packed("llama", prepack=True)
+    block, layout = backbone._blocks[0], lay_out(made_batch([40, 40]))
+    x = projected(block, len(layout.ids_N), dtype)
+    x[60, :] = what  # in the first sequence of 40 + 4 + 40 + 3 rows
+    prefix = [drawn(6, block.num_kv_heads, block.head_dim, dtype=dtype, seed=s) for s in (5, 6)]
+    table = backbone._table(400, torch.float32)
+    out = Tiles(layout.groups, 6, block.num_heads, *table)(block, x, *prefix)
+    finite = torch.isfinite(out.float()).all(1)
+    assert not finite[60:87].any()
+    assert finite[87:].all()  # the other sequence
+
+
+@compiled
 def test_tiles_cut_what_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rectangle whose scores are too many is computed in parts, one sequence each at least."""
     backbone = packed("llama", prepack=True)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import families
 from echovec import Embedder
-from echovec.errors import InputError
+from echovec.errors import InputError, PrecisionWarning
 from echovec.model import loops, rounded
 from echovec.model.linear import Stock
-from echovec.model.load import pick_dtype
 from echovec.model.packed import PackedBackbone
+from echovec.model.precision import pick_dtype
 from echovec.model.rounded import Rounded, RoundedGate, largest_inputs, why_not_rounded
 
 here = pytest.mark.skipif(why_not_rounded() is not None, reason=str(why_not_rounded()))
@@ -124,7 +124,7 @@ def test_a_model_in_8_bits_is_near_the_exact_one(tmp_path: Path) -> None:
     cosines = (want * got).sum(1)
     assert 0.998 < cosines.min() < 0.9999999
     assert fast.backbone.dtype == fast.recipe.dtype == "int8"
-    assert fast.recipe.precision == "fast"
+    assert fast.recipe.precision == "int8"
     assert fast.recipe.fingerprint != exact.recipe.fingerprint
     half = Embedder.load(tmp_path, "echo", dtype="bfloat16")  # how the rest of it is read
     assert fast.identity.hash in (half.identity.hash, exact.identity.hash)
@@ -166,6 +166,14 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "_compiled", lambda: None)
     with pytest.raises(InputError, match=r"pip install 'echovec\[fast\]'"):
         pick_dtype("int8", None, "cpu")
+    with pytest.warns(PrecisionWarning, match="so 'int8' cannot be had: computing as with 'fast'"):
+        assert pick_dtype(None, "int8", "cuda" if torch.cuda.is_available() else "mps") != "int8"
+
+
+@here
+def test_precision_says_it_too() -> None:
+    """`precision="int8"` is the dtype where it can be had."""
+    assert pick_dtype(None, "int8", "cpu") == "int8"
 
 
 @here

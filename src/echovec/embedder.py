@@ -24,9 +24,10 @@ from torch import Tensor
 from echovec.errors import InputError, RecipeError, TruncationWarning
 from echovec.loading import IN_MEMORY, Source, open_model, source_of
 from echovec.model.backbone import Backbone
-from echovec.model.load import Engine, Precision
+from echovec.model.load import Engine
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.precision import Precision
 from echovec.options import Options, Preparing
 from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
@@ -111,7 +112,9 @@ class Embedder:
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
-                multiplies it natively, and float32 with a warning where it does not.
+                multiplies it natively, and float32 with a warning where it does not; "int8" rounds
+                weights and inputs of products to 8 bits, on CPUs that multiply these, and is
+                "fast" with a warning elsewhere.
             max_tokens: budget per copy of a text, in tokens; by default the recipe's (1,024 for
                 "best" and its like, else 512).
             long_text: what becomes of a text beyond it: "cut", or "windows", each of them embedded

@@ -14,7 +14,8 @@ import torch
 
 from echovec.imported import foreign_folder, imported_recipe
 from echovec.model.backbone import Backbone
-from echovec.model.load import Engine, Precision, load_model, pick_device, pick_dtype
+from echovec.model.load import Engine, load_model
+from echovec.model.precision import Precision, pick_device, pick_dtype
 from echovec.presets import as_recipe, default_recipe
 from echovec.recipe import Recipe
 from echovec.saved import saved_adapter, saved_folder, saved_model, saved_tokenizer

@@ -125,8 +125,10 @@ class Recipe:
 
     @property
     def precision(self) -> str:
-        """How it computes: "exact" (float32 or wider) or "fast" (a narrower dtype)."""
-        return "exact" if self.dtype in (None, "float32", "float64") else "fast"
+        """How it computes: "exact" (float32 or wider), "int8", or "fast" (what is between)."""
+        if self.dtype in (None, "float32", "float64"):
+            return "exact"
+        return "int8" if self.dtype == "int8" else "fast"
 
     @property
     def arrays(self) -> dict[str, Array]:

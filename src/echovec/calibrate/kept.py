@@ -188,6 +188,6 @@ def _device(embedder: Embedder) -> str:
 
 
 def _dtype(embedder: Embedder) -> str:
-    from echovec.model.load import multiplies_bfloat16
+    from echovec.model.precision import multiplies_bfloat16
 
     return "bfloat16" if multiplies_bfloat16(_device(embedder)) else "float32"

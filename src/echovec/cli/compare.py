@@ -25,8 +25,8 @@ def compare(
         typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")

@@ -26,7 +26,8 @@ def demo(
         typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"], typer.Option(help="fast: bfloat16 where the processor has it.")
+        Literal["exact", "fast", "int8"],
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = "fast",
     every: Annotated[
         int | None,

@@ -91,8 +91,8 @@ def embed(
         str | None, typer.Option(help="float32, bfloat16 or float16; by default by device.")
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
     engine: Annotated[
         Literal["auto", "plain", "packed", "ray"],
@@ -253,7 +253,7 @@ def _load(
     recipe: str | None,
     device: str | None,
     dtype: str | None,
-    precision: Literal["exact", "fast"] | None,
+    precision: Literal["exact", "fast", "int8"] | None,
     engine: Literal["auto", "plain", "packed"],
     max_tokens: int | None,
     long_text: Literal["cut", "windows"] | None,

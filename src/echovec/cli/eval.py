@@ -61,8 +61,8 @@ def evaluate(
         str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what there is to do, with token counts.")

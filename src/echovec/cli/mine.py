@@ -50,8 +50,8 @@ def mine(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file.")] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
     cache: Annotated[
         Path | None,

@@ -43,8 +43,8 @@ def reproduce(
         str | None, typer.Option(help="float32, bfloat16 or float16; by default by device.")
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
 ) -> None:
     """Run an experiment of the paper and say whether its claims hold here."""

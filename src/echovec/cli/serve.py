@@ -50,7 +50,7 @@ def serve(
         str | None, typer.Option(envvar="ECHOVEC_DEVICE", help="cpu, cuda or mps.")
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
+        Literal["exact", "fast", "int8"] | None,
         typer.Option(envvar="ECHOVEC_PRECISION", help="fast: bfloat16 where the device has it."),
     ] = None,
     max_tokens: Annotated[

@@ -51,8 +51,8 @@ def tune(
         str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it."),
+        Literal["exact", "fast", "int8"] | None,
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the recipes in RECIPE_DIR.")

@@ -25,7 +25,7 @@ def machine() -> Iterator[Finding]:
     import torch
 
     from echovec.model import loops
-    from echovec.model.load import multiplies_bfloat16, pick_device
+    from echovec.model.precision import multiplies_bfloat16, pick_device
     from echovec.model.rounded import why_not_rounded
 
     device = pick_device(None)

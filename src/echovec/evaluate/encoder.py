@@ -154,7 +154,7 @@ def model_meta(embedder: Embedder, *, sample: int | None = None, seed: int = 42)
     )
 
 
-_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 
 def _num_parameters(embedder: Embedder) -> int | None:

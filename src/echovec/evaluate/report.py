@@ -98,7 +98,8 @@ def command_of(section: Section) -> str:
     words = [f"echovec eval --recipe {recipes} --tasks {tasks} --data DIR --out RESULTS"]
     words += [] if one.is_test else [f"--split {one.split}"]
     words += [f"--sample {one.sample} --seed {one.seed}"] if one.sample else []
-    words += ["--precision fast"] if one.recipe.get("precision") == "fast" else []
+    precision = one.recipe.get("precision", "exact")
+    words += [] if precision == "exact" else [f"--precision {precision}"]
     return " ".join(words)
 
 

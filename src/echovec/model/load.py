@@ -8,7 +8,6 @@ pickled weights can run code.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,18 @@ from typing import Any, Literal
 
 import torch
 
-from echovec.errors import InputError, ModelError, PrecisionWarning
+from echovec.errors import InputError, ModelError
 from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.blocks import why_not
 from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
-from echovec.model.rounded import SENTENCES, largest_inputs, why_not_rounded
+from echovec.model.precision import multiplies_bfloat16
+from echovec.model.rounded import SENTENCES, largest_inputs
 
-Precision = Literal["exact", "fast"]
 Engine = Literal["auto", "plain", "packed"]
 ENGINES = ("auto", "plain", "packed")
-DTYPES = ("float32", "bfloat16", "float16", "float64", "int8")
 
 
 def load_model(
@@ -181,61 +179,6 @@ def resolve(model: str | Path | None) -> Path | str:
     return name
 
 
-def pick_device(device: str | None) -> str:
-    """The device asked for, else cuda, else mps, else cpu; InputError if it is not there."""
-    if device is None:
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={device!r}: this torch sees no CUDA device; use device='cpu'")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device={device!r}: this torch sees no MPS device; use device='cpu'")
-    try:
-        return str(torch.device(device))
-    except RuntimeError:
-        raise InputError(f"device={device!r} is no device; use cpu, cuda, cuda:1 or mps") from None
-
-
-def multiplies_bfloat16(device: str) -> bool:
-    """Whether the device has bfloat16 matrix instructions, so that it is faster there."""
-    if device.startswith("cuda"):
-        return bool(torch.cuda.get_device_capability(device)[0] >= 8)
-    if device == "cpu":
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-    return device == "mps"
-
-
-def pick_dtype(dtype: str | torch.dtype | None, precision: Precision | None, device: str) -> str:
-    """The dtype to compute in, by name; InputError if the two options disagree or are unknown."""
-    if precision not in (None, "exact", "fast"):
-        raise InputError(f"precision={precision!r}; there are 'exact' and 'fast'")
-    if dtype is not None:
-        if precision is not None:
-            raise InputError(
-                f"dtype={dtype!r} and precision={precision!r} say the same thing twice; give one"
-            )
-        name = str(dtype).removeprefix("torch.")
-        if name not in DTYPES:
-            raise InputError(f"dtype={name!r}; there are {', '.join(DTYPES)}")
-        if name == "int8":
-            _check_int8(device)
-        return name
-    if precision == "exact" or (precision is None and device == "cpu"):
-        return "float32"
-    if multiplies_bfloat16(device):
-        return "bfloat16"
-    if precision == "fast":
-        warnings.warn(
-            f"{device} has no native bfloat16, so 'fast' would be slower: computing in float32",
-            PrecisionWarning,
-            stacklevel=3,
-        )
-    return "float32"
-
-
 def _computing(engine: Engine, dtype: str, device: str) -> tuple[Engine, str]:
     """The engine to take, and the dtype that the model is read in."""
     if engine not in ENGINES:
@@ -243,15 +186,8 @@ def _computing(engine: Engine, dtype: str, device: str) -> tuple[Engine, str]:
     if dtype != "int8":
         return engine, dtype
     if engine == "plain":
-        raise InputError("dtype='int8' is the packed engine's; leave out engine='plain'")
+        raise InputError("8 bits are the packed engine's; leave out engine='plain'")
     return "packed", "bfloat16" if multiplies_bfloat16(device) else "float32"
-
-
-def _check_int8(device: str) -> None:
-    """InputError where nothing multiplies in 8 bits."""
-    reason = why_not_rounded() if device == "cpu" else f"{device} is no CPU"
-    if reason is not None:
-        raise InputError(f"dtype='int8' cannot be had here: {reason}; or use precision='fast'")
 
 
 def _explain(error: Exception, source: Path | str) -> ModelError:

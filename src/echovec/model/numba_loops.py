@@ -331,7 +331,7 @@ def soften(scores_, half, heads, L, R, M, before, window, scale):
     rows = heads * L * R
     s16, s32 = carray(scores_, (rows, M), np.uint16), carray(scores_, (rows, M), np.float32)
     width = (M + 15) // 16 * 16
-    tile = np.empty((_TILE, width), np.float32)
+    tile, spoilt = np.empty((_TILE, width), np.float32), np.empty(_TILE, np.float32)
     bits, flat = tile.view(np.int32), tile.reshape(_TILE * width)
     for begin in range(0, rows, _TILE):
         count = min(_TILE, rows - begin)
@@ -357,6 +357,11 @@ def soften(scores_, half, heads, L, R, M, before, window, scale):
                 top = order if order > top else top
             top = np.int32(top ^ np.int32(np.int32(top >> 31) & np.int32(0x7FFFFFFF)))
             most = np.int32(top).view(np.float32)
+            if top >= np.int32(0x7F800000):  # infinity or NaN, which `_exp` would make finite
+                spoilt[r] = np.float32(np.nan)
+                most = np.float32(0)
+            else:
+                spoilt[r] = np.float32(1)
             for i in range(width):
                 tile[r, i] = (tile[r, i] - most) * scale
         for i in range(count * width):
@@ -367,7 +372,7 @@ def soften(scores_, half, heads, L, R, M, before, window, scale):
             total = np.float32(0)
             for i in range(seen):
                 total += tile[r, i]
-            total = np.float32(1) / total
+            total = spoilt[r] / total
             for i in range(seen, M):
                 tile[r, i] = np.float32(0)
             for i in range(seen - window):

@@ -105,6 +105,7 @@ class PackedBackbone:
         self._row_counts = row_counts(self._blocks, self.device)
         self._norm = final_norm(model)
         if prepack:
+            loops.ready()  # compiled, if they have to be, while loading and not at the first text
             heap.give_back()
             heap.keep_freed()
         self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from echovec.embedder import Embedder
 from echovec.errors import InputError, StorageError
-from echovec.model.load import Precision
+from echovec.model.precision import PRECISIONS, Precision
 from echovec.recipe import ROLES, Role
 from echovec.serve.playground.searchable import Shown
 
@@ -127,6 +127,6 @@ def _role(given: str | None) -> Role | None:
 
 
 def _precision(given: str | None) -> Precision | None:
-    if given not in (None, "exact", "fast"):
-        raise InputError(f"precision={given!r}; there are 'exact' and 'fast'")
+    if given not in (None, *PRECISIONS):
+        raise InputError(f"precision={given!r}; there are {', '.join(PRECISIONS)}")
     return given  # type: ignore[return-value]  # just checked

@@ -20,8 +20,9 @@ from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.blocks import why_not
-from echovec.model.load import pick_device, pick_dtype, read_model
+from echovec.model.load import read_model
 from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora
 from echovec.train.data import TrainingSet, hold_out, read
