@@ -75,7 +75,8 @@ def load(names: list[str], path: Path, result: dict[str, Any]) -> dict[str, Enco
     loaded = {}
     result["not_run"] = {}
     for name in names:
-        if is_narrow(name) and not multiplies_bfloat16("cpu"):
+        in_16_bits = is_narrow(name) and "int8" not in name
+        if in_16_bits and not multiplies_bfloat16("cpu"):
             result["not_run"][name] = NO_BFLOAT16
             continue
         begin = time.perf_counter()

@@ -472,11 +472,11 @@ def test_devices_and_dtypes_are_checked():
 
 def test_fast_is_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch):
     """Without native bfloat16, fast falls back to float32 and says so."""
-    from echovec.model import load
+    from echovec.model import precision
 
-    monkeypatch.setattr(load, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: True)
     assert pick_dtype(None, "fast", "cpu") == "bfloat16"
-    monkeypatch.setattr(load, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: False)
     with pytest.warns(PrecisionWarning, match="no native bfloat16"):
         assert pick_dtype(None, "fast", "cpu") == "float32"
 
