@@ -106,6 +106,7 @@ def rescaled(y_NO: Tensor, step_N: Tensor, other_NO: Tensor | None = None) -> Te
 
 def gate(x_NE: Tensor, step_N: Tensor | None = None) -> Tensor:
     """silu(left) * right of rows [left, right], [N, F]; each row times its number before."""
+    x_NE = x_NE.contiguous()
     N, F = len(x_NE), x_NE.shape[1] // 2
     out_NF = x_NE.new_empty(N, F)
     step = out_NF if step_N is None else step_N

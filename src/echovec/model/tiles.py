@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -64,14 +65,14 @@ class Tiles:
             at_once = max(1, MAX_SCORES // (heads * min(group.length, BLOCK) * keys))
             for begin in range(0, group.count, at_once):
                 part = slice(begin, begin + at_once)
-                lengths_B = group.lengths_B[part]
+                lengths_B = _plain(group.lengths_B[part])
                 self._parts.append(
                     _Part(
                         len(lengths_B),
                         group.length,
                         group.first,
-                        group.begins_B[part],
-                        self._rows + group.own_begins_B[part],
+                        _plain(group.begins_B[part]),
+                        _plain(self._rows + group.own_begins_B[part]),
                         lengths_B,
                     )
                 )
@@ -124,6 +125,11 @@ class Tiles:
                 o_bnE = torch.bmm(s_bnM, v_bME[:, keys])
                 gather(o_bnE.data_ptr(), half, B, first + begin, end - begin, G, R, E, *own)
         return out_ND
+
+
+def _plain(array: Int) -> Int:
+    """In one piece and in 64 bits, as the loops read it."""
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def _address(array: Int) -> int:
