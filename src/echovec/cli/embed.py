@@ -88,7 +88,7 @@ def embed(
         str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default by device.")
+        str | None, typer.Option(help="float32, bfloat16, float16 or int8; by default by device.")
     ] = None,
     precision: Annotated[
         Literal["exact", "fast", "int8"] | None,
