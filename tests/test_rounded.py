@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import families
 from echovec import Embedder
-from echovec.errors import InputError, PrecisionWarning
+from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import loops, rounded
 from echovec.model.linear import Stock
 from echovec.model.packed import PackedBackbone
 from echovec.model.precision import pick_dtype
 from echovec.model.rounded import Rounded, RoundedGate, largest_inputs, why_not_rounded
+from test_packed import OTHER_FAMILIES
 
 here = pytest.mark.skipif(why_not_rounded() is not None, reason=str(why_not_rounded()))
 NEAR = 0.02
@@ -174,6 +175,19 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_precision_says_it_too() -> None:
     """`precision="int8"` is the dtype where it can be had."""
     assert pick_dtype(None, "int8", "cpu") == "int8"
+
+
+@here
+def test_a_model_of_another_family_is_computed_as_with_fast(tmp_path: Path) -> None:
+    """Asked for as a precision 8 bits may be missing, with a warning; as a dtype they may not."""
+    name = OTHER_FAMILIES[0]
+    families.causal_model(name).save_pretrained(tmp_path)
+    families.family_tokenizer(name).save_pretrained(tmp_path)
+    with pytest.warns(PrecisionWarning, match="the plain engine has no 8 bits"):
+        other = Embedder.load(tmp_path, "echo", precision="int8")
+    assert other.backbone.dtype == Embedder.load(tmp_path, "echo", precision="fast").backbone.dtype
+    with pytest.raises(ModelError, match="cannot run this model"):
+        Embedder.load(tmp_path, "echo", dtype="int8")
 
 
 @here

@@ -113,8 +113,8 @@ class Embedder:
             dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
                 multiplies it natively, and float32 with a warning where it does not; "int8" rounds
-                weights and inputs of products to 8 bits, on CPUs that multiply these, and is
-                "fast" with a warning elsewhere.
+                weights and inputs of products to 8 bits, on CPUs that multiply these and in the
+                packed engine, and is "fast" with a warning elsewhere.
             max_tokens: budget per copy of a text, in tokens; by default the recipe's (1,024 for
                 "best" and its like, else 512).
             long_text: what becomes of a text beyond it: "cut", or "windows", each of them embedded

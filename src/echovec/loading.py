@@ -86,6 +86,7 @@ def open_model(
         device=chosen_device,
         dtype=pick_dtype(dtype, precision, chosen_device),
         engine=engine,
+        insist=precision != "int8",
         revision=revision,
         trust_remote_code=trust_remote_code,
         adapter=adapter,

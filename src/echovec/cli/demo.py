@@ -26,13 +26,9 @@ def demo(
         typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
     precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(
-            help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU. By default "
-            "int8 for the default model, fast for another.",
-            show_default=False,
-        ),
-    ] = None,
+        Literal["exact", "fast", "int8"],
+        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
+    ] = "int8",
     every: Annotated[
         int | None,
         typer.Option(
@@ -51,7 +47,6 @@ def demo(
     from echovec import Embedder
     from echovec.demo import FOUND_DEPTH, QUESTIONS, Voice, answer_table, found, own_question, run
     from echovec.errors import InputError, PrecisionWarning
-    from echovec.model.precision import Precision
     from echovec.presets import as_recipe
 
     recipes = [name for part in recipe.split(",") if (name := part.strip())]
@@ -62,8 +57,7 @@ def demo(
     questions = QUESTIONS if question is None else (own_question(question),)
     with _phase("loading the model"), warnings.catch_warnings():
         warnings.simplefilter("ignore", PrecisionWarning)  # what there is will do for the eye
-        chosen: Precision = precision or ("int8" if model is None else "fast")
-        embedder = Embedder.load(model, recipes[0], precision=chosen)
+        embedder = Embedder.load(model, recipes[0], precision=precision)
     answers, saved = run(
         embedder,
         questions,

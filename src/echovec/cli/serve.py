@@ -51,7 +51,10 @@ def serve(
     ] = None,
     precision: Annotated[
         Literal["exact", "fast", "int8"] | None,
-        typer.Option(envvar="ECHOVEC_PRECISION", help="fast: bfloat16 where the device has it."),
+        typer.Option(
+            envvar="ECHOVEC_PRECISION",
+            help="fast: bfloat16 where the device has it; int8: 8 bits, on a CPU.",
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,

@@ -10,8 +10,9 @@
   models are published in 16 bits, so nothing is lost; weights that would lose anything stay with
   oneDNN. Half the memory, faster up to some hundred rows, level or a few hundredths slower above.
 
-Figures: `python -m benchmarks.products`, docs/performance.md.
-All give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
+Figures: `python -m benchmarks.products`, docs/performance.md. In 8 bits, and so with other numbers:
+`Rounded`, in rounded.py.
+All of these give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
 O outputs.
 """
 

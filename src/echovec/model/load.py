@@ -8,6 +8,7 @@ pickled weights can run code.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from echovec.errors import InputError, ModelError
+from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.blocks import why_not
@@ -35,6 +36,7 @@ def load_model(
     device: str,
     dtype: str,
     engine: Engine = "auto",
+    insist: bool = True,
     revision: str | None = None,
     trust_remote_code: bool = False,
     adapter: Path | None = None,
@@ -48,6 +50,8 @@ def load_model(
         dtype: a floating dtype of torch, by name; or "int8", see rounded.py.
         engine: "packed" (fast, some families), "plain" (any model), or "auto": packed where the
             family allows it, else plain, which is said once.
+        insist: whether it is an error that the engine has no 8 bits for this model. If not, it is
+            computed in 16 bits where the device multiplies them, with a warning.
         revision: a branch, tag or commit of a hub name.
         trust_remote_code: whether Python code that comes with the model may be run.
         adapter: the folder of an adapter to merge into the model.
@@ -62,7 +66,7 @@ def load_model(
         InputError: no such engine, or none that computes in this dtype.
     """
     rounds = dtype == "int8"
-    engine, dtype = _computing(engine, dtype, device)
+    engine, dtype = _computing(engine, dtype, device, insist=insist)
     from transformers import AutoModel, AutoTokenizer
 
     if device == "cpu":
@@ -92,6 +96,7 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(error, source) from error
     if not _packs(loaded, engine):
+        _say_not_rounded(rounds)
         return PlainBackbone(loaded, known_hash=known_hash), tokenizer, source
 
     def read_again() -> PlainBackbone:
@@ -100,7 +105,7 @@ def load_model(
 
     largest = None
     if rounds:
-        known_hash = known_hash or hash_of(loaded)
+        known_hash = known_hash or hash_of(loaded)  # of the weights as they were
         largest = largest_inputs(loaded, tokenizer(list(SENTENCES))["input_ids"])
     packed = PackedBackbone(
         loaded, prepack=True, plain=read_again, known_hash=known_hash, largest=largest
@@ -179,15 +184,26 @@ def resolve(model: str | Path | None) -> Path | str:
     return name
 
 
-def _computing(engine: Engine, dtype: str, device: str) -> tuple[Engine, str]:
+def _computing(engine: Engine, dtype: str, device: str, *, insist: bool) -> tuple[Engine, str]:
     """The engine to take, and the dtype that the model is read in."""
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; there are {', '.join(ENGINES)}")
     if dtype != "int8":
         return engine, dtype
-    if engine == "plain":
+    if insist and engine == "plain":
         raise InputError("8 bits are the packed engine's; leave out engine='plain'")
-    return "packed", "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return "packed" if insist else engine, (
+        "bfloat16" if multiplies_bfloat16(device) else "float32"
+    )
+
+
+def _say_not_rounded(asked: bool) -> None:
+    if asked:
+        warnings.warn(
+            "the plain engine has no 8 bits: computing as with 'fast'",
+            PrecisionWarning,
+            stacklevel=4,
+        )
 
 
 def _explain(error: Exception, source: Path | str) -> ModelError:

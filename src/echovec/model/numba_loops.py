@@ -350,14 +350,17 @@ def soften(scores_, half, heads, L, R, M, before, window, scale):
             for i in range(seen - window):
                 tile[r, i] = _LOWEST
             # Of negative numbers all bits but the sign are turned, so that bits order as numbers.
-            top = np.int32(-0x7FFFFFFF)
+            top, size = np.int32(-0x7FFFFFFF), np.int32(0)
             for i in range(width):
                 order = bits[r, i]
+                large = np.int32(order & np.int32(0x7FFFFFFF))
+                size = large if large > size else size
                 order = np.int32(order ^ np.int32(np.int32(order >> 31) & np.int32(0x7FFFFFFF)))
                 top = order if order > top else top
             top = np.int32(top ^ np.int32(np.int32(top >> 31) & np.int32(0x7FFFFFFF)))
             most = np.int32(top).view(np.float32)
-            if top >= np.int32(0x7F800000):  # infinity or NaN, which `_exp` would make finite
+            # Infinity or NaN, of either sign, which `_exp` would make finite.
+            if size >= np.int32(0x7F800000):
                 spoilt[r] = np.float32(np.nan)
                 most = np.float32(0)
             else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -153,25 +154,35 @@ def largest_inputs(model: Any, rows: Sequence[Sequence[int]]) -> dict[nn.Module,
         than the others' by `MASSIVE` are not in it: there a model writes down, and later takes
         back, what all its tokens look at (Sun et al., arXiv 2402.17762), to the last digit.
     """
-    seen: dict[nn.Module, list[Tensor]] = {}
+    seen: dict[nn.Module, _Seen] = {}
     with _watched(model, seen), torch.inference_mode():
         for ids in rows:
             model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-    return {
-        module: torch.cat([x_TI[1:] for x_TI in sizes]).amax(0)
-        for module, sizes in seen.items()
-        if not _massive(torch.cat(sizes).amax(1))
-    }
+    return {module: found.largest_I for module, found in seen.items() if not found.massive}
 
 
-def _massive(largest_T: Tensor) -> bool:
-    return bool(largest_T.max() > MASSIVE * largest_T.median())
+@dataclass
+class _Seen:
+    """What is known of a module's inputs."""
+
+    largest_I: Tensor
+    by_token: list[Tensor]
+    """The largest of each token, a tensor a text."""
+
+    @property
+    def massive(self) -> bool:
+        """Whether one token's are far larger than is usual."""
+        largest_T = torch.cat(self.by_token)
+        return bool(largest_T.max() > MASSIVE * largest_T.median())
 
 
 @contextmanager
-def _watched(model: Any, seen: dict[nn.Module, list[Tensor]]) -> Iterator[None]:
+def _watched(model: Any, seen: dict[nn.Module, _Seen]) -> Iterator[None]:
     def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        seen.setdefault(module, []).append(inputs[0][0].abs())
+        x_TI = inputs[0][0].abs()
+        found = seen.setdefault(module, _Seen(torch.zeros_like(x_TI[0]), []))
+        found.largest_I = torch.maximum(found.largest_I, x_TI[1:].amax(0))
+        found.by_token.append(x_TI.amax(1))
 
     hooks = [
         module.register_forward_pre_hook(look)
