@@ -27,7 +27,7 @@ from benchmarks.products import SHAPES
 from benchmarks.workloads import INSTRUCTION, pieces, rows, sentences
 from echovec import Embedder
 from echovec.model.linear import HalfStored, OneDNN
-from echovec.model.rounded import Rounded
+from echovec.model.quantized import Quantized
 
 ROWS = (24, 256, 2048)
 FEW = 60
@@ -35,7 +35,7 @@ FEW = 60
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to round: what `echovec.model.rounded` is set to."""
+    """One way to round: what `echovec.model.quantized` is set to."""
 
     name: str
     moved: float = 0.5
@@ -110,11 +110,11 @@ def trials() -> None:
     for trial in TRIALS:
         with ExitStack() as stack:
             for name, value in (
-                ("MOVED", trial.moved),
+                ("MIGRATION", trial.moved),
                 ("MASSIVE", trial.massive),
                 ("_MODULES", trial.modules),
             ):
-                stack.enter_context(patch(f"echovec.model.rounded.{name}", value))
+                stack.enter_context(patch(f"echovec.model.quantized.{name}", value))
             model = Embedder.load(recipe="echo-sentence", dtype="int8")
         told = []
         for name, run in works.items():
@@ -132,11 +132,11 @@ def rates() -> None:
             x_NI = torch.randn(count, inputs)
             half_NI = x_NI.bfloat16()
             wide, narrow = HalfStored(weight_OI.float()), OneDNN(weight_OI)
-            rounded = Rounded(weight_OI, x_NI.abs().amax(0))
+            quantized = Quantized(weight_OI, x_NI.abs().amax(0))
             ways: dict[str, Callable[[], object]] = {
                 "float32": partial(wide, x_NI),
                 "bfloat16": partial(narrow, half_NI),
-                "8 bits": partial(rounded, half_NI),
+                "8 bits": partial(quantized, half_NI),
             }
             work = 2e-9 * count * outputs * inputs
             told = ", ".join(f"{name} {work / seconds(way):,.0f}" for name, way in ways.items())

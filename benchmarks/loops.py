@@ -1,8 +1,8 @@
 """`python -m benchmarks.loops [--repetitions N]`: the packed engine with and without its loops.
 
 Alternating in one process, each dtype: sentences, passages, one sentence; medians and their ratio.
-Then each loop beside torch's steps for the same, one thread. Needs numba and the data folder
-(`ECHOVEC_DATA`).
+Then each loop beside torch's steps for the same, one thread. `--shares`: what 60 sentences spend
+their time on, each dtype, one thread. Needs numba and the data folder (`ECHOVEC_DATA`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -23,13 +25,22 @@ from benchmarks.workloads import pieces, sentences
 from echovec import Embedder
 from echovec.model import loops
 from echovec.model.blocks import scaled
+from echovec.model.linear import HalfStored, OneDNN
+from echovec.model.quantized import Quantized
+from echovec.model.tiles import Tiles
 
 
 def main() -> None:
     """Print a line for each dtype and workload, then one for each loop."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--shares", action="store_true")
     options = parser.parse_args()
+    if options.shares:
+        torch.set_num_threads(1)
+        for dtype in ("float32", "bfloat16", "int8"):
+            shares(dtype)
+        return
     for dtype in ("float32", "bfloat16"):
         model = Embedder.load(recipe="echo-sentence", dtype=dtype, engine="packed")
         texts = list(sentences(120))
@@ -44,6 +55,45 @@ def main() -> None:
     torch.set_num_threads(1)
     with torch.inference_mode():
         each_loop(options.repetitions)
+
+
+def shares(dtype: str) -> None:
+    """Clocks around products, attention, and each loop outside it; products include their own."""
+    took: dict[str, float] = {}
+
+    def clocked(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            done = inner(*args, **options)
+            took[name] = took.get(name, 0.0) + time.perf_counter() - begin
+            return done
+
+        return run
+
+    model = Embedder.load(recipe="echo-sentence", dtype=dtype, engine="packed")
+    texts = list(sentences(60))
+    model.encode(texts)
+    places = (
+        ("products", HalfStored, "__call__"),
+        ("products", OneDNN, "_unary"),
+        ("products", OneDNN, "_binary"),
+        ("products, rounding among them", Quantized, "parts"),
+        ("attention", Tiles, "__call__"),
+        ("norms", loops, "norm"),
+        ("gates", loops, "gate"),
+        ("rounding", loops, "quantize"),
+        ("scaling back", loops, "dequantize"),
+    )
+    with ExitStack() as stack:
+        for name, where, what in places:
+            inner = getattr(where, what)
+            stack.enter_context(patch.object(where, what, clocked(name, inner)))
+        begin = time.perf_counter()
+        for _ in range(5):
+            model.encode(texts)
+        total = time.perf_counter() - begin
+    told = ", ".join(f"{name} {each / total:.1%}" for name, each in took.items())
+    print(f"{dtype}: {total / 5:.2f} s; {told}", flush=True)
 
 
 def again(model: Embedder, texts: list[str], times: int) -> None:
@@ -89,9 +139,9 @@ def each_loop(repetitions: int) -> None:
             tell(f"{name}, {dtype}, 20 times 1,200 rows", partial(often, run), repetitions)
     x_ND = torch.randn(1200, 576).bfloat16()
     begin = time.perf_counter()
-    often(lambda: loops.rounded(x_ND, gain.abs()))
+    often(lambda: loops.quantize(x_ND, gain.abs()))
     took = 1e6 * (time.perf_counter() - begin) / 20 / 1200
-    print(f"rounded, one row of 576: {took:.2f} microseconds", flush=True)
+    print(f"quantize, one row of 576: {took:.2f} microseconds", flush=True)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_16_bits_are_rounded_to_the_nearest_even_number() -> None:
     """As torch does it, halfway cases and infinities too; NaN stays NaN."""
     x = torch.tensor([[1.00390625, 1.01171875, -1.00390625, 3e38, 1e-40, 0.0, float("inf"), 7.3]])
     one = torch.ones(1)
-    got = loops.rescaled(torch.ones(1, 8).bfloat16() * 0, one, x.bfloat16())
+    got = loops.dequantize(torch.ones(1, 8).bfloat16() * 0, one, x.bfloat16())
     assert torch.equal(got, x.bfloat16())
     # Written as float32 numbers that lie between two of bfloat16's.
     between = loops.norm(drawn(50, 64, dtype=torch.bfloat16), drawn(64, seed=1), 1e-5)
@@ -105,8 +105,8 @@ def test_rows_are_rescaled_and_summed(dtype: torch.dtype) -> None:
     y, other, steps = drawn(5, 70, dtype=dtype), drawn(5, 70, dtype=dtype, seed=1), drawn(5, seed=2)
     kept = other.clone()
     want = y.double() * steps[:, None]
-    torch.testing.assert_close(loops.rescaled(y.clone(), steps).double(), want, **CLOSE[dtype])
-    both = loops.rescaled(y, steps, other)
+    torch.testing.assert_close(loops.dequantize(y.clone(), steps).double(), want, **CLOSE[dtype])
+    both = loops.dequantize(y, steps, other)
     assert both is y
     close = CLOSE[dtype] | {"atol": 1e-5}
     torch.testing.assert_close(both.double(), want + other.double(), **close)
@@ -133,7 +133,7 @@ def test_rows_are_rounded_to_8_bits(width: int, dtype: torch.dtype) -> None:
     """Half a step off at most, both ends of the scale used, rows of zeros too."""
     x, by = drawn(20, width, dtype=dtype), drawn(width, seed=1).abs() + 0.1
     x[3] = 0
-    whole, step = loops.rounded(x, by)
+    whole, step = loops.quantize(x, by)
     want = loops.spread(x.float() * by)
     off = (whole.float() - 128) * step[:, None] - want
     assert (off.abs() <= 0.5001 * step[:, None]).all()

@@ -26,7 +26,7 @@ def machine() -> Iterator[Finding]:
 
     from echovec.model import loops
     from echovec.model.precision import multiplies_bfloat16, pick_device
-    from echovec.model.rounded import why_not_rounded
+    from echovec.model.quantized import why_not_int8
 
     device = pick_device(None)
     yield Finding("device", "ok", f"{device} ({_device_name(device)})")
@@ -52,7 +52,7 @@ def machine() -> Iterator[Finding]:
             "numba compiles them" if compiled else "numba is not installed, or cannot compile here",
             "" if compiled else "pip install 'echovec[fast]' makes the packed engine faster",
         )
-        reason = why_not_rounded()
+        reason = why_not_int8()
         yield Finding("8 bits", "ok", "dtype='int8' can be had" if reason is None else reason)
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     yield Finding(

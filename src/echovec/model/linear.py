@@ -11,9 +11,9 @@
   oneDNN. Half the memory, faster up to some hundred rows, level or a few hundredths slower above.
 
 Figures: `python -m benchmarks.products`, docs/performance.md. In 8 bits, and so with other numbers:
-`Rounded`, in rounded.py.
-All of these give the same numbers up to rounding; `cpu_kind` says who multiplies. Shapes: N rows, I inputs,
-O outputs.
+`Quantized`, in quantized.py.
+All of these give the same numbers up to rounding; `cpu_kind` says who multiplies.
+Shapes: N rows, I inputs, O outputs.
 """
 
 from __future__ import annotations

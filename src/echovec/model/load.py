@@ -24,7 +24,7 @@ from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import multiplies_bfloat16
-from echovec.model.rounded import SENTENCES, largest_inputs
+from echovec.model.quantized import SENTENCES, largest_inputs
 
 Engine = Literal["auto", "plain", "packed"]
 ENGINES = ("auto", "plain", "packed")
@@ -47,7 +47,7 @@ def load_model(
     Args:
         model: None (the default model), a hub name, a local folder, or a .gguf file.
         device: a torch device.
-        dtype: a floating dtype of torch, by name; or "int8", see rounded.py.
+        dtype: a floating dtype of torch, by name; or "int8", see quantized.py.
         engine: "packed" (fast, some families), "plain" (any model), or "auto": packed where the
             family allows it, else plain, which is said once.
         insist: whether it is an error that the engine has no 8 bits for this model. If not, it is

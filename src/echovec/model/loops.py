@@ -73,12 +73,12 @@ def spread(x_ND: Tensor) -> Tensor:
     return out_ND
 
 
-def rounded(x_ND: Tensor, by_D: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(x_ND: Tensor, by_D: Tensor) -> tuple[Tensor, Tensor]:
     """Rows times `by_D` (float32), spread, in 8 bits with 128 for zero; each row's scale."""
     x_ND = x_ND.contiguous()
     out_ND = torch.empty(x_ND.shape, dtype=torch.uint8)
     step_N, room = torch.empty(len(x_ND)), torch.empty(4 * x_ND.shape[1])
-    _loops().rounded.ctypes(
+    _loops().quantize.ctypes(
         x_ND.data_ptr(),
         _half(x_ND),
         *x_ND.shape,
@@ -90,10 +90,10 @@ def rounded(x_ND: Tensor, by_D: Tensor) -> tuple[Tensor, Tensor]:
     return out_ND, step_N
 
 
-def rescaled(y_NO: Tensor, step_N: Tensor, other_NO: Tensor | None = None) -> Tensor:
+def dequantize(y_NO: Tensor, step_N: Tensor, other_NO: Tensor | None = None) -> Tensor:
     """Each row times its number, plus another tensor; written over `y_NO`."""
     more = y_NO if other_NO is None else other_NO.contiguous()
-    _loops().rescaled.ctypes(
+    _loops().dequantize.ctypes(
         y_NO.data_ptr(),
         _half(y_NO),
         *y_NO.shape,

@@ -117,7 +117,7 @@ def _spread(one, two, width):
 
 @cfunc("void(voidptr,int64,int64,voidptr)", **_KEPT)
 def spread(x_, N, D, room_):
-    """Rows of float32, each spread out as `rounded` does it; written over. Room is for 4 D."""
+    """Rows of float32, each spread out as `quantize` does it; written over. Room is for 4 D."""
     h = D // 4
     x = carray(x_, (N, 4, h), np.float32)
     room = carray(room_, (2, 4, 2 * h), np.float32)
@@ -133,7 +133,7 @@ def spread(x_, N, D, room_):
 
 
 @cfunc("void(voidptr,int64,int64,int64,voidptr,voidptr,voidptr,voidptr)", **_KEPT)
-def rounded(x_, half, N, D, by_, out_, scale_, room_):
+def quantize(x_, half, N, D, by_, out_, scale_, room_):
     """Rows times `by`, spread, in 8 bits around 128; and what one step is worth in each row."""
     h = D // 4
     by = carray(by_, (4, h), np.float32)
@@ -170,7 +170,7 @@ def rounded(x_, half, N, D, by_, out_, scale_, room_):
 
 
 @cfunc("void(voidptr,int64,int64,int64,voidptr,voidptr,int64)", **_KEPT)
-def rescaled(y_, half, N, O, scale_, other_, more):
+def dequantize(y_, half, N, O, scale_, other_, more):
     """Each row times its number, plus another tensor where there is one; written over."""
     y16, y32 = carray(y_, (N, O), np.uint16), carray(y_, (N, O), np.float32)
     o16, o32 = carray(other_, (N, O), np.uint16), carray(other_, (N, O), np.float32)
@@ -323,7 +323,7 @@ def place(
 
 
 @cfunc("void(voidptr,int64,int64,int64,int64,int64,int64,int64,float32)", **_KEPT)
-def soften(scores_, half, heads, L, R, M, before, window, scale):
+def softmax(scores_, half, heads, L, R, M, before, window, scale):
     """Softmax of `scale * scores`, written over; what a query may not see becomes 0.
 
     Rows are `heads` x L queries x R; query `l` sees the keys up to `before + l`, `window` of them.

@@ -36,7 +36,7 @@ from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
 from echovec.model.tiles import Tiles
-from echovec.model.weights import PREPACKED, SHARED, Unpacked, rounding, row_counts, widened
+from echovec.model.weights import PREPACKED, SHARED, Unpacked, quantizing, row_counts, widened
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -67,7 +67,7 @@ class PackedBackbone:
         plain: reads the same model again as a plain backbone, for recipes with parts that only
             that one can do; not needed without `prepack`.
         known_hash: what `weights_hash` says, where an adapter was merged or weights are rounded.
-        largest: how large inputs get (`rounded.largest_inputs`), to compute in 8 bits where they
+        largest: how large inputs get (`quantized.largest_inputs`), to compute in 8 bits where they
             are known; with `prepack` only.
 
     Raises:
@@ -84,7 +84,7 @@ class PackedBackbone:
         largest: Mapping[nn.Module, Tensor] | None = None,
     ) -> None:
         self._known_hash = known_hash
-        self._rounds = largest is not None
+        self._quantizes = largest is not None
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         model = model.base_model
@@ -100,7 +100,7 @@ class PackedBackbone:
         self.max_positions: int | None = int(config.max_position_embeddings)
         self._dtype = model.embed_tokens.weight.dtype
         self._names = list(model.state_dict()) if prepack else []
-        make = (rounding(largest) if largest is not None else PREPACKED) if prepack else SHARED
+        make = (quantizing(largest) if largest is not None else PREPACKED) if prepack else SHARED
         self._blocks = blocks_of(model, make)
         self._row_counts = row_counts(self._blocks, self.device)
         self._norm = final_norm(model)
@@ -117,7 +117,7 @@ class PackedBackbone:
     @property
     def dtype(self) -> str:
         """What it computes in, e.g. "bfloat16"."""
-        return "int8" if self._rounds else str(self._dtype).removeprefix("torch.")
+        return "int8" if self._quantizes else str(self._dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from echovec.errors import InputError, PrecisionWarning
-from echovec.model.rounded import why_not_rounded
+from echovec.model.quantized import why_not_int8
 
 Precision = Literal["exact", "fast", "int8"]
 PRECISIONS = ("exact", "fast", "int8")
@@ -84,4 +84,4 @@ def _dtype_for(precision: Precision | None, device: str) -> str:
 
 
 def _why_not_int8(device: str) -> str | None:
-    return why_not_rounded() if device == "cpu" else f"{device} is no CPU"
+    return why_not_int8() if device == "cpu" else f"{device} is no CPU"

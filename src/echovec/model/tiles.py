@@ -83,7 +83,7 @@ class Tiles:
         x_NO = x_NO.contiguous()
         H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
         R, P, half = H // G, self._prefix, x_NO.dtype == torch.bfloat16
-        place, soften, gather = (loops.loop(name) for name in ("place", "soften", "gather"))
+        place, softmax, gather = (loops.loop(name) for name in ("place", "softmax", "gather"))
         norms = (block.norm_query, block.norm_key)
         gains = [None if norm is None else norm.wide_gain() for norm in norms]
         turn = (
@@ -121,7 +121,7 @@ class Tiles:
                 keys = slice(low, before + end - begin)
                 s_bnM = torch.bmm(q_bnE[:, begin * R : end * R], k_bME[:, keys].transpose(1, 2))
                 sizes = (B * G, end - begin, R, s_bnM.shape[2], before - low)
-                soften(s_bnM.data_ptr(), half, *sizes, window, block.scale)
+                softmax(s_bnM.data_ptr(), half, *sizes, window, block.scale)
                 o_bnE = torch.bmm(s_bnM, v_bME[:, keys])
                 gather(o_bnE.data_ptr(), half, B, first + begin, end - begin, G, R, E, *own)
         return out_ND

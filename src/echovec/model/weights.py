@@ -20,7 +20,7 @@ from echovec.model.fused import Fused, FusedPair
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.layout import rounded_rows
 from echovec.model.linear import HalfStored, Linear, Stock, cpu_kind
-from echovec.model.rounded import Rounded, RoundedGate, rounds
+from echovec.model.quantized import Quantized, QuantizedGate, quantizes
 
 
 class Modules:
@@ -105,25 +105,25 @@ PREPACKED = Make(prepacked, prepacked_gate, Norm.fixed, drop_linears, at_once=4)
 """Copied into another layout, a few layers at a time: for inference alone."""
 
 
-def rounding(largest: Mapping[nn.Module, Tensor]) -> Make:
+def quantizing(largest: Mapping[nn.Module, Tensor]) -> Make:
     """As `PREPACKED`, but in 8 bits where it is known how large the inputs get."""
     return replace(
         PREPACKED,
-        linear=partial(_rounded, largest),
-        gate=partial(_rounded_gate, largest),
+        linear=partial(_quantized, largest),
+        gate=partial(_quantized_gate, largest),
     )
 
 
-def _rounded(largest: Mapping[nn.Module, Tensor], *modules: nn.Linear) -> Linear:
-    if not rounds(modules, largest):
+def _quantized(largest: Mapping[nn.Module, Tensor], *modules: nn.Linear) -> Linear:
+    if not quantizes(modules, largest):
         return prepacked(*modules)
-    return Rounded(_joined(modules)[0], largest[modules[0]])
+    return Quantized(_joined(modules)[0], largest[modules[0]])
 
 
-def _rounded_gate(largest: Mapping[nn.Module, Tensor], gate: nn.Linear, up: nn.Linear) -> Gate:
-    if not rounds((gate, up), largest):
+def _quantized_gate(largest: Mapping[nn.Module, Tensor], gate: nn.Linear, up: nn.Linear) -> Gate:
+    if not quantizes((gate, up), largest):
         return prepacked_gate(gate, up)
-    return RoundedGate(Rounded(_joined((gate, up))[0], largest[gate]))
+    return QuantizedGate(Quantized(_joined((gate, up))[0], largest[gate]))
 
 
 SHARED = Make(Modules, SharedGate)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 import families
 from echovec import Embedder
 from echovec.errors import InputError, ModelError, PrecisionWarning
-from echovec.model import loops, rounded
+from echovec.model import loops, quantized
 from echovec.model.linear import Stock
 from echovec.model.packed import PackedBackbone
 from echovec.model.precision import pick_dtype
-from echovec.model.rounded import Rounded, RoundedGate, largest_inputs, why_not_rounded
+from echovec.model.quantized import Quantized, QuantizedGate, largest_inputs, why_not_int8
 from test_packed import OTHER_FAMILIES
 
-here = pytest.mark.skipif(why_not_rounded() is not None, reason=str(why_not_rounded()))
+here = pytest.mark.skipif(why_not_int8() is not None, reason=str(why_not_int8()))
 NEAR = 0.02
 """Relative error of a product of random numbers."""
 
@@ -45,7 +45,7 @@ def test_products_are_near_the_exact_ones(rows: int, dtype: torch.dtype) -> None
     """Alone, summed, gated and through an activation; the weights come back as near."""
     weight, x, other = drawn(96, 128) / 30, drawn(rows, 128, seed=1), drawn(rows, 96, seed=2)
     with torch.inference_mode():
-        exact, fast = Stock(weight), Rounded(weight.to(dtype), x.abs().amax(0))
+        exact, fast = Stock(weight), Quantized(weight.to(dtype), x.abs().amax(0))
         x, other = x.to(dtype), other.to(dtype)
         wide, more = x.float(), other.float()
         assert off(fast(x), exact(wide)) < NEAR
@@ -64,7 +64,7 @@ def test_negative_control_without_spreading_outliers_cost_more(
     weight, x = drawn(96, 128), drawn(50, 128, seed=1)
     with torch.inference_mode():
         want = Stock(weight)(x)
-        near = off(Rounded(weight, x.abs().amax(0))(x), want)
+        near = off(Quantized(weight, x.abs().amax(0))(x), want)
         step = x.abs().amax(1, keepdim=True) / 127
         steps = weight.abs().amax(1, keepdim=True) / 127
         plainly = (x / step).round() * step @ ((weight / steps).round() * steps).T
@@ -79,7 +79,7 @@ def test_gates_are_near_the_exact_ones() -> None:
     """One product twice as wide, its rows' scales applied before the activation."""
     both, x = drawn(2 * 64, 128) / 30, drawn(9, 128, seed=1)
     with torch.inference_mode():
-        made = RoundedGate(Rounded(both, x.abs().amax(0)))
+        made = QuantizedGate(Quantized(both, x.abs().amax(0)))
         for name in ("silu", "gelu"):
             left, right = (x @ both.T).chunk(2, dim=1)
             want = getattr(nn.functional, name)(left) * right
@@ -120,7 +120,7 @@ def test_a_model_in_8_bits_is_near_the_exact_one(tmp_path: Path) -> None:
     exact = Embedder.load(tmp_path, "echo", dtype="float32")
     fast = Embedder.load(tmp_path, "echo", dtype="int8")
     assert isinstance(fast.backbone, PackedBackbone)
-    assert all(isinstance(b.down, Rounded) for b in fast.backbone._blocks)
+    assert all(isinstance(b.down, Quantized) for b in fast.backbone._blocks)
     want, got = exact.encode(texts), fast.encode(texts)
     cosines = (want * got).sum(1)
     assert 0.998 < cosines.min() < 0.9999999
@@ -152,8 +152,8 @@ def test_widths_that_cannot_be_spread_stay_as_they_were() -> None:
     """A module whose inputs are no multiple of 64, or that has a bias, is not rounded."""
     with_bias, odd, fine = nn.Linear(64, 8), nn.Linear(66, 8, bias=False), nn.Linear(64, 8, False)
     largest = {m: torch.ones(m.in_features) for m in (with_bias, odd, fine)}
-    assert [rounded.rounds([m], largest) for m in largest] == [False, False, True]
-    assert not rounded.rounds([nn.Linear(64, 8, bias=False)], largest)
+    assert [quantized.quantizes([m], largest) for m in largest] == [False, False, True]
+    assert not quantized.quantizes([nn.Linear(64, 8, bias=False)], largest)
 
 
 def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

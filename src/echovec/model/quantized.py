@@ -1,4 +1,4 @@
-"""Rounded: linear maps in 8 bits, for `dtype="int8"` on a CPU that multiplies them.
+"""Quantized: linear maps in 8 bits, for `dtype="int8"` on a CPU that multiplies them.
 
 Weights are rounded once, with a scale for each output; inputs at each call, with a scale for each
 row. A few inputs are far larger than the others, and rounding would leave those little. So before
@@ -25,8 +25,8 @@ from echovec.model.gate import Joint
 from echovec.model.linear import ACTIVATIONS
 
 LEVELS = 127
-MOVED = 0.5
-"""How much of an input's size goes into its weights: 0 none, 1 all."""
+MIGRATION = 0.5
+"""How much of an input's size goes into its weights: 0 none, 1 all; SmoothQuant's alpha."""
 
 MASSIVE = 30
 """How many times larger than usual a token's inputs may be where they are rounded."""
@@ -53,7 +53,7 @@ SENTENCES = (
 """Texts of many kinds, to see how large a model's inputs get."""
 
 
-class Rounded:
+class Quantized:
     """A linear map without bias whose weights and inputs are rounded to 8 bits.
 
     Args:
@@ -66,7 +66,7 @@ class Rounded:
     def __init__(self, weight_OI: Tensor, largest_I: Tensor) -> None:
         wide_OI = weight_OI.float()
         most_I = wide_OI.abs().amax(0).clamp_min(_SMALLEST)
-        move_I = largest_I.float().clamp_min(_SMALLEST) ** MOVED / most_I ** (1 - MOVED)
+        move_I = largest_I.float().clamp_min(_SMALLEST) ** MIGRATION / most_I ** (1 - MIGRATION)
         moved_OI = loops.spread(wide_OI * move_I) / loops.SPREAD
         self._by_I = 1 / move_I
         self._scale_O = moved_OI.abs().amax(1).clamp_min(_SMALLEST) / LEVELS
@@ -77,7 +77,7 @@ class Rounded:
 
     def parts(self, x_NI: Tensor) -> tuple[Tensor, Tensor]:
         """The product but for the scale of each row, and these scales [N]."""
-        x_NI, step_N = loops.rounded(x_NI, self._by_I)
+        x_NI, step_N = loops.quantize(x_NI, self._by_I)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             x_NI,
             1.0,
@@ -97,7 +97,7 @@ class Rounded:
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         """The product."""
-        return loops.rescaled(*self.parts(x_NI))
+        return loops.dequantize(*self.parts(x_NI))
 
     def activated(self, x_NI: Tensor, name: str) -> Tensor:
         """The product through an activation."""
@@ -105,7 +105,7 @@ class Rounded:
 
     def plus(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product plus another tensor."""
-        return loops.rescaled(*self.parts(x_NI), other_NO)
+        return loops.dequantize(*self.parts(x_NI), other_NO)
 
     def times(self, x_NI: Tensor, other_NO: Tensor) -> Tensor:
         """The product times another tensor."""
@@ -118,10 +118,10 @@ class Rounded:
         return ((whole_OI @ back_II) * self._by_I).to(self._dtype)
 
 
-class RoundedGate(Joint):
+class QuantizedGate(Joint):
     """The inside of a gated MLP in 8 bits; activation, gate and the rows' scales in one loop."""
 
-    linear: Rounded
+    linear: Quantized
 
     def __call__(self, x_NI: Tensor, name: str) -> Tensor:
         """The inside of the MLP."""
@@ -130,7 +130,7 @@ class RoundedGate(Joint):
         return loops.gate(*self.linear.parts(x_NI))
 
 
-def why_not_rounded() -> str | None:
+def why_not_int8() -> str | None:
     """Why there is no arithmetic of 8 bits here, in a few words; None if there is."""
     able = torch.cpu.get_capabilities()
     if not any(able.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
@@ -196,7 +196,7 @@ def _watched(model: Any, seen: dict[nn.Module, _Seen]) -> Iterator[None]:
             hook.remove()
 
 
-def rounds(modules: Sequence[nn.Linear], largest: Mapping[nn.Module, Tensor]) -> bool:
+def quantizes(modules: Sequence[nn.Linear], largest: Mapping[nn.Module, Tensor]) -> bool:
     """Whether modules that share an input are to be rounded."""
     first = modules[0]
     has_bias = getattr(first, "bias", None) is not None
