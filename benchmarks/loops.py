@@ -1,6 +1,7 @@
 """`python -m benchmarks.loops [--repetitions N]`: the packed engine with and without its loops.
 
-Alternating in one process, each dtype: sentences, passages, one sentence; medians and their ratio.
+How long compiling takes (NUMBA_CACHE_DIR at an empty folder: as the first time on a machine). Then
+alternating in one process, each dtype: sentences, passages, one sentence; medians and their ratio.
 Then each loop beside torch's steps for the same, one thread. `--shares`: what 60 sentences spend
 their time on, each dtype, one thread. Needs numba and the data folder (`ECHOVEC_DATA`).
 """
@@ -41,6 +42,9 @@ def main() -> None:
         for dtype in ("float32", "bfloat16", "int8"):
             shares(dtype)
         return
+    begin = time.perf_counter()
+    loops.ready()
+    print(f"loops compiled, or read, in {time.perf_counter() - begin:.1f} s", flush=True)
     for dtype in ("float32", "bfloat16"):
         model = Embedder.load(recipe="echo-sentence", dtype=dtype, engine="packed")
         texts = list(sentences(120))

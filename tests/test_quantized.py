@@ -186,6 +186,8 @@ def test_a_model_of_another_family_is_computed_as_with_fast(tmp_path: Path) -> N
     with pytest.warns(PrecisionWarning, match="the plain engine has no 8 bits"):
         other = Embedder.load(tmp_path, "echo", precision="int8")
     assert other.backbone.dtype == Embedder.load(tmp_path, "echo", precision="fast").backbone.dtype
+    with pytest.warns(PrecisionWarning, match="the plain engine has no 8 bits"):
+        Embedder.load(tmp_path, "echo", precision="int8", engine="plain")
     with pytest.raises(ModelError, match="cannot run this model"):
         Embedder.load(tmp_path, "echo", dtype="int8")
 

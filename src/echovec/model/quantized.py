@@ -138,7 +138,7 @@ def why_not_int8() -> str | None:
     if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         return "this torch has no oneDNN"
     if not loops.ready():
-        return "there is no numba: pip install 'echovec[fast]'"
+        return "numba is missing or cannot compile here: pip install 'echovec[fast]'"
     return None
 
 
