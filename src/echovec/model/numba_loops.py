@@ -10,7 +10,8 @@ as the upper half of a float32, rounded to the nearest even number. `half` says 
 Why they are written as they are: indices that come straight from `range`, or are unsigned, are
 known not to be negative, without which nothing is vectorised; slices count references, so there are
 none in inner loops; a maximum of floats is not vectorised, one of their bits is; numpy's exp is not
-either; and a branch per dtype outside each inner loop halves what there is to compile.
+either; and a branch per dtype outside each inner loop halves what there is to compile. All are in
+one file because numba's cache looks at a loop's own file only to see whether it is out of date.
 
 Shapes: N rows, D width, F inner width, O outputs, B sequences, L queries of each, M keys of each, P
 prefix rows, G key-value heads, R query heads to each, E head width.
