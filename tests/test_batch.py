@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echovec.text.batch import lay, plan
+from echovec.text.plan import lay, plan
 from echovec.text.render import Rendered
 
 

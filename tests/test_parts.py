@@ -13,7 +13,7 @@ from echovec.model.parts import How, Importance
 from echovec.model.plain import PlainBackbone
 from echovec.model.tiny import TinyBackbone
 from echovec.presets import preset, recipe_of
-from echovec.text.batch import plan
+from echovec.text.plan import plan
 from echovec.text.presets import PROMPT_EOL_PREPENDED, TEMPLATES
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer

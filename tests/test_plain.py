@@ -10,7 +10,7 @@ import torch
 
 from echovec.model.plain import PlainBackbone
 from echovec.presets import PRESETS
-from echovec.text.batch import plan
+from echovec.text.plan import plan
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
 from families import FAMILIES, causal_model, family_tokenizer, sentences

@@ -13,7 +13,8 @@ import authors
 from echovec import InputError, Template, TemplateError
 from echovec.presets import PRESETS
 from echovec.text.presets import TEMPLATES, demonstrated
-from echovec.text.render import Renderer
+from echovec.text.render import Renderer, render_passes
+from echovec.text.template import Slot
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
 from echovec.text.windows import OVERLAP, num_windows, window_starts
 from families import TOKENIZERS, sentences, tokenizer
@@ -368,8 +369,8 @@ def test_a_placeholder_is_one_token_of_the_prefix():
 @given(length=st.integers(1, 400), size=st.integers(1, 60))
 def test_windows_cover_a_text_evenly_and_overlap(length, size):
     """Every token is in a window, all are of one size, neighbours have an eighth in common."""
-    count = num_windows(length, size)
-    starts = window_starts(length, size, count)
+    count = int(num_windows(np.array([length]), size)[0])
+    starts = window_starts(np.array([length]), size, np.array([count]))
     assert (count == 1) == (length <= size)
     assert starts[0] == 0
     assert starts[-1] == max(0, length - size)
@@ -384,3 +385,73 @@ def test_a_demonstration_stands_before_the_prompt():
     (rendered,) = Renderer(shown, ByteTokenizer()).render(["text"])
     assert bytes(i for i in rendered.ids if i < 256) == b'S : "a {b}" is "word".\nS : "text" is "'
     assert rendered.prefix == 1 + len(b'S : "a {b}" is "word".\nS : "')
+
+
+def joined(bound, row, instruction_ids):
+    """The twin of `Drafts.lay`: one prompt, put together piece by piece as lists."""
+    template = bound.template
+    ids = [] if bound.bos_id is None else [bound.bos_id]
+    copies = []
+    placeholder = None
+    slots = iter(piece for piece in template.pieces if isinstance(piece, Slot))
+    for fixed in bound.fixed:
+        slot = None if fixed else next(slots, None)
+        if slot is None:
+            ids += fixed
+        elif slot.name == "text":
+            copies.append((len(ids), len(ids) + len(row)))
+            ids += row
+        elif slot.name == "instruction":
+            ids += instruction_ids
+        else:
+            placeholder = len(ids)
+            ids.append(bound.placeholder_id)
+    ends = (copies[-1][1], len(ids))
+    if bound.eos_id is not None:
+        ids.append(bound.eos_id)
+    spans = []
+    for one in bound.templates:
+        start, stop = ends if one.pooled == "end" else copies[one.pooled]
+        start = 0 if one.bos == "pooled" and bound.bos_id is not None else start
+        spans.append((start, len(ids) if one.eos == "pooled" and bound.eos_id else stop))
+    return ids, spans, copies[0][0], placeholder
+
+
+PLACED = Template('This : {placeholder} "{text}" or {text}', eos="present")
+
+
+@pytest.mark.parametrize("long_text", ["cut", "windows"])
+@pytest.mark.parametrize("template", [*TEMPLATES.values(), PLACED], ids=[*TEMPLATES, "placed"])
+@given(data=st.data())
+def test_prompts_laid_together_are_those_put_together_one_by_one(template, long_text, data):
+    """Ids, spans, prefix, placeholder, share and cut of any sequences in any order."""
+    templates = [template]
+    if template.num_copies > 1 and template.eos != "pooled":
+        templates.append(template.pooling_copy(0))
+    bound = Renderer(templates, ByteTokenizer(), max_tokens=9)
+    texts = data.draw(st.lists(st.text("ab c", min_size=1, max_size=40), min_size=1, max_size=6))
+    instruction = "Find it" if template.takes_instruction else None
+    (drafts,) = render_passes([bound], texts, instruction, long_text=long_text)
+    own_ids, _ = bound.instruction_ids(instruction)
+    pieces = [
+        (place, list(row[start : start + 9]), 1 / count)
+        for place, row in enumerate(bound.rows(texts))
+        for count in [int(num_windows(np.array([len(row)]), 9)[0]) if long_text == "windows" else 1]
+        for start in window_starts(np.array([len(row)]), 9, np.array([count])).tolist()
+    ]
+    assert len(drafts) == len(pieces)
+    chosen = data.draw(st.lists(st.integers(0, len(pieces) - 1), min_size=1, max_size=8))
+    batch = drafts.lay(chosen)
+    for s, index in enumerate(chosen):
+        place, row, share = pieces[index]
+        ids, spans, prefix, placeholder = joined(bound, row, own_ids)
+        start, stop = batch.offsets_S1[s : s + 2]
+        assert batch.ids_T[start:stop].tolist() == ids
+        assert (batch.spans_SK2[s] - start).tolist() == [list(span) for span in spans]
+        assert (batch.prefix, batch.placeholder) == (prefix, placeholder)
+        assert (batch.order_S[s], batch.share_S[s]) == (place, share)
+        assert batch.truncated_S[s] == (long_text == "cut" and len(bound.rows(texts)[place]) > 9)
+        other, _, _, _ = joined(bound, [*row, 7], own_ids)  # the comparison can fail
+        assert batch.ids_T[start:stop].tolist() != other
+        alone = drafts[index]
+        assert (alone.ids.tolist(), list(alone.spans)) == (ids, spans)

@@ -14,7 +14,8 @@ from echovec.serve.batcher import Batcher
 from echovec.serve.lane import Lane, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
-from echovec.text.batch import join, lay
+from echovec.text.batch import join
+from echovec.text.plan import lay
 from echovec.text.render import Renderer
 from echovec.text.template import Template
 from echovec.text.tokenizer import ByteTokenizer

@@ -27,7 +27,8 @@ from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.threads import sharing
 from echovec.room import Room, halves
-from echovec.text.batch import Chunk, Plan
+from echovec.text.batch import Chunk
+from echovec.text.plan import Plan
 
 _FEW_ROUNDS = 4
 """With so many chunks for each worker, one more or less is not worth a thought."""

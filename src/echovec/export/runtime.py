@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from echovec.errors import DependencyError, InputError
 from echovec.recipe import ROLES, Recipe, Role
 from echovec.saved import EXPORT_FOLDER
+from echovec.text.batch import Batch
 from echovec.text.render import Renderer, render_passes
 from echovec.text.tokenizer import HFTokenizer
 from echovec.vector.passes import passes_of
@@ -99,7 +100,7 @@ class Runtime:
             for k, (one, own) in enumerate(zip(self._passes[chosen], rendered, strict=True)):
                 views = [self.recipe.views[chosen][place] for place in one.places]
                 spans = [one.templates.index(view.template) for view in views]
-                feed |= _padded([own[int(place)] for place in places], spans, k, longest)
+                feed |= _padded(own.lay(places), spans, k, longest)
             found.append((places, self._run(feed)))
         out = np.zeros((len(texts), found[0][1].shape[1] if found else 0), np.float32)
         for places, vectors in found:
@@ -112,17 +113,13 @@ def stacked(num_passes: int) -> bool:
     return num_passes > _SEPARATE
 
 
-def _padded(
-    rendered: list[Any], spans: list[int], k: int, least: int
-) -> dict[str, NDArray[np.int64]]:
-    longest = max(least, *(len(one.ids) for one in rendered))
-    ids = np.zeros((len(rendered), longest), np.int64)
-    mask = np.zeros_like(ids)
-    for row, one in enumerate(rendered):
-        ids[row, : len(one.ids)] = one.ids
-        mask[row, : len(one.ids)] = 1
-    places = np.array([[one.spans[span] for span in spans] for one in rendered], np.int64)
-    return {f"ids_{k}": ids, f"mask_{k}": mask, f"spans_{k}": places}
+def _padded(batch: Batch, spans: list[int], k: int, least: int) -> dict[str, NDArray[np.int64]]:
+    lengths = batch.lengths_S
+    there = np.arange(max(least, int(lengths.max()))) < lengths[:, None]
+    ids = np.zeros(there.shape, np.int64)
+    ids[there] = batch.ids_T
+    places = batch.spans_SK2[:, spans] - batch.offsets_S1[:-1, None, None]
+    return {f"ids_{k}": ids, f"mask_{k}": there.astype(np.int64), f"spans_{k}": places}
 
 
 def _onnx(file: Path, threads: int | None) -> Run:

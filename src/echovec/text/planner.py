@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from echovec.errors import InputError, NonFiniteError
 from echovec.options import Preparing
-from echovec.text.batch import Chunk, Plan, plan
+from echovec.text.batch import Chunk
+from echovec.text.plan import Plan, plan
 from echovec.text.render import LongText, Renderer, render_passes
 from echovec.text.unique import in_callers_list, unique_texts
 

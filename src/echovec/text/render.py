@@ -9,15 +9,16 @@ The authors' parser cuts each piece by itself in the same way (`max_length`), in
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError, TemplateError
+from echovec.text.batch import Batch, runs
 from echovec.text.check import text_problem
 from echovec.text.template import Fixed, Slot, Template
 from echovec.text.tokenizer import Tokenizer
@@ -27,6 +28,9 @@ Ids = NDArray[np.int64]
 Row = NDArray[np.int32]
 Span = tuple[int, int]
 LongText = Literal["cut", "windows"]
+
+_AT_ONCE = 1024
+"""Texts whose ids are lists at one time: a list takes nine times the room of an array."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,63 +128,30 @@ class Renderer:
         """
         return list(render_passes([self], texts, instruction, long_text=long_text)[0])
 
-    def rows(self, texts: Sequence[str]) -> list[Row]:
+    def rows(self, texts: Sequence[str]) -> Rows:
         """The ids of each text by itself, `text_share` of them; errors as `render`."""
         for index, text in enumerate(texts):
             if problem := text_problem(text):
                 raise InputError(f"texts[{index}] {problem}; drop it or give it words", index=index)
         lead = "" if self.tokenizer.adds_blank else self.template.lead
-        rows = self.tokenizer.tokenize([lead + text for text in texts])
-        for index, row in enumerate(rows):
-            if not row:
-                raise InputError(
-                    f"texts[{index}] has no tokens ({texts[index][:40]!r}): this tokenizer drops "
-                    "all of it; drop the text",
-                    index=index,
-                )
-        # All texts of a call are held as ids until their turn comes: as arrays, a tenth of a list.
-        return [
-            np.array(row[: math.ceil(self.text_share * len(row))], dtype=np.int32) for row in rows
-        ]
-
-    def join(
-        self,
-        text_ids: Sequence[int],
-        instruction_ids: Sequence[int],
-        *,
-        truncated: bool = False,
-        place: int = 0,
-        share: float = 1.0,
-    ) -> Rendered:
-        """Put the prompt around one text's ids."""
-        ids: list[int] = []
-        copies: list[Span] = []
-        placeholder = None
-        if self._has_bos and self.tokenizer.bos_id is not None:
-            ids.append(self.tokenizer.bos_id)
-        for piece, fixed in zip(self.template.pieces, self.fixed, strict=True):
-            if isinstance(piece, Fixed):
-                ids += fixed
-            elif piece.name == "instruction":
-                ids += instruction_ids
-            elif piece.name == "placeholder":
-                placeholder = len(ids)
-                ids.append(self.placeholder_id)
-            else:
-                copies.append((len(ids), len(ids) + len(text_ids)))
-                ids += text_ids
-        end = (copies[-1][1], len(ids))
-        if self.eos_id is not None:
-            ids.append(self.eos_id)
-        return Rendered(
-            ids=np.array(ids, dtype=np.int64),
-            spans=tuple(self._span(t, copies, end, len(ids)) for t in self.templates),
-            prefix=copies[0][0],
-            truncated=truncated,
-            placeholder=placeholder,
-            place=place,
-            share=share,
-        )
+        parts: list[Row] = []
+        sizes: list[int] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            rows = self.tokenizer.tokenize([lead + text for text in some] if lead else some)
+            parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
+            sizes += map(len, rows)
+        ids_F = np.concatenate([np.zeros(0, np.int32), *parts])
+        sizes_N = np.array(sizes, dtype=np.int64)
+        if not sizes_N.all():
+            index = int(np.flatnonzero(sizes_N == 0)[0])
+            raise InputError(
+                f"texts[{index}] has no tokens ({texts[index][:40]!r}): this tokenizer drops "
+                "all of it; drop the text",
+                index=index,
+            )
+        begins_N = np.cumsum(sizes_N) - sizes_N
+        return Rows(ids_F, begins_N, np.ceil(self.text_share * sizes_N).astype(np.int64))
 
     def instruction_ids(self, instruction: str | None) -> tuple[list[int], bool]:
         """Ids of what fills the instruction's slot, and whether they were cut to the budget."""
@@ -226,6 +197,26 @@ class Renderer:
         around += self.template.has_placeholder
         return around + self.template.num_copies * num_text
 
+    def span(
+        self,
+        template: Template,
+        copies: Sequence[tuple[Ids, Ids]],
+        end: tuple[Ids, Ids],
+        whole: tuple[Ids, Ids],
+    ) -> tuple[Ids, Ids]:
+        """Where what a template pools begins and stops in each of several prompts.
+
+        Args:
+            template: one of this pass.
+            copies: where each copy of the text begins and stops.
+            end: the same of what follows the last copy, EOS not counted.
+            whole: the same of the prompts.
+        """
+        start, stop = end if template.pooled == "end" else copies[template.pooled]
+        if template.bos == "pooled" and self._has_bos:
+            start = whole[0]
+        return start, whole[1] if template.eos == "pooled" and self.eos_id is not None else stop
+
     @property
     def placeholder_id(self) -> int:
         """The id that stands where the template's `{placeholder}` does."""
@@ -233,12 +224,6 @@ class Renderer:
         # matter. A marker is none of the text's own.
         markers = (self.tokenizer.bos_id, self.tokenizer.eos_id)
         return next((marker for marker in markers if marker is not None), 0)
-
-    def _span(self, template: Template, copies: list[Span], end: Span, length: int) -> Span:
-        start, stop = end if template.pooled == "end" else copies[template.pooled]
-        if template.bos == "pooled" and self._has_bos:
-            start = 0
-        return start, length if template.eos == "pooled" and self.eos_id is not None else stop
 
     def _tokenize_fixed(self) -> list[list[int]]:
         """Ids of each fixed piece; an empty list stands for a slot."""
@@ -255,16 +240,39 @@ class Renderer:
         return ids
 
 
+@dataclass(frozen=True, eq=False)
+class Rows(Sequence[Row]):
+    """The ids of many texts: N rows that lie in one array of F ids."""
+
+    ids_F: Row
+    begins_N: Ids
+    sizes_N: Ids
+
+    def __len__(self) -> int:
+        return len(self.sizes_N)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        begin = self.begins_N[index]
+        return self.ids_F[begin : begin + self.sizes_N[index]]
+
+
 class Drafts(Sequence[Rendered]):
-    """All texts of one pass, tokenised; each is put into the prompt when it is asked for.
+    """All texts of one pass, tokenised; they are put into the prompt when they are asked for.
 
     A text is one sequence, or one for each of its windows. What is held for a text that waits is
-    its ids, four bytes each, which is what keeps memory flat over many texts.
+    its ids, four bytes each, which is what keeps memory flat over many texts. Shape suffixes: N
+    texts, and of the sequences asked for S sequences, T tokens, P tokens of text of one copy each.
 
     Args:
         renderer: the pass.
         rows: the ids of each text.
-        counts: how many windows each text becomes.
+        counts_N: how many windows each text becomes.
         instruction: ids of what fills the instruction's slot, and whether they were cut.
         cuts: whether a text longer than the budget counts as cut.
     """
@@ -272,31 +280,26 @@ class Drafts(Sequence[Rendered]):
     def __init__(
         self,
         renderer: Renderer,
-        rows: Sequence[Row],
-        counts: Sequence[int],
+        rows: Rows,
+        counts_N: Ids,
         instruction: tuple[list[int], bool],
         *,
         cuts: bool,
     ) -> None:
         self._renderer = renderer
         self._rows = rows
-        self._counts = counts
+        self._counts_N = counts_N
         self._instruction, self._cut = instruction
-        self._budget = renderer.text_budget(len(self._instruction))
-        self._cuts = cuts
-        sizes = np.array([len(row) for row in rows], dtype=np.int64)
-        self._places = np.repeat(np.arange(len(rows)), counts)
-        self._starts = np.array(
-            [
-                start
-                for size, count in zip(sizes.tolist(), counts, strict=True)
-                for start in window_starts(size, self._budget, count)
-            ],
-            dtype=np.int64,
-        )
-        own = np.minimum(self._budget, sizes[self._places] - self._starts)
+        budget = renderer.text_budget(len(self._instruction))
+        self._cut_N = np.full(len(rows), self._cut)
+        if cuts:
+            self._cut_N |= rows.sizes_N > budget
+        self._places = np.repeat(np.arange(len(rows)), counts_N)
+        starts = window_starts(rows.sizes_N, budget, counts_N)
+        self._begins = rows.begins_N[self._places] + starts
+        self._sizes = np.minimum(budget, rows.sizes_N[self._places] - starts)
         around = renderer.length(0, len(self._instruction))
-        self.lengths_S: Ids = around + renderer.template.num_copies * own
+        self.lengths_S: Ids = around + renderer.template.num_copies * self._sizes
         """Tokens of each sequence."""
 
     @property
@@ -313,15 +316,74 @@ class Drafts(Sequence[Rendered]):
     def __getitem__(self, index: slice) -> list[Rendered]: ...
     def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place, start = int(self._places[index]), int(self._starts[index])
-        row = self._rows[place]
-        return self._renderer.join(
-            row[start : start + self._budget].tolist(),
-            self._instruction,
-            truncated=self._cut or (self._cuts and len(row) > self._budget),
-            place=place,
-            share=1 / self._counts[place],
+            return list(_apart(self.lay(range(*index.indices(len(self))))))
+        (one,) = _apart(self.lay([range(len(self))[index]]))
+        return one
+
+    def __iter__(self) -> Iterator[Rendered]:
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self[start : start + _AT_ONCE]
+
+    def lay(self, chosen: Sequence[int] | Ids) -> Batch:
+        """The prompts of these sequences, laid end to end."""
+        chosen = np.asarray(chosen, dtype=np.int64)
+        renderer, places_S, sizes_S = self._renderer, self._places[chosen], self._sizes[chosen]
+        offsets_S1 = np.concatenate([[0], np.cumsum(self.lengths_S[chosen])])
+        ids_T = np.empty(offsets_S1[-1], dtype=np.int64)
+        text_P = self._rows.ids_F[runs(self._begins[chosen], sizes_S)]
+        at_S = offsets_S1[:-1].copy()  # where the next piece of each prompt goes
+        copies: list[tuple[Ids, Ids]] = []
+        placeholder = None
+
+        def fill(ids: Sequence[int]) -> None:
+            nonlocal at_S
+            ids_T[at_S[:, None] + np.arange(len(ids))] = ids
+            at_S = at_S + len(ids)
+
+        if renderer.bos_id is not None:
+            fill([renderer.bos_id])
+        for piece, fixed in zip(renderer.template.pieces, renderer.fixed, strict=True):
+            if isinstance(piece, Fixed):
+                fill(fixed)
+            elif piece.name == "instruction":
+                fill(self._instruction)
+            elif piece.name == "placeholder":
+                placeholder = at_S[:1] - offsets_S1[:1]  # in the prefix: the same in all
+                fill([renderer.placeholder_id])
+            else:
+                ids_T[runs(at_S, sizes_S)] = text_P
+                copies.append((at_S, at_S + sizes_S))
+                at_S = copies[-1][1]
+        end = copies[-1][1], at_S
+        if renderer.eos_id is not None:
+            fill([renderer.eos_id])
+        spans = [
+            np.stack(renderer.span(t, copies, end, (offsets_S1[:-1], at_S)), axis=1)
+            for t in renderer.templates
+        ]
+        return Batch(
+            ids_T=ids_T,
+            offsets_S1=offsets_S1,
+            spans_SK2=np.stack(spans, axis=1),
+            prefix=int((copies[0][0] - offsets_S1[:-1]).min(initial=len(ids_T))),
+            order_S=places_S,
+            share_S=1 / self._counts_N[places_S],
+            truncated_S=self._cut_N[places_S],
+            placeholder=None if placeholder is None else int(placeholder[0]),
+        )
+
+
+def _apart(batch: Batch) -> Iterator[Rendered]:
+    """The sequences of a batch, each for itself."""
+    for s, (start, stop) in enumerate(pairwise(batch.offsets_S1.tolist())):
+        yield Rendered(
+            ids=batch.ids_T[start:stop].copy(),
+            spans=tuple((a - start, b - start) for a, b in batch.spans_SK2[s].tolist()),
+            prefix=batch.prefix,
+            truncated=bool(batch.truncated_S[s]),
+            placeholder=batch.placeholder,
+            place=int(batch.order_S[s]),
+            share=float(batch.share_S[s]),
         )
 
 
@@ -349,13 +411,11 @@ def render_passes(
     by_lead = {r.template.lead: r for r in renderers}
     rows_by_lead = {lead: r.rows(texts) for lead, r in by_lead.items()}
     rows = [rows_by_lead[r.template.lead] for r in renderers]
-    counts = [1] * len(texts)
+    counts_N = np.ones(len(texts), dtype=np.int64)
     if long_text == "windows":
-        counts = [
-            max(num_windows(len(own[i]), budget) for own, budget in zip(rows, budgets, strict=True))
-            for i in range(len(texts))
-        ]
+        for own, budget in zip(rows, budgets, strict=True):
+            counts_N = np.maximum(counts_N, num_windows(own.sizes_N, budget))
     return [
-        Drafts(renderer, own, counts, ids, cuts=long_text == "cut")
+        Drafts(renderer, own, counts_N, ids, cuts=long_text == "cut")
         for renderer, own, ids in zip(renderers, rows, instructions, strict=True)
     ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.reader import layers_of
-from echovec.text.batch import lay
+from echovec.text.plan import lay
 from echovec.text.render import Renderer
 
 Floats = NDArray[np.float32]
