@@ -103,12 +103,28 @@ def test_what_the_kernel_may_be_told() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shape", [(5, 8), (300, 1536)])
+@pytest.mark.parametrize("shape", [(5, 16), (300, 3072)])
 def test_gate_equals_its_twin(shape: tuple[int, int]) -> None:
-    """silu(gate) * up, within bfloat16's rounding."""
-    gate, up = (torch.randn(shape, device=CUDA, dtype=torch.bfloat16) for _ in range(2))
-    want = torch.nn.functional.silu(gate.float()) * up.float()
-    assert furthest(kernels.gate(gate.clone(), up).float(), want) < 8e-3
+    """silu(left) * right, within bfloat16's rounding."""
+    both = torch.randn(shape, device=CUDA, dtype=torch.bfloat16)
+    left, right = both.float().chunk(2, dim=1)
+    assert furthest(kernels.gate(both).float(), torch.nn.functional.silu(left) * right) < 8e-3
+
+
+@pytest.mark.gpu
+def test_place_equals_its_twin() -> None:
+    """Keys and values behind a shared prefix, within bfloat16's rounding."""
+    x = torch.randn(37, 15, 64, device=CUDA, dtype=torch.bfloat16)
+    k, v = x[:, 9:12], x[:, 12:]
+    begin = torch.randn(2, 5, 3, 64, device=CUDA, dtype=torch.bfloat16)
+    angle = torch.rand(37, 1, 32, device=CUDA) * 6
+    turn = angle.cos().bfloat16(), angle.sin().bfloat16()
+    rows = torch.tensor([*range(9), *range(5), *range(9, 42)], device=CUDA)
+    want = kernels.place_plain(
+        k.float(), v.float(), *begin.float(), rows, (turn[0].float(), turn[1].float())
+    )
+    for got, wanted in zip(kernels.place(k, v, *begin, rows, turn), want, strict=True):
+        assert furthest(got.float(), wanted) < 8e-3
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from torch import Tensor
 from echovec.compute import compute
 from echovec.errors import InputError, RecipeError
 from echovec.model.backbone import Backbone, layer_index
+from echovec.model.device import sent
 from echovec.model.parts import How, Importance, Read, reader
 from echovec.recipe import Recipe, Role
 from echovec.room import Room
@@ -208,7 +209,7 @@ class Reader:
         }
         weights = dict(zip(how.importance, read.importance, strict=True))
         device = (read.hidden + read.attention)[0].device
-        spans_SK2 = torch.from_numpy(batch.pooled[1]).to(device)
+        spans_SK2 = sent(batch.pooled[1], device)
         for place in one.places:
             view = self.views[place]
             span = one.templates.index(view.template)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from echovec.model import kernels
-from echovec.model.gate import Pair
+from echovec.model.gate import Joint
 from echovec.model.linear import Stock
 
 
@@ -23,11 +23,11 @@ class Fused(Stock):
         return torch.addmm(other_NO, x_NI, self._weight.t())
 
 
-class FusedPair(Pair):
-    """The inside of a gated MLP, its activation and gate in one kernel."""
+class FusedGate(Joint):
+    """The inside of a gated MLP: one product, and activation and gate in one kernel."""
 
     def __call__(self, x_NI: Tensor, name: str) -> Tensor:
         """The inside of the MLP."""
         if name != "silu" or not kernels.usable(x_NI):
             return super().__call__(x_NI, name)
-        return kernels.gate(self.gate(x_NI), self.up(x_NI))
+        return kernels.gate(self.linear(x_NI))

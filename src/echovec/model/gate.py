@@ -2,8 +2,8 @@
 
 - `Pair`: two products; the activation and the product with the gate are done in them where the
   linear maps can (oneDNN).
-- `Joint`: one product twice as wide, and both steps after it: less to call for few rows, and
-  FBGEMM is faster the wider a product is.
+- `Joint`: one product twice as wide, and both steps after it: less to call for few rows and on a
+  GPU, and FBGEMM is faster the wider a product is.
 
 Shapes: N rows, I inputs, F inner width.
 """

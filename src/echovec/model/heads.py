@@ -5,8 +5,6 @@ Shapes: N flat rows, H heads, G key-value heads, E head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,16 @@ Turn = tuple[Tensor, Tensor]
 
 
 def split(block: Block, x_NO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [N, H, E], keys and values [N, G, E] of a block's product of all three."""
+    """Queries [N, H, E], keys and values [N, G, E] of a block's product of all three, turned."""
+    qk_NXE, v_NGE = apart(block, x_NO)
+    if block.rotary:
+        qk_NXE = turned(qk_NXE, turn)
+    q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
+    return q_NHE, k_NGE, v_NGE
+
+
+def apart(block: Block, x_NO: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys [N, H + G, E], normed but not turned, and values [N, G, E]."""
     H, G, E = block.num_heads, block.num_kv_heads, block.head_dim
     x_NXE = x_NO.view(len(x_NO), H + 2 * G, E)
     # Splitting, not slicing: a slice's gradient is a buffer of zeros as large as the whole.
@@ -26,13 +33,11 @@ def split(block: Block, x_NO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tenso
     if block.norm_query is not None and block.norm_key is not None:
         q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
         qk_NXE = torch.cat([block.norm_query(q_NHE), block.norm_key(k_NGE)], 1)
-    if block.rotary:
-        qk_NXE = _turned(qk_NXE)(qk_NXE, *turn)
-    q_NHE, k_NGE = torch.split(qk_NXE, [H, G], dim=1)
-    return q_NHE, k_NGE, v_NGE
+    return qk_NXE, v_NGE
 
 
-def _turned(qk_NXE: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if kernels.usable(qk_NXE):
-        return kernels.turn
-    return gradients.turn if qk_NXE.requires_grad else kernels.turn_plain
+def turned(x_NXE: Tensor, turn: Turn) -> Tensor:
+    """Heads turned by their positions; written over `x_NXE` where a kernel can."""
+    if kernels.usable(x_NXE):
+        return kernels.turn(x_NXE, *turn)
+    return (gradients.turn if x_NXE.requires_grad else kernels.turn_plain)(x_NXE, *turn)

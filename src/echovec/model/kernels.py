@@ -1,9 +1,11 @@
 """Kernels: elementwise steps of a block in one pass over memory each, in Triton, for a GPU.
 
 For inference: nothing here has a gradient, so callers ask `usable` first and else take the stock
-torch steps, which tests compare these with.
+torch steps, which tests compare these with. A kernel costs as much to call as thousands of rows
+cost to compute, so few of them is half of what is gained.
 
-Shapes: N rows, F inner width, X query and key heads, E head width.
+Shapes: N rows, F inner width, X heads of any kind, H query heads, G key-value heads, E head width,
+A rows of the shared prefix, K key rows.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ def usable(x: Tensor) -> bool:
     return x.is_cuda and _INSTALLED and not torch.is_grad_enabled()
 
 
-def gate(gate_NF: Tensor, up_NF: Tensor) -> Tensor:
-    """silu(gate) * up, written over `gate`."""
-    size = gate_NF.numel()
-    grid = ((size + _BLOCK - 1) // _BLOCK,)
-    _kernel("gate")[grid](gate_NF, up_NF, size, BLOCK=_BLOCK)
-    return gate_NF
+def gate(both_NF2: Tensor) -> Tensor:
+    """silu(left) * right of rows [left, right] that follow one another."""
+    N, F = len(both_NF2), both_NF2.shape[1] // 2
+    out_NF = both_NF2.new_empty(N, F)
+    block = min(_BLOCK, 1 << (F - 1).bit_length())
+    while F % block and block > 128:  # no block is half empty where one of this size can be had
+        block //= 2
+    _kernel("gate")[(N, -(-F // block))](both_NF2, out_NF, F, BLOCK=block)
+    return out_NF
 
 
 def turn_plain(qk_NXE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -50,10 +55,68 @@ def turn(qk_NXE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return qk_NXE
 
 
+def place_plain(
+    k_NGE: Tensor,
+    v_NGE: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    rows_K: Tensor,
+    turn: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Keys and values [K, G, E] in the order that attention reads them: the twin of `place`."""
+    if turn is not None:
+        k_NGE = turn_plain(k_NGE, *turn)
+    return torch.cat([prefix_k, k_NGE])[rows_K], torch.cat([prefix_v, v_NGE])[rows_K]
+
+
+def place(
+    k_NGE: Tensor,
+    v_NGE: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    rows_K: Tensor,
+    turn: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Keys and values [K, G, E] in the order that attention reads them, in one pass.
+
+    Args:
+        k_NGE: keys, not turned yet; rows may be parts of longer ones, as of `v_NGE`.
+        v_NGE: values.
+        prefix_k: keys [A, G, E] of the shared prefix, turned.
+        prefix_v: values of it.
+        rows_K: which rows, of the prefix and the others laid after one another.
+        turn: cosines and sines [N, 1, E / 2] to turn keys by, or None: not to.
+    """
+    G, E = k_NGE.shape[1:]
+    k_KGE, v_KGE = (x.new_empty(len(rows_K), G, E) for x in (k_NGE, v_NGE))
+    cos, sin = (k_NGE, k_NGE) if turn is None else turn
+    half = E // 2
+    _kernel("place")[(len(rows_K), G)](
+        k_NGE,
+        v_NGE,
+        prefix_k,
+        prefix_v,
+        rows_K,
+        cos,
+        sin,
+        k_KGE,
+        v_KGE,
+        len(prefix_k),
+        k_NGE.stride(0),
+        v_NGE.stride(0),
+        half,
+        WIDTH=1 << (half - 1).bit_length(),
+        TURNS=turn is not None,
+    )
+    return k_KGE, v_KGE
+
+
 def _kernel(name: str) -> Any:
     """A kernel by name, compiled at its first call; importing this module imports no Triton."""
     if not _kernels:
         from echovec.model import triton_kernels
 
-        _kernels.update(gate=triton_kernels.gate, turn=triton_kernels.turn)
+        _kernels.update(
+            gate=triton_kernels.gate, turn=triton_kernels.turn, place=triton_kernels.place
+        )
     return _kernels[name]

@@ -30,6 +30,7 @@ from echovec.errors import ModelError
 from echovec.model import heap, loops
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
+from echovec.model.device import sent
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.plain import PlainBackbone, config_text
@@ -194,8 +195,8 @@ class PackedBackbone:
         """States by layer: of the pooled rows in the batch's order, or of all flat rows."""
         device = self.device
         last = max(wanted)
-        rows_P = torch.from_numpy(layout.pooled_rows_P).to(device)
-        h_ND = self._embed(torch.from_numpy(layout.ids_N).to(device), wide)
+        rows_P = sent(layout.pooled_rows_P, device)
+        h_ND = self._embed(sent(layout.ids_N, device), wide)
         all_rows, hull_rows = self._attention(layout, len(prefix.states[0]), h_ND)
         kept: dict[int, Tensor] = {}
         for depth in range(last + 1):
@@ -205,9 +206,9 @@ class PackedBackbone:
                 break
             block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
             if depth + 1 == last and pooled_only:
-                hull_Q = torch.from_numpy(layout.hull_rows_Q).to(device)
+                hull_Q = sent(layout.hull_rows_Q, device)
                 h_QD = _run(block, h_ND, keys, values, hull_rows(), hull_Q)
-                kept[last] = h_QD[torch.from_numpy(layout.pooled_in_hull_P).to(device)]
+                kept[last] = h_QD[sent(layout.pooled_in_hull_P, device)]
             else:
                 h_ND = _run(block, h_ND, keys, values, all_rows, None)
         if self.num_layers in kept:
@@ -237,7 +238,7 @@ class PackedBackbone:
         key = (layout.prefix_ids.tobytes(), last, wide)
         if keep and (known := self._prefixes.get(key)) is not None:
             return known
-        h_ND = self._embed(torch.from_numpy(layout.prefix_ids).to(self.device), wide)
+        h_ND = self._embed(sent(layout.prefix_ids, self.device), wide)
         turn = self._turn(np.arange(len(h_ND)), h_ND.dtype)
         attention = Rectangles((Group(0, np.array([len(h_ND)]), len(h_ND)),), turn)
         keys, values, states = [], [], [h_ND]
@@ -264,8 +265,8 @@ class PackedBackbone:
         if layer == self.num_layers:
             begin_AD = self._norm(begin_AD)
         both = torch.cat([begin_AD, h_ND])
-        flat_T = torch.from_numpy(layout.flat_rows_T).to(self.device)
-        position_T = torch.from_numpy(batch.positions_T).to(self.device)
+        flat_T = sent(layout.flat_rows_T, self.device)
+        position_T = sent(batch.positions_T, self.device)
         return both[torch.where(flat_T < 0, position_T, flat_T + len(begin_AD))]
 
     def _embed(self, ids_N: Tensor, wide: bool) -> Tensor:
@@ -275,7 +276,7 @@ class PackedBackbone:
     def _turn(self, positions_N: Int, dtype: torch.dtype) -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
         cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype)
-        rows = torch.from_numpy(positions_N).to(self.device)
+        rows = sent(positions_N, self.device)
         return cos[rows][:, None], sin[rows][:, None]
 
     def _table(self, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echovec.model import kernels
 from echovec.model.blocks import Block
-from echovec.model.heads import Turn, split
+from echovec.model.device import sent
+from echovec.model.heads import Turn, apart, turned
 from echovec.model.layout import Int, Layout
 
 Kernel = Callable[..., Tensor]
@@ -55,10 +57,14 @@ class Ragged:
 
     def __call__(self, block: Block, x_NO: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> Tensor:
         """Outputs [Q, H * E], in the order of the query rows."""
-        q_NHE, k_NGE, v_NGE = split(block, x_NO, self.turn)
+        qk_NXE, v_NGE = apart(block, x_NO)
+        q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
+        turn = self.turn if block.rotary else None
+        place = kernels.place if kernels.usable(x_NO) else kernels.place_plain
+        k_KGE, v_KGE = place(k_NGE, v_NGE, prefix_k, prefix_v, self.key_rows_K, turn)
+        if turn is not None:
+            q_NHE = turned(q_NHE, turn)
         q_QHE = q_NHE if self.query_rows_Q is None else q_NHE[self.query_rows_Q]
-        k_KGE = torch.cat([prefix_k, k_NGE])[self.key_rows_K]
-        v_KGE = torch.cat([prefix_v, v_NGE])[self.key_rows_K]
         o_QHE = self.kernel(q_QHE, k_KGE, v_KGE, self, block.scale, block.window)
         return o_QHE.flatten(1)
 
@@ -95,10 +101,10 @@ def ragged(layout: Layout, turn: Turn, prefix: int, device: torch.device, *, hul
     place_K = np.arange(edges_S1[-1]) - np.repeat(edges_S1[:-1], keys_S)
     own_K = np.repeat(begins_S, keys_S) + place_K
     return Ragged(
-        query_rows_Q=_sent(layout.hull_rows_Q, device) if hulls else None,
-        key_rows_K=_sent(np.where(place_K < prefix, place_K, own_K), device),
-        query_edges_S1=_sent(_edges(queries_S).astype(np.int32), device),
-        key_edges_S1=_sent(edges_S1.astype(np.int32), device),
+        query_rows_Q=sent(layout.hull_rows_Q, device) if hulls else None,
+        key_rows_K=sent(np.where(place_K < prefix, place_K, own_K), device),
+        query_edges_S1=sent(_edges(queries_S).astype(np.int32), device),
+        key_edges_S1=sent(edges_S1.astype(np.int32), device),
         most_queries=int(queries_S.max()),
         most_keys=int(keys_S.max()),
         kernel=varlen,
@@ -153,9 +159,3 @@ def _options(needs_window: bool) -> frozenset[str] | None:
 
 def _edges(lengths_S: Int) -> Int:
     return np.concatenate([[0], np.cumsum(lengths_S)])
-
-
-def _sent(array: Any, device: torch.device) -> Tensor:
-    """An array on the device; from pinned memory the copy does not wait for the device."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

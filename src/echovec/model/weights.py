@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from echovec.model import adapted, gradients
 from echovec.model.blocks import Block, Make, Norm
-from echovec.model.fused import Fused, FusedPair
+from echovec.model.fused import Fused, FusedGate
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.layout import rounded_rows
 from echovec.model.linear import HalfStored, Linear, Stock, cpu_kind
@@ -60,10 +60,12 @@ def prepacked(*modules: nn.Linear) -> Linear:
 
 def prepacked_gate(gate: nn.Linear, up: nn.Linear) -> Gate:
     """A gated MLP's two linear modules, prepacked in the way that is the fastest here."""
-    if {_kind(gate.weight), _kind(up.weight)} == {HalfStored}:
+    kinds = {_kind(gate.weight), _kind(up.weight)}
+    if kinds == {HalfStored}:
         return Joint(HalfStored(*_joined((gate, up))))
-    pair = FusedPair if gate.weight.device.type == "cuda" else Pair
-    return pair(prepacked(gate), prepacked(up))
+    if kinds == {Fused}:
+        return FusedGate(Fused(*_joined((gate, up))))
+    return Pair(prepacked(gate), prepacked(up))
 
 
 def _joined(modules: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
