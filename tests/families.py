@@ -165,6 +165,27 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen3": ("Qwen3Config", _GROUPED | {"head_dim": 8}, "byte-no-bos"),
     "gemma": ("GemmaConfig", _GROUPED | {"head_dim": 8}, "sentencepiece-no-prefix"),
     "gemma2": ("Gemma2Config", _GROUPED | {"head_dim": 8}, "sentencepiece-no-prefix"),
+    "gemma3": (
+        "Gemma3TextConfig",
+        _GROUPED
+        | {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "sentencepiece-no-prefix",
+    ),
+    "granite": (
+        "GraniteConfig",
+        _GROUPED
+        | {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.25,
+        },
+        "byte-one-marker",
+    ),
     "gpt2": (
         "GPT2Config",
         {

@@ -2,8 +2,10 @@
 
 One layout serves every family whose block is norm, grouped attention with rotary positions, norm,
 gated MLP: Llama (SmolLM, and all that borrow its class), Mistral, Qwen2 (biases), Qwen3 (norms on
-queries and keys), SmolLM3 (layers without positions), Gemma (norm gain counted from one). What is
-not in the table runs on the plain backbone.
+queries and keys), SmolLM3 (layers without positions), Gemma (norm gain counted from one), Gemma 3
+(norms before and after, near and far layers with positions of their own), Granite (what a block
+adds is scaled), Phi 3 (products that are one already). What is not in the table runs on the plain
+backbone.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ FAMILIES: Mapping[str, float] = {
     "Qwen3Model": 0.0,
     "SmolLM3Model": 0.0,
     "GemmaModel": 1.0,
+    "Gemma3TextModel": 1.0,
+    "GraniteModel": 0.0,
+    "Phi3Model": 0.0,
 }
 """Classes of transformers that are known, and what their norms add to the gain."""
 
@@ -102,6 +107,13 @@ class Block:
     norm_mlp: Norm
     norm_query: Norm | None
     norm_key: Norm | None
+    after_attention: Norm | None
+    """Of what attention adds, before it is added."""
+
+    after_mlp: Norm | None
+    share: float
+    """What everything that the block adds is multiplied with."""
+
     qkv: Linear
     """Queries, keys and values in one product; outputs in this order."""
 
@@ -118,6 +130,9 @@ class Block:
     rotary: bool
     """Whether queries and keys are turned by their positions."""
 
+    positions: str
+    """Which of the model's kinds of positions; "" where it has one."""
+
     window: int | None
     """How many keys back a query sees, itself included; None: all."""
 
@@ -130,13 +145,17 @@ def why_not(model: Any) -> str | None:
         return f"{family} is not among {', '.join(FAMILIES)}"
     if getattr(config, "quantization_config", None) is not None:
         return "its weights are quantised"
-    positions = config.rope_parameters
-    if positions.get("rope_type", "default") not in _POSITIONS:
-        return f"its rotary positions are of kind {positions['rope_type']!r}"
-    if positions.get("partial_rotary_factor", 1.0) != 1.0:
-        return "its rotary positions turn a part of each head only"
-    if config.hidden_act not in ACTIVATIONS:
-        return f"its activation is {config.hidden_act!r}"
+    for positions in _kinds(config).values():
+        if positions.get("rope_type", "default") not in _POSITIONS:
+            return f"its rotary positions are of kind {positions['rope_type']!r}"
+        if positions.get("partial_rotary_factor", 1.0) != 1.0:
+            return "its rotary positions turn a part of each head only"
+    if _activation(config) not in ACTIVATIONS:
+        return f"its activation is {_activation(config)!r}"
+    if getattr(config, "use_bidirectional_attention", False):
+        return "its attention looks both ways"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "its attention is capped"
     if getattr(model.config, "tp_plan", None) or hasattr(model, "hf_device_map"):
         return "it is spread over several devices"
     return None
@@ -150,7 +169,7 @@ class Make:
     """`(*modules) -> Linear`: one linear map of the modules' outputs side by side."""
 
     gate: Callable[..., Gate]
-    """`(gate, up) -> Gate`."""
+    """`(gate, up) -> Gate`, or `(both) -> Gate` where they are one module, the gate first."""
 
     norm: Callable[[Norm], Norm] = lambda norm: norm
     """What its norms become."""
@@ -181,13 +200,13 @@ def final_norm(model: Any) -> Norm:
     return _norm(model, model.norm)
 
 
-def rotary_table(model: Any, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_table(model: Any, kind: str, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines [length, D / 2] of each position, from the model's own module."""
     device = model.embed_tokens.weight.device
     positions = torch.arange(length, device=device)[None]
     like = torch.zeros(1, dtype=dtype, device=device)
     with torch.inference_mode(False), torch.no_grad():
-        cos, sin = model.rotary_emb(like, positions)
+        cos, sin = model.rotary_emb(like, positions, *([kind] if kind else []))
     half = cos.shape[-1] // 2
     # Both halves of a head turn by the same angles: one is enough.
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
@@ -203,25 +222,51 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
     config = model.config
     attention, mlp = layer.self_attn, layer.mlp
     head_dim = int(attention.head_dim)
-    query_norm = getattr(attention, "q_norm", None)
-    key_norm = getattr(attention, "k_norm", None)
+
+    def norm(module: Any) -> Norm | None:
+        return None if module is None else make.norm(_norm(model, module))
+
+    before_mlp, after = layer.post_attention_layernorm, None
+    if hasattr(layer, "pre_feedforward_layernorm"):  # then that name means what it says
+        before_mlp, after = layer.pre_feedforward_layernorm, layer.post_attention_layernorm
     return Block(
         norm_attention=make.norm(_norm(model, layer.input_layernorm)),
-        norm_mlp=make.norm(_norm(model, layer.post_attention_layernorm)),
-        norm_query=None if query_norm is None else make.norm(_norm(model, query_norm)),
-        norm_key=None if key_norm is None else make.norm(_norm(model, key_norm)),
-        qkv=make.linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        norm_mlp=make.norm(_norm(model, before_mlp)),
+        norm_query=norm(getattr(attention, "q_norm", None)),
+        norm_key=norm(getattr(attention, "k_norm", None)),
+        after_attention=norm(after),
+        after_mlp=norm(getattr(layer, "post_feedforward_layernorm", None)),
+        share=float(getattr(layer, "residual_multiplier", 1.0)),
+        qkv=make.linear(*_those(attention, "qkv_proj", "q_proj", "k_proj", "v_proj")),
         out=make.linear(attention.o_proj),
-        gate=make.gate(mlp.gate_proj, mlp.up_proj),
+        gate=make.gate(*_those(mlp, "gate_up_proj", "gate_proj", "up_proj")),
         down=make.linear(mlp.down_proj),
         num_heads=int(config.num_attention_heads),
         num_kv_heads=int(config.num_key_value_heads),
         head_dim=head_dim,
         scale=float(attention.scaling),
-        activation=str(config.hidden_act),
+        activation=_activation(config),
         rotary=bool(getattr(attention, "use_rope", True)),
+        positions=str(attention.layer_type) if len(_kinds(config)) > 1 else "",
         window=_window(config, attention),
     )
+
+
+def _those(module: Any, whole: str, *parts: str) -> list[Any]:
+    """Linear modules that share an input: the one that is all of them, or each."""
+    names = [whole] if hasattr(module, whole) else parts
+    return [getattr(module, name) for name in names]
+
+
+def _kinds(config: Any) -> Mapping[str, Any]:
+    """The settings of a model's positions by kind of layer; of all of them under ""."""
+    found = config.rope_parameters
+    nested = all(isinstance(value, Mapping) for value in found.values())
+    return found if found and nested else {"": found}
+
+
+def _activation(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
 
 
 def _norm(model: Any, module: Any) -> Norm:
@@ -230,8 +275,8 @@ def _norm(model: Any, module: Any) -> Norm:
 
 
 def _window(config: Any, attention: Any) -> int | None:
-    # Mistral's attention reads it off the configuration, the others off each layer.
+    # Some attention reads it off the configuration, the others off each layer.
     own = getattr(attention, "sliding_window", None)
-    if own is None and type(attention).__name__ == "MistralAttention":
+    if own is None and type(attention).__name__ in ("MistralAttention", "Phi3Attention"):
         own = getattr(config, "sliding_window", None)
     return int(own) if own else None

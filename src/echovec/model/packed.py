@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property
 from threading import Lock
 from typing import Any
 
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from echovec.errors import ModelError
 from echovec.model import heap, loops
 from echovec.model.backbone import hash_weights, layer_index
-from echovec.model.blocks import Block, blocks_of, final_norm, rotary_table, why_not
+from echovec.model.blocks import Block, Norm, blocks_of, final_norm, rotary_table, why_not
 from echovec.model.device import sent
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
+from echovec.model.linear import Linear
 from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
@@ -111,7 +112,8 @@ class PackedBackbone:
             heap.keep_freed()
         self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first
         self._lock = Lock()
-        self._tables: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._tables: dict[tuple[torch.dtype, str], tuple[Tensor, Tensor]] = {}
+        self._embedded = float(getattr(model, "embedding_multiplier", 1.0))
         self._read_plain = plain
         self._ragged = can_attend(self.device, self._dtype, self._blocks)
 
@@ -197,7 +199,7 @@ class PackedBackbone:
         last = max(wanted)
         rows_P = sent(layout.pooled_rows_P, device)
         h_ND = self._embed(sent(layout.ids_N, device), wide)
-        all_rows, hull_rows = self._attention(layout, len(prefix.states[0]), h_ND)
+        attention = self._attention(layout, len(prefix.states[0]), h_ND)
         kept: dict[int, Tensor] = {}
         for depth in range(last + 1):
             if depth in wanted and not (depth == last and pooled_only and depth > 0):
@@ -207,29 +209,35 @@ class PackedBackbone:
             block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
             if depth + 1 == last and pooled_only:
                 hull_Q = sent(layout.hull_rows_Q, device)
-                h_QD = _run(block, h_ND, keys, values, hull_rows(), hull_Q)
+                h_QD = _run(block, h_ND, keys, values, attention(block.positions, True), hull_Q)
                 kept[last] = h_QD[sent(layout.pooled_in_hull_P, device)]
             else:
-                h_ND = _run(block, h_ND, keys, values, all_rows, None)
+                h_ND = _run(block, h_ND, keys, values, attention(block.positions, False), None)
         if self.num_layers in kept:
             kept[self.num_layers] = self._norm(kept[self.num_layers])
         return kept
 
     def _attention(
         self, layout: Layout, prefix: int, h_ND: Tensor
-    ) -> tuple[Attention, Callable[[], Attention]]:
-        """How all rows attend, and how the last layer's rows do, made when it is needed."""
-        if self._ragged and h_ND.dtype == self._dtype:
-            turn = self._turn(layout.positions_N, h_ND.dtype)
-            every = ragged(layout, turn, prefix, self.device, hulls=False)
-            return every, lambda: ragged(layout, turn, prefix, self.device, hulls=True)
-        if loops.usable(h_ND):
-            table = self._table(prefix + max(g.length for g in layout.groups), torch.float32)
-            tiles = partial(Tiles, prefix=prefix, heads=self._blocks[0].num_heads)
-            all_rows = tiles(layout.groups, cos=table[0], sin=table[1])
-            return all_rows, lambda: tiles(layout.hulls, cos=table[0], sin=table[1])
-        turn = self._turn(layout.positions_N, h_ND.dtype)
-        return Rectangles(layout.groups, turn), lambda: Rectangles(layout.hulls, turn)
+    ) -> Callable[[str, bool], Attention]:
+        """Who attends to whom, `(positions, hulls) -> Attention`, made when it is needed.
+
+        `hulls`: only the rows from each first to last pooled token ask.
+        """
+
+        @cache
+        def made(kind: str, hulls: bool) -> Attention:
+            groups = layout.hulls if hulls else layout.groups
+            if self._ragged and h_ND.dtype == self._dtype:
+                turn = self._turn(layout.positions_N, h_ND.dtype, kind)
+                return ragged(layout, turn, prefix, self.device, hulls=hulls)
+            if loops.usable(h_ND):
+                longest = prefix + max(g.length for g in layout.groups)
+                cos, sin = self._table(longest, torch.float32, kind)
+                return Tiles(groups, prefix, self._blocks[0].num_heads, cos, sin)
+            return Rectangles(groups, self._turn(layout.positions_N, h_ND.dtype, kind))
+
+        return made
 
     def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> _Prefix:
         """Keys and values of the shared beginning, for the blocks up to layer `last`."""
@@ -239,14 +247,19 @@ class PackedBackbone:
         if keep and (known := self._prefixes.get(key)) is not None:
             return known
         h_ND = self._embed(sent(layout.prefix_ids, self.device), wide)
-        turn = self._turn(np.arange(len(h_ND)), h_ND.dtype)
-        attention = Rectangles((Group(0, np.array([len(h_ND)]), len(h_ND)),), turn)
+        turns = {
+            kind: self._turn(np.arange(len(h_ND)), h_ND.dtype, kind)
+            for kind in {block.positions for block in blocks[:last]}
+        }
+        group = Group(0, np.array([len(h_ND)]), len(h_ND))
         keys, values, states = [], [], [h_ND]
         for block in blocks[:last]:
+            turn = turns[block.positions]
             _, k_NGE, v_NGE = split(block, block.qkv(block.norm_attention(h_ND)), turn)
             keys.append(k_NGE.contiguous())
             values.append(v_NGE.contiguous())
             if len(h_ND):
+                attention = Rectangles((group,), turn)
                 h_ND = _run(block, h_ND, k_NGE[:0], v_NGE[:0], attention, None)
             states.append(h_ND)
         prefix = _Prefix(keys, values, states)
@@ -271,19 +284,21 @@ class PackedBackbone:
 
     def _embed(self, ids_N: Tensor, wide: bool) -> Tensor:
         h_ND: Tensor = self.model.embed_tokens(ids_N)
+        h_ND = h_ND * self._embedded if self._embedded != 1 else h_ND
         return h_ND.float() if wide else h_ND
 
-    def _turn(self, positions_N: Int, dtype: torch.dtype) -> Turn:
+    def _turn(self, positions_N: Int, dtype: torch.dtype, kind: str) -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
-        cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype)
+        cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype, kind)
         rows = sent(positions_N, self.device)
         return cos[rows][:, None], sin[rows][:, None]
 
-    def _table(self, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [positions or more, E / 2]."""
-        table = self._tables.get(dtype)
+    def _table(self, positions: int, dtype: torch.dtype, kind: str) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [positions or more, E / 2] of a kind of positions."""
+        table = self._tables.get((dtype, kind))
         if table is None or len(table[0]) < positions:
-            table = self._tables[dtype] = rotary_table(self.model, max(1024, 2 * positions), dtype)
+            table = rotary_table(self.model, kind, max(1024, 2 * positions), dtype)
+            self._tables[dtype, kind] = table
         return table
 
 
@@ -299,6 +314,14 @@ def _run(
     o_ND = attention(block, block.qkv(block.norm_attention(h_ND)), prefix_k, prefix_v)
     if hull_Q is not None:
         h_ND = h_ND[hull_Q]
-    h_ND = block.out.plus(o_ND, h_ND)
-    x_ND = block.norm_mlp(h_ND)
-    return block.down.plus(block.gate(x_ND, block.activation), h_ND)
+    h_ND = _added(block.out, o_ND, h_ND, block.after_attention, block.share)
+    x_ND = block.gate(block.norm_mlp(h_ND), block.activation)
+    return _added(block.down, x_ND, h_ND, block.after_mlp, block.share)
+
+
+def _added(linear: Linear, x_NI: Tensor, h_ND: Tensor, norm: Norm | None, share: float) -> Tensor:
+    """The residual sum, in the product where nothing comes between."""
+    if norm is None and share == 1:
+        return linear.plus(x_NI, h_ND)
+    more_ND = linear(x_NI)
+    return torch.add(h_ND, more_ND if norm is None else norm(more_ND), alpha=share)

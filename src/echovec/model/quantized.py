@@ -33,7 +33,7 @@ MASSIVE = 30
 
 _ZERO = 128  # of inputs: oneDNN is quick with unsigned ones only
 _SMALLEST = 1e-5
-_MODULES = ("q_proj", "gate_proj", "o_proj", "down_proj")
+_MODULES = ("q_proj", "qkv_proj", "gate_proj", "gate_up_proj", "o_proj", "down_proj")
 """One of each set of modules that share an input."""
 
 SENTENCES = (

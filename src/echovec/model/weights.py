@@ -58,14 +58,17 @@ def prepacked(*modules: nn.Linear) -> Linear:
     return _kind(weight)(weight, bias)
 
 
-def prepacked_gate(gate: nn.Linear, up: nn.Linear) -> Gate:
-    """A gated MLP's two linear modules, prepacked in the way that is the fastest here."""
-    kinds = {_kind(gate.weight), _kind(up.weight)}
+def prepacked_gate(*modules: nn.Linear) -> Gate:
+    """A gated MLP's linear modules, or the one that is both, in the way that is fastest here."""
+    weight, bias = _joined(modules)
+    kinds = {_kind(half) for half in weight.chunk(2)}
     if kinds == {HalfStored}:
-        return Joint(HalfStored(*_joined((gate, up))))
+        return Joint(HalfStored(weight, bias))
     if kinds == {Fused}:
-        return FusedGate(Fused(*_joined((gate, up))))
-    return Pair(prepacked(gate), prepacked(up))
+        return FusedGate(Fused(weight, bias))
+    biases = (None, None) if bias is None else bias.chunk(2)
+    halves = zip(weight.chunk(2), biases, strict=True)
+    return Pair(*(_kind(half)(half, own) for half, own in halves))
 
 
 def _joined(modules: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
@@ -79,6 +82,21 @@ def _kind(weight_OI: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
     if weight_OI.device.type == "cuda":
         return Fused
     return cpu_kind(weight_OI) if weight_OI.device.type == "cpu" else Stock
+
+
+def shared_gate(*modules: nn.Module) -> Gate:
+    """A gated MLP's linear modules, or the one that is both, called as they are."""
+    return SharedGate(*modules) if len(modules) == 2 else SharedJoint(Modules(*modules))
+
+
+class SharedJoint(Joint):
+    """One linear module that is gate and up."""
+
+    def __call__(self, x_NI: Tensor, name: str) -> Tensor:
+        """The inside of the MLP; for a gradient its backward pass is ours."""
+        if name == "silu" and torch.is_grad_enabled():
+            return gradients.gate(self.linear(x_NI))
+        return super().__call__(x_NI, name)
 
 
 class SharedGate(Pair):
@@ -122,13 +140,13 @@ def _quantized(largest: Mapping[nn.Module, Tensor], *modules: nn.Linear) -> Line
     return Quantized(_joined(modules)[0], largest[modules[0]])
 
 
-def _quantized_gate(largest: Mapping[nn.Module, Tensor], gate: nn.Linear, up: nn.Linear) -> Gate:
-    if not quantizes((gate, up), largest):
-        return prepacked_gate(gate, up)
-    return QuantizedGate(Quantized(_joined((gate, up))[0], largest[gate]))
+def _quantized_gate(largest: Mapping[nn.Module, Tensor], *modules: nn.Linear) -> Gate:
+    if not quantizes(modules, largest):
+        return prepacked_gate(*modules)
+    return QuantizedGate(Quantized(_joined(modules)[0], largest[modules[0]]))
 
 
-SHARED = Make(Modules, SharedGate)
+SHARED = Make(Modules, shared_gate)
 """The model's own modules."""
 
 
@@ -173,7 +191,9 @@ class Wide(Stock):
 class Unpacked(Mapping[str, Tensor]):
     """The state of the model before it was prepacked, read one tensor at a time."""
 
-    _PLACES: Mapping[str, tuple[str, int]] = {
+    _PLACES: Mapping[str, tuple[str, int | None]] = {
+        "self_attn.qkv_proj": ("qkv", None),
+        "mlp.gate_up_proj": ("gate", None),
         "self_attn.q_proj": ("qkv", 0),
         "self_attn.k_proj": ("qkv", 1),
         "self_attn.v_proj": ("qkv", 2),
@@ -203,6 +223,8 @@ class Unpacked(Mapping[str, Tensor]):
         linear: Linear | Gate = getattr(block, attribute)
         whole = linear.weight() if kind == "weight" else linear.bias
         assert whole is not None, name
+        if part is None:
+            return whole
         E = block.head_dim
         heads = [block.num_heads * E, block.num_kv_heads * E, block.num_kv_heads * E]
         parts = {"qkv": heads, "gate": [len(whole) // 2] * 2}

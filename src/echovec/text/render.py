@@ -316,7 +316,8 @@ class Drafts(Sequence[Rendered]):
     def __getitem__(self, index: slice) -> list[Rendered]: ...
     def __getitem__(self, index: int | slice) -> Rendered | list[Rendered]:
         if isinstance(index, slice):
-            return list(_apart(self.lay(range(*index.indices(len(self))))))
+            chosen = range(*index.indices(len(self)))
+            return list(_apart(self.lay(chosen))) if chosen else []
         (one,) = _apart(self.lay([range(len(self))[index]]))
         return one
 
@@ -325,7 +326,7 @@ class Drafts(Sequence[Rendered]):
             yield from self[start : start + _AT_ONCE]
 
     def lay(self, chosen: Sequence[int] | Ids) -> Batch:
-        """The prompts of these sequences, laid end to end."""
+        """The prompts of these sequences, one at least, laid end to end."""
         chosen = np.asarray(chosen, dtype=np.int64)
         renderer, places_S, sizes_S = self._renderer, self._places[chosen], self._sizes[chosen]
         offsets_S1 = np.concatenate([[0], np.cumsum(self.lengths_S[chosen])])
@@ -348,7 +349,7 @@ class Drafts(Sequence[Rendered]):
             elif piece.name == "instruction":
                 fill(self._instruction)
             elif piece.name == "placeholder":
-                placeholder = at_S[:1] - offsets_S1[:1]  # in the prefix: the same in all
+                placeholder = int(at_S[0])  # in the prefix: the same in all
                 fill([renderer.placeholder_id])
             else:
                 ids_T[runs(at_S, sizes_S)] = text_P
@@ -365,11 +366,11 @@ class Drafts(Sequence[Rendered]):
             ids_T=ids_T,
             offsets_S1=offsets_S1,
             spans_SK2=np.stack(spans, axis=1),
-            prefix=int((copies[0][0] - offsets_S1[:-1]).min(initial=len(ids_T))),
+            prefix=int(copies[0][0][0]),
             order_S=places_S,
             share_S=1 / self._counts_N[places_S],
             truncated_S=self._cut_N[places_S],
-            placeholder=None if placeholder is None else int(placeholder[0]),
+            placeholder=placeholder,
         )
 
 
