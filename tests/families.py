@@ -186,6 +186,23 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "byte-one-marker",
     ),
+    "seed_oss": ("SeedOssConfig", _GROUPED | {"head_dim": 8}, "byte-bos"),
+    "olmo2": ("Olmo2Config", _GROUPED, "byte-one-marker"),
+    "olmo3": (
+        "Olmo3Config",
+        _GROUPED | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+        "byte-one-marker",
+    ),
+    "exaone4": (
+        "Exaone4Config",
+        _GROUPED
+        | {
+            "sliding_window": 16,
+            "sliding_window_pattern": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "byte-bos",
+    ),
     "gpt2": (
         "GPT2Config",
         {
@@ -230,6 +247,8 @@ def causal_model(family: str) -> Any:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
+            else:  # one norm taken for another shall be seen
+                parameter.data.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
 
 

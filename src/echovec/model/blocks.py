@@ -4,8 +4,9 @@ One layout serves every family whose block is norm, grouped attention with rotar
 gated MLP: Llama (SmolLM, and all that borrow its class), Mistral, Qwen2 (biases), Qwen3 (norms on
 queries and keys), SmolLM3 (layers without positions), Gemma (norm gain counted from one), Gemma 3
 (norms before and after, near and far layers with positions of their own), Granite (what a block
-adds is scaled), Phi 3 (products that are one already). What is not in the table runs on the plain
-backbone.
+adds is scaled), Phi 3 (products that are one already), Seed-OSS, OLMo 2 and 3 and EXAONE 4 (norms
+after only; OLMo's of all queries and of all keys at once). What is not in the table runs on the
+plain backbone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ FAMILIES: Mapping[str, float] = {
     "Gemma3TextModel": 1.0,
     "GraniteModel": 0.0,
     "Phi3Model": 0.0,
+    "SeedOssModel": 0.0,
+    "Olmo2Model": 0.0,
+    "Olmo3Model": 0.0,
+    "Exaone4Model": 0.0,
 }
 """Classes of transformers that are known, and what their norms add to the gain."""
 
@@ -67,6 +72,13 @@ class Norm:
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             return scaled(x.float(), gain.float(), self.eps).to(x.dtype)
         return functional.rms_norm(x, gain.shape, gain, self.eps)
+
+    @property
+    def width(self) -> int:
+        """How many numbers it normalises at once."""
+        gain = self.module.weight
+        assert isinstance(gain, Tensor)
+        return len(gain)
 
     def wide_gain(self) -> Tensor:
         """The gain in float32, offset included."""
@@ -103,10 +115,16 @@ def _constant(value: float) -> Tensor:
 class Block:
     """One decoder block."""
 
-    norm_attention: Norm
-    norm_mlp: Norm
+    norm_attention: Norm | None
+    norm_mlp: Norm | None
     norm_query: Norm | None
+    """Of the queries of each head."""
+
     norm_key: Norm | None
+    norm_queries: Norm | None
+    """Of the queries of all heads at once."""
+
+    norm_keys: Norm | None
     after_attention: Norm | None
     """Of what attention adds, before it is added."""
 
@@ -135,6 +153,21 @@ class Block:
 
     window: int | None
     """How many keys back a query sees, itself included; None: all."""
+
+    def product(self, h_ND: Tensor) -> Tensor:
+        """Queries, keys and values of all heads side by side, [N, (H + 2 G) * E]."""
+        x_NO = self.qkv(h_ND if self.norm_attention is None else self.norm_attention(h_ND))
+        if self.norm_queries is None or self.norm_keys is None:
+            return x_NO
+        E = self.head_dim
+        widths = [self.num_heads * E, self.num_kv_heads * E, self.num_kv_heads * E]
+        q, k, v = torch.split(x_NO, widths, dim=-1)
+        return torch.cat([self.norm_queries(q), self.norm_keys(k), v], dim=-1)
+
+    def inside(self, h_ND: Tensor) -> Tensor:
+        """The inside of the MLP, [N, F]."""
+        x_ND = h_ND if self.norm_mlp is None else self.norm_mlp(h_ND)
+        return self.gate(x_ND, self.activation)
 
 
 def why_not(model: Any) -> str | None:
@@ -226,16 +259,22 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
     def norm(module: Any) -> Norm | None:
         return None if module is None else make.norm(_norm(model, module))
 
+    # Where something else stands before the MLP or after it, "post attention" is meant literally.
+    after_mlp = getattr(layer, "post_feedforward_layernorm", None)
     before_mlp, after = layer.post_attention_layernorm, None
-    if hasattr(layer, "pre_feedforward_layernorm"):  # then that name means what it says
-        before_mlp, after = layer.pre_feedforward_layernorm, layer.post_attention_layernorm
+    if after_mlp is not None:
+        before_mlp, after = getattr(layer, "pre_feedforward_layernorm", None), before_mlp
+    own = [norm(getattr(attention, name, None)) for name in ("q_norm", "k_norm")]
+    of_heads = own[0] is None or own[0].width == head_dim
     return Block(
-        norm_attention=make.norm(_norm(model, layer.input_layernorm)),
-        norm_mlp=make.norm(_norm(model, before_mlp)),
-        norm_query=norm(getattr(attention, "q_norm", None)),
-        norm_key=norm(getattr(attention, "k_norm", None)),
+        norm_attention=norm(getattr(layer, "input_layernorm", None)),
+        norm_mlp=norm(before_mlp),
+        norm_query=own[0] if of_heads else None,
+        norm_key=own[1] if of_heads else None,
+        norm_queries=None if of_heads else own[0],
+        norm_keys=None if of_heads else own[1],
         after_attention=norm(after),
-        after_mlp=norm(getattr(layer, "post_feedforward_layernorm", None)),
+        after_mlp=norm(after_mlp),
         share=float(getattr(layer, "residual_multiplier", 1.0)),
         qkv=make.linear(*_those(attention, "qkv_proj", "q_proj", "k_proj", "v_proj")),
         out=make.linear(attention.o_proj),
@@ -246,8 +285,8 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
         head_dim=head_dim,
         scale=float(attention.scaling),
         activation=_activation(config),
-        rotary=bool(getattr(attention, "use_rope", True)),
-        positions=str(attention.layer_type) if len(_kinds(config)) > 1 else "",
+        rotary=_turns(attention),
+        positions="" if "" in _kinds(config) else str(config.layer_types[attention.layer_idx]),
         window=_window(config, attention),
     )
 
@@ -274,9 +313,16 @@ def _norm(model: Any, module: Any) -> Norm:
     return Norm(module, FAMILIES[type(model).__name__], float(eps))
 
 
+def _turns(attention: Any) -> bool:
+    """Whether positions turn queries and keys; some models leave out the layers that see far."""
+    if type(attention).__name__ == "Exaone4Attention":
+        return attention.sliding_window is None or bool(attention.is_sliding)
+    return bool(getattr(attention, "use_rope", True))
+
+
 def _window(config: Any, attention: Any) -> int | None:
     # Some attention reads it off the configuration, the others off each layer.
     own = getattr(attention, "sliding_window", None)
     if own is None and type(attention).__name__ in ("MistralAttention", "Phi3Attention"):
         own = getattr(config, "sliding_window", None)
-    return int(own) if own else None
+    return int(own) if own and getattr(attention, "is_sliding", True) else None

@@ -255,7 +255,7 @@ class PackedBackbone:
         keys, values, states = [], [], [h_ND]
         for block in blocks[:last]:
             turn = turns[block.positions]
-            _, k_NGE, v_NGE = split(block, block.qkv(block.norm_attention(h_ND)), turn)
+            _, k_NGE, v_NGE = split(block, block.product(h_ND), turn)
             keys.append(k_NGE.contiguous())
             values.append(v_NGE.contiguous())
             if len(h_ND):
@@ -287,13 +287,13 @@ class PackedBackbone:
         h_ND = h_ND * self._embedded if self._embedded != 1 else h_ND
         return h_ND.float() if wide else h_ND
 
-    def _turn(self, positions_N: Int, dtype: torch.dtype, kind: str) -> Turn:
+    def _turn(self, positions_N: Int, dtype: torch.dtype, kind: str = "") -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
         cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype, kind)
         rows = sent(positions_N, self.device)
         return cos[rows][:, None], sin[rows][:, None]
 
-    def _table(self, positions: int, dtype: torch.dtype, kind: str) -> tuple[Tensor, Tensor]:
+    def _table(self, positions: int, dtype: torch.dtype, kind: str = "") -> tuple[Tensor, Tensor]:
         """Cosines and sines [positions or more, E / 2] of a kind of positions."""
         table = self._tables.get((dtype, kind))
         if table is None or len(table[0]) < positions:
@@ -311,12 +311,11 @@ def _run(
     hull_Q: Tensor | None,
 ) -> Tensor:
     """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
-    o_ND = attention(block, block.qkv(block.norm_attention(h_ND)), prefix_k, prefix_v)
+    o_ND = attention(block, block.product(h_ND), prefix_k, prefix_v)
     if hull_Q is not None:
         h_ND = h_ND[hull_Q]
     h_ND = _added(block.out, o_ND, h_ND, block.after_attention, block.share)
-    x_ND = block.gate(block.norm_mlp(h_ND), block.activation)
-    return _added(block.down, x_ND, h_ND, block.after_mlp, block.share)
+    return _added(block.down, block.inside(h_ND), h_ND, block.after_mlp, block.share)
 
 
 def _added(linear: Linear, x_NI: Tensor, h_ND: Tensor, norm: Norm | None, share: float) -> Tensor:
