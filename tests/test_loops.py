@@ -225,6 +225,27 @@ def test_without_numba_the_states_are_the_same(family: str, without_numba: None)
         assert furthest(some, want[batch.pooled[0]]) < 3e-5
 
 
+@pytest.mark.parametrize("loops_too", [pytest.param(True, marks=compiled), False])
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_bfloat16_is_near_float32(
+    family: str, loops_too: bool, request: pytest.FixtureRequest
+) -> None:
+    """Every family in 16 bits, with the loops and without, a shared beginning before each text."""
+    if not loops_too:
+        request.getfixturevalue("without_numba")
+    model = families.causal_model(family).base_model
+    narrow = copy.deepcopy(families.causal_model(family)).to(torch.bfloat16)
+    backbone = PackedBackbone(narrow, prepack=True)
+    batch = made_batch(LENGTHS[1])
+    with torch.inference_mode():
+        (got,) = backbone.forward(batch, pooled_only=True)
+    want = one_by_one(model, batch, -1)[batch.pooled[0]]
+    cosines = torch.nn.functional.cosine_similarity(got.float(), want)
+    assert cosines.min() > 0.99
+    shuffled = torch.nn.functional.cosine_similarity(got.float(), want.roll(7, 0))
+    assert shuffled.min() < 0.9
+
+
 @compiled
 def test_loops_run_where_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with a gradient, in other dtypes, or for many rows where there are many threads."""

@@ -219,7 +219,7 @@ def test_no_padding_outside_attention() -> None:
     assert sum(group.stop - group.start for group in layout.groups) == len(layout.ids_N)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_gradients_equal_the_plain_ones(family: str) -> None:
     """Training through the packed path moves every weight as the plain path would."""
     models = [copy.deepcopy(families.causal_model(family)) for _ in range(2)]

@@ -241,8 +241,8 @@ def rotary_table(model: Any, kind: str, length: int, dtype: torch.dtype) -> tupl
     with torch.inference_mode(False), torch.no_grad():
         cos, sin = model.rotary_emb(like, positions, *([kind] if kind else []))
     half = cos.shape[-1] // 2
-    # Both halves of a head turn by the same angles: one is enough.
-    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+    # Both halves of a head turn by the same angles: one is enough. Some give float32 always.
+    return cos[0, :, :half].to(dtype).contiguous(), sin[0, :, :half].to(dtype).contiguous()
 
 
 def _taken(model: Any, make: Make, layer: Any) -> Block:
