@@ -159,20 +159,22 @@ def test_attention_equals_its_definition(
     torch.testing.assert_close(got.double(), want, **ATTENTION[dtype])
 
 
-def test_a_sliding_window_is_kept() -> None:
-    """A Mistral with a window shorter than the text gives the plain backbone's states."""
+@pytest.mark.parametrize("family", ["mistral", "phi3"])
+def test_a_sliding_window_is_kept(family: str) -> None:
+    """With a window shorter than the text the states are the plain backbone's, and others."""
     import transformers
 
-    name, arguments, _ = families.FAMILIES["mistral"]
+    name, arguments, _ = families.FAMILIES[family]
     config = getattr(transformers, name)(**(arguments | {"sliding_window": 16}))
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.load_state_dict(families.causal_model(family).state_dict())
     batch = made_batch([40, 12, 60])
     with torch.inference_mode():
         (want,) = PlainBackbone(copy.deepcopy(model)).forward(batch)
         (got,) = PackedBackbone(model, prepack=True).forward(batch)
+        (without,) = packed(family, prepack=True).forward(batch)
     assert furthest(got, want) < 3e-5
+    assert furthest(without, want) > 1e-2
 
 
 @pytest.mark.parametrize("family", PACKED_FAMILIES)

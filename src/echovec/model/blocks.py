@@ -116,6 +116,8 @@ class Block:
     """One decoder block."""
 
     norm_attention: Norm | None
+    """Of what attention reads; None: nothing is normed there, as with all of these."""
+
     norm_mlp: Norm | None
     norm_query: Norm | None
     """Of the queries of each head."""

@@ -19,7 +19,7 @@ def split(block: Block, x_NO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tenso
     """Queries [N, H, E], keys and values [N, G, E] of a block's product of all three, turned."""
     qk_NXE, v_NGE = apart(block, x_NO)
     if block.rotary:
-        qk_NXE = turned(qk_NXE, turn)
+        qk_NXE = _turned(qk_NXE, turn)
     q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
     return q_NHE, k_NGE, v_NGE
 
@@ -36,8 +36,7 @@ def apart(block: Block, x_NO: Tensor) -> tuple[Tensor, Tensor]:
     return qk_NXE, v_NGE
 
 
-def turned(x_NXE: Tensor, turn: Turn) -> Tensor:
-    """Heads turned by their positions; written over `x_NXE` where a kernel can."""
+def _turned(x_NXE: Tensor, turn: Turn) -> Tensor:
     if kernels.usable(x_NXE):
         return kernels.turn(x_NXE, *turn)
     return (gradients.turn if x_NXE.requires_grad else kernels.turn_plain)(x_NXE, *turn)

@@ -25,7 +25,7 @@ from torch import Tensor
 from echovec.model import kernels
 from echovec.model.blocks import Block
 from echovec.model.device import sent
-from echovec.model.heads import Turn, apart, turned
+from echovec.model.heads import Turn, apart, split
 from echovec.model.layout import Int, Layout
 
 Kernel = Callable[..., Tensor]
@@ -57,13 +57,16 @@ class Ragged:
 
     def __call__(self, block: Block, x_NO: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> Tensor:
         """Outputs [Q, H * E], in the order of the query rows."""
-        qk_NXE, v_NGE = apart(block, x_NO)
-        q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
-        turn = self.turn if block.rotary else None
-        place = kernels.place if kernels.usable(x_NO) else kernels.place_plain
-        k_KGE, v_KGE = place(k_NGE, v_NGE, prefix_k, prefix_v, self.key_rows_K, turn)
-        if turn is not None:
-            q_NHE = turned(q_NHE, turn)
+        begin = prefix_k, prefix_v, self.key_rows_K
+        if kernels.usable(x_NO):
+            qk_NXE, v_NGE = apart(block, x_NO)
+            q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
+            turn = self.turn if block.rotary else None
+            k_KGE, v_KGE = kernels.place(k_NGE, v_NGE, *begin, turn)
+            q_NHE = q_NHE if turn is None else kernels.turn(q_NHE, *turn)
+        else:
+            q_NHE, k_NGE, v_NGE = split(block, x_NO, self.turn)
+            k_KGE, v_KGE = kernels.place_plain(k_NGE, v_NGE, *begin, None)
         q_QHE = q_NHE if self.query_rows_Q is None else q_NHE[self.query_rows_Q]
         o_QHE = self.kernel(q_QHE, k_KGE, v_KGE, self, block.scale, block.window)
         return o_QHE.flatten(1)
