@@ -161,6 +161,21 @@ _GROUPED = _COMMON | {"num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama": ("LlamaConfig", _GROUPED, "sentencepiece-legacy"),
     "mistral": ("MistralConfig", _GROUPED | {"sliding_window": None}, "sentencepiece-first"),
+    "ministral3": (
+        "Ministral3Config",
+        _GROUPED
+        | {
+            "head_dim": 8,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10_000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "llama_4_scaling_beta": 0.5,
+            },
+        },
+        "byte-bos",
+    ),
     "qwen2": ("Qwen2Config", _GROUPED, "byte-no-bos"),
     "qwen3": ("Qwen3Config", _GROUPED | {"head_dim": 8}, "byte-no-bos"),
     "gemma": ("GemmaConfig", _GROUPED | {"head_dim": 8}, "sentencepiece-no-prefix"),

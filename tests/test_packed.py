@@ -26,7 +26,7 @@ from echovec.text.batch import Batch
 from echovec.text.tokenizer import HFTokenizer
 
 PACKED_FAMILIES = (
-    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3"),
+    *("llama", "mistral", "ministral3", "qwen2", "qwen3", "gemma", "gemma3"),
     *("granite", "phi3", "seed_oss", "olmo2", "olmo3", "exaone4"),
 )
 OTHER_FAMILIES = tuple(sorted(set(families.FAMILIES) - set(PACKED_FAMILIES)))

@@ -1,7 +1,8 @@
 """Blocks: the weights of a decoder model, taken out of the Hugging Face module that read them.
 
 One layout serves every family whose block is norm, grouped attention with rotary positions, norm,
-gated MLP: Llama (SmolLM, and all that borrow its class), Mistral, Qwen2 (biases), Qwen3 (norms on
+gated MLP: Llama (SmolLM, and all that borrow its class), Mistral, Ministral 3 (queries far
+from the beginning are enlarged), Qwen2 (biases), Qwen3 (norms on
 queries and keys), SmolLM3 (layers without positions), Gemma (norm gain counted from one), Gemma 3
 (norms before and after, near and far layers with positions of their own), Granite (what a block
 adds is scaled), Phi 3 (products that are one already), Seed-OSS, OLMo 2 and 3 and EXAONE 4 (norms
@@ -16,7 +17,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,6 +31,7 @@ from echovec.model.threads import sharing
 FAMILIES: Mapping[str, float] = {
     "LlamaModel": 0.0,
     "MistralModel": 0.0,
+    "Ministral3Model": 0.0,
     "Qwen2Model": 0.0,
     "Qwen3Model": 0.0,
     "SmolLM3Model": 0.0,
@@ -41,6 +45,9 @@ FAMILIES: Mapping[str, float] = {
     "Exaone4Model": 0.0,
 }
 """Classes of transformers that are known, and what their norms add to the gain."""
+
+_WINDOW_OF_ALL = ("MistralAttention", "Ministral3Attention", "Phi3Attention")
+"""Attention that reads its window off the configuration; the others have their own."""
 
 _POSITIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose angles do not depend on the batch."""
@@ -156,15 +163,24 @@ class Block:
     window: int | None
     """How many keys back a query sees, itself included; None: all."""
 
-    def product(self, h_ND: Tensor) -> Tensor:
-        """Queries, keys and values of all heads side by side, [N, (H + 2 G) * E]."""
+    def product(self, h_ND: Tensor, factors_N1: Tensor | None = None) -> Tensor:
+        """Queries, keys and values of all heads side by side, [N, (H + 2 G) * E].
+
+        Args:
+            h_ND: what is read.
+            factors_N1: what queries are multiplied with.
+        """
         x_NO = self.qkv(h_ND if self.norm_attention is None else self.norm_attention(h_ND))
-        if self.norm_queries is None or self.norm_keys is None:
+        if self.norm_queries is None and factors_N1 is None:
             return x_NO
         E = self.head_dim
         widths = [self.num_heads * E, self.num_kv_heads * E, self.num_kv_heads * E]
         q, k, v = torch.split(x_NO, widths, dim=-1)
-        return torch.cat([self.norm_queries(q), self.norm_keys(k), v], dim=-1)
+        if self.norm_queries is not None and self.norm_keys is not None:
+            q, k = self.norm_queries(q), self.norm_keys(k)
+        if factors_N1 is not None:
+            q = q * factors_N1
+        return torch.cat([q, k, v], dim=-1)
 
     def inside(self, h_ND: Tensor) -> Tensor:
         """The inside of the MLP, [N, F]."""
@@ -233,6 +249,28 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
 def final_norm(model: Any) -> Norm:
     """The norm after the last block."""
     return _norm(model, model.norm)
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """Queries beyond some position, multiplied with a number that grows with it (Llama 4)."""
+
+    beta: float
+    within: int
+    """Up to here nothing is enlarged."""
+
+    def factors(self, positions_N: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """What the queries of each position are multiplied with; None: all of them with 1."""
+        if positions_N.max(initial=0) < self.within:
+            return None
+        return (1 + self.beta * np.log1p(positions_N // self.within)).astype(np.float32)
+
+
+def enlarged(model: Any) -> Enlarged | None:
+    """How a model enlarges queries that stand far from the beginning; None: it does not."""
+    beta = model.config.rope_parameters.get("llama_4_scaling_beta")
+    within = model.config.rope_parameters.get("original_max_position_embeddings")
+    return None if beta is None or within is None else Enlarged(float(beta), int(within))
 
 
 def rotary_table(model: Any, kind: str, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -323,8 +361,7 @@ def _turns(attention: Any) -> bool:
 
 
 def _window(config: Any, attention: Any) -> int | None:
-    # Some attention reads it off the configuration, the others off each layer.
     own = getattr(attention, "sliding_window", None)
-    if own is None and type(attention).__name__ in ("MistralAttention", "Phi3Attention"):
+    if own is None and type(attention).__name__ in _WINDOW_OF_ALL:
         own = getattr(config, "sliding_window", None)
     return int(own) if own and getattr(attention, "is_sliding", True) else None

@@ -29,7 +29,15 @@ from torch import Tensor, nn
 from echovec.errors import ModelError
 from echovec.model import heap, loops
 from echovec.model.backbone import hash_weights, layer_index
-from echovec.model.blocks import Block, Norm, blocks_of, final_norm, rotary_table, why_not
+from echovec.model.blocks import (
+    Block,
+    Norm,
+    blocks_of,
+    enlarged,
+    final_norm,
+    rotary_table,
+    why_not,
+)
 from echovec.model.device import sent
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
@@ -114,6 +122,7 @@ class PackedBackbone:
         self._lock = Lock()
         self._tables: dict[tuple[torch.dtype, str], tuple[Tensor, Tensor]] = {}
         self._embedded = float(getattr(model, "embedding_multiplier", 1.0))
+        self._enlarged = enlarged(model)
         self._read_plain = plain
         self._ragged = can_attend(self.device, self._dtype, self._blocks)
 
@@ -200,6 +209,7 @@ class PackedBackbone:
         rows_P = sent(layout.pooled_rows_P, device)
         h_ND = self._embed(sent(layout.ids_N, device), wide)
         attention = self._attention(layout, len(prefix.states[0]), h_ND)
+        factors_N1 = self._factors(layout.positions_N, h_ND)
         kept: dict[int, Tensor] = {}
         for depth in range(last + 1):
             if depth in wanted and not (depth == last and pooled_only and depth > 0):
@@ -209,10 +219,12 @@ class PackedBackbone:
             block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
             if depth + 1 == last and pooled_only:
                 hull_Q = sent(layout.hull_rows_Q, device)
-                h_QD = _run(block, h_ND, keys, values, attention(block.positions, True), hull_Q)
+                attend = attention(block.positions, True)
+                h_QD = _run(block, h_ND, factors_N1, keys, values, attend, hull_Q)
                 kept[last] = h_QD[sent(layout.pooled_in_hull_P, device)]
             else:
-                h_ND = _run(block, h_ND, keys, values, attention(block.positions, False), None)
+                attend = attention(block.positions, False)
+                h_ND = _run(block, h_ND, factors_N1, keys, values, attend, None)
         if self.num_layers in kept:
             kept[self.num_layers] = self._norm(kept[self.num_layers])
         return kept
@@ -252,6 +264,7 @@ class PackedBackbone:
             for kind in {block.positions for block in blocks[:last]}
         }
         group = Group(0, np.array([len(h_ND)]), len(h_ND))
+        factors_N1 = self._factors(np.arange(len(h_ND)), h_ND)
         keys, values, states = [], [], [h_ND]
         for block in blocks[:last]:
             turn = turns[block.positions]
@@ -260,7 +273,7 @@ class PackedBackbone:
             values.append(v_NGE.contiguous())
             if len(h_ND):
                 attention = Rectangles((group,), turn)
-                h_ND = _run(block, h_ND, k_NGE[:0], v_NGE[:0], attention, None)
+                h_ND = _run(block, h_ND, factors_N1, k_NGE[:0], v_NGE[:0], attention, None)
             states.append(h_ND)
         prefix = _Prefix(keys, values, states)
         if keep:
@@ -287,6 +300,11 @@ class PackedBackbone:
         h_ND = h_ND * self._embedded if self._embedded != 1 else h_ND
         return h_ND.float() if wide else h_ND
 
+    def _factors(self, positions_N: Int, h_ND: Tensor) -> Tensor | None:
+        """What the queries of each row are multiplied with, or None."""
+        factors = None if self._enlarged is None else self._enlarged.factors(positions_N)
+        return None if factors is None else sent(factors, self.device).to(h_ND.dtype)[:, None]
+
     def _turn(self, positions_N: Int, dtype: torch.dtype, kind: str = "") -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
         cos, sin = self._table(int(positions_N.max(initial=0)) + 1, dtype, kind)
@@ -305,13 +323,14 @@ class PackedBackbone:
 def _run(
     block: Block,
     h_ND: Tensor,
+    factors_N1: Tensor | None,
     prefix_k: Tensor,
     prefix_v: Tensor,
     attention: Attention,
     hull_Q: Tensor | None,
 ) -> Tensor:
     """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
-    o_ND = attention(block, block.product(h_ND), prefix_k, prefix_v)
+    o_ND = attention(block, block.product(h_ND, factors_N1), prefix_k, prefix_v)
     if hull_Q is not None:
         h_ND = h_ND[hull_Q]
     h_ND = _added(block.out, o_ND, h_ND, block.after_attention, block.share)
