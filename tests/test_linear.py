@@ -12,7 +12,8 @@ from torch.nn import functional
 
 import families
 from echovec.model import linear, weights
-from echovec.model.blocks import Make, Norm, blocks_of, scaled
+from echovec.model.blocks import Norm, scaled
+from echovec.model.families import Make, blocks_of
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.linear import (
     ACTIVATIONS,

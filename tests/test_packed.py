@@ -14,9 +14,9 @@ import torch
 import families
 from echovec import Embedder
 from echovec.errors import InputError, ModelError
-from echovec.model import blocks as blocks_module
 from echovec.model.attend import attend
 from echovec.model.backbone import Backbone
+from echovec.model.families import why_not
 from echovec.model.layout import lay_out, rounded_rows
 from echovec.model.load import load_model
 from echovec.model.packed import PackedBackbone
@@ -274,7 +274,7 @@ def test_from_model_shares_storage_and_still_generates(caplog: pytest.LogCapture
 def test_other_families_are_refused_with_a_reason(family: str) -> None:
     """What the packed engine does not know it says, and names the way out."""
     model = families.causal_model(family)
-    reason = blocks_module.why_not(model.base_model)
+    reason = why_not(model.base_model)
     assert reason is not None
     with pytest.raises(ModelError, match="use the plain one"):
         PackedBackbone(model, prepack=False)
@@ -295,7 +295,7 @@ def test_unusual_settings_are_refused(change: dict[str, Any], said: str) -> None
     model = copy.deepcopy(families.causal_model("llama")).base_model
     for name, value in change.items():
         setattr(model.config, name, value)
-    assert said in str(blocks_module.why_not(model))
+    assert said in str(why_not(model))
 
 
 def test_loading_chooses_and_says_so_once(

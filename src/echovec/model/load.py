@@ -19,7 +19,7 @@ import torch
 from echovec.errors import InputError, ModelError, PrecisionWarning
 from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
-from echovec.model.blocks import why_not
+from echovec.model.families import why_not
 from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of

@@ -29,16 +29,9 @@ from torch import Tensor, nn
 from echovec.errors import ModelError
 from echovec.model import heap, loops
 from echovec.model.backbone import hash_weights, layer_index
-from echovec.model.blocks import (
-    Block,
-    Norm,
-    blocks_of,
-    enlarged,
-    final_norm,
-    rotary_table,
-    why_not,
-)
+from echovec.model.blocks import Block, Norm
 from echovec.model.device import sent
+from echovec.model.families import blocks_of, enlarged, final_norm, rotary_table, why_not
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.linear import Linear

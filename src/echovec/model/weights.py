@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from echovec.model import adapted, gradients
-from echovec.model.blocks import Block, Make, Norm
+from echovec.model.blocks import Block, Norm
+from echovec.model.families import Make
 from echovec.model.fused import Fused, FusedGate
 from echovec.model.gate import Gate, Joint, Pair
 from echovec.model.layout import rounded_rows

@@ -19,7 +19,7 @@ from torch import nn
 from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
-from echovec.model.blocks import why_not
+from echovec.model.families import why_not
 from echovec.model.load import read_model
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
