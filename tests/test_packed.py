@@ -284,6 +284,8 @@ def test_other_families_are_refused_with_a_reason(family: str) -> None:
     ("change", "said"),
     [
         ({"hidden_act": "relu"}, "activation"),
+        ({"use_bidirectional_attention": True}, "looks both ways"),
+        ({"attn_logit_softcapping": 50.0}, "capped"),
         (
             {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
             "dynamic",

@@ -64,7 +64,7 @@ def why_not(model: Any) -> str | None:
     config = model.config
     family = type(model).__name__
     if family not in FAMILIES or not type(model).__module__.startswith("transformers.models."):
-        return f"{family} is not among {', '.join(FAMILIES)}"
+        return f"{family} is no family that the packed engine knows (docs/performance.md)"
     if getattr(config, "quantization_config", None) is not None:
         return "its weights are quantised"
     for positions in _kinds(config).values():
