@@ -137,10 +137,19 @@ def test_a_model_in_8_bits_is_near_the_exact_one(tmp_path: Path) -> None:
 
 def wide_llama() -> Any:
     """A tiny Llama whose widths are multiples of 64."""
+    return llama(hidden_size=128, intermediate_size=192, head_dim=32)
+
+
+def odd_llama() -> Any:
+    """A tiny Llama of which no width is a multiple of 64."""
+    return llama(intermediate_size=80)
+
+
+def llama(**sizes: int) -> Any:
+    """A tiny Llama of these sizes."""
     import transformers
 
     name, arguments, _ = families.FAMILIES["llama"]
-    sizes = {"hidden_size": 128, "intermediate_size": 192, "head_dim": 32}
     config = getattr(transformers, name)(**(arguments | sizes))
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -154,6 +163,23 @@ def test_widths_that_cannot_be_spread_stay_as_they_were() -> None:
     largest = {m: torch.ones(m.in_features) for m in (with_bias, odd, fine)}
     assert [quantized.quantizes([m], largest) for m in largest] == [False, False, True]
     assert not quantized.quantizes([nn.Linear(64, 8, bias=False)], largest)
+
+
+@here
+def test_a_model_of_which_nothing_is_rounded_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its dtype is what it computes in, and a log line gives the reason; others have none."""
+    odd_llama().save_pretrained(tmp_path)
+    families.family_tokenizer("llama").save_pretrained(tmp_path)
+    with caplog.at_level("WARNING", logger="echovec"):
+        narrow = Embedder.load(tmp_path, "echo", dtype="int8")
+    assert narrow.backbone.dtype != "int8"
+    assert "nothing of this model can be rounded to 8 bits" in caplog.text
+    caplog.clear()
+    wide_llama().save_pretrained(tmp_path)
+    assert Embedder.load(tmp_path, "echo", dtype="int8").backbone.dtype == "int8"
+    assert not caplog.text
 
 
 def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,15 @@ from echovec.model.plain import PlainBackbone, config_text
 from echovec.model.ragged import Ragged, can_attend, ragged
 from echovec.model.rectangles import Rectangles
 from echovec.model.tiles import Tiles
-from echovec.model.weights import PREPACKED, SHARED, Unpacked, quantizing, row_counts, widened
+from echovec.model.weights import (
+    PREPACKED,
+    SHARED,
+    Unpacked,
+    quantizing,
+    rounded,
+    row_counts,
+    widened,
+)
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
@@ -87,7 +95,6 @@ class PackedBackbone:
         largest: Mapping[nn.Module, Tensor] | None = None,
     ) -> None:
         self._known_hash = known_hash
-        self._quantizes = largest is not None
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         model = model.base_model
@@ -105,6 +112,13 @@ class PackedBackbone:
         self._names = list(model.state_dict()) if prepack else []
         make = (quantizing(largest) if largest is not None else PREPACKED) if prepack else SHARED
         self._blocks = blocks_of(model, make)
+        self._quantizes = rounded(self._blocks) > 0
+        if largest is not None and not self._quantizes:
+            _log.warning(
+                "nothing of this model can be rounded to 8 bits (widths must be multiples of 64): "
+                "it computes in %s",
+                self.dtype,
+            )
         self._row_counts = row_counts(self._blocks, self.device)
         self._norm = final_norm(model)
         if prepack:

@@ -151,6 +151,12 @@ SHARED = Make(Modules, shared_gate)
 """The model's own modules."""
 
 
+def rounded(blocks: Sequence[Block]) -> int:
+    """How many products of some blocks are computed in 8 bits."""
+    parts = [part for b in blocks for part in (b.qkv, b.out, b.gate, b.down)]
+    return sum(isinstance(part, Quantized | QuantizedGate) for part in parts)
+
+
 def row_counts(blocks: Sequence[Block], device: torch.device) -> Callable[[int], int]:
     """How many rows a pass is to have where there are so many.
 
