@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echovec.text.plan import lay, plan
+from echovec.text.plan import plan
 from echovec.text.render import Rendered
+from laid import Made, lay
 
 
 def rendered(length, place=0, start=0):
@@ -24,7 +25,7 @@ def test_a_plan_holds_every_text_once_within_its_budgets(sizes, batch_tokens, ba
     """Each text is in one batch, batches keep their budgets, spans point at the tokens."""
     texts = [rendered(n, i, start=1000 * i) for i, n in enumerate(sizes)]
     batches = [
-        batch for (batch,) in plan([texts], batch_tokens=batch_tokens, batch_size=batch_size)
+        batch for (batch,) in plan([Made(texts)], batch_tokens=batch_tokens, batch_size=batch_size)
     ]
     order = np.concatenate([b.order_S for b in batches])
     assert sorted(order.tolist()) == list(range(len(sizes)))
@@ -51,7 +52,7 @@ def test_the_passes_of_a_chunk_hold_the_same_texts(sizes, others, batch_tokens):
         [rendered(n, i) for i, n in enumerate(sizes[:count])],
         [rendered(n, i) for i, n in enumerate(others[:count])],
     ]
-    chunks = plan(passes, batch_tokens=batch_tokens)
+    chunks = plan([Made(one) for one in passes], batch_tokens=batch_tokens)
     assert sum(len(first) for first, _ in chunks) == count
     for first, second in chunks:
         assert first.order_S.tolist() == second.order_S.tolist()

@@ -18,6 +18,7 @@ from echovec.text.presets import PROMPT_EOL_PREPENDED, TEMPLATES
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
 from families import FAMILIES, causal_model, family_tokenizer, sentences
+from laid import Made
 
 TEXTS = list(sentences()[::25])
 PARTS = (
@@ -31,7 +32,7 @@ PARTS = (
 
 def batch_of(family, template, texts=TEXTS):
     rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
-    ((batch,),) = plan([rendered], batch_tokens=10**6)
+    ((batch,),) = plan([Made(rendered)], batch_tokens=10**6)
     return batch
 
 

@@ -14,12 +14,13 @@ from echovec.text.plan import plan
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
 from families import FAMILIES, causal_model, family_tokenizer, sentences
+from laid import Made
 
 
 def batch_of(family, texts, batch_tokens=10**6):
     template = PRESETS["echo"].views["query"][0].template
     rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
-    ((batch,),) = plan([rendered], batch_tokens=batch_tokens)
+    ((batch,),) = plan([Made(rendered)], batch_tokens=batch_tokens)
     return batch
 
 
@@ -51,7 +52,7 @@ def test_every_family_is_causal_and_echo_sees_the_ending(family):
     for ending in ("one", "two"):
         renderer = Renderer(template, HFTokenizer(tokenizer))
         text = f"The start is shared, the end is {ending}"
-        ((batch,),) = plan([renderer.render([text])], batch_tokens=999)
+        ((batch,),) = plan([Made(renderer.render([text]))], batch_tokens=999)
         first = Renderer(template.pooling_copy(0), HFTokenizer(tokenizer))
         ((start, _),) = first.render([text])[0].spans
         with torch.no_grad():

@@ -13,8 +13,8 @@ from echovec.serve.app import create_app
 from echovec.serve.playground.groups import groups
 from echovec.serve.playground.routes import assets
 from echovec.serve.playground.tokens import near_tokens
-from echovec.text.plan import lay
 from echovec.text.render import Renderer
+from laid import lay
 from playground_stub import TEXTS, shown
 from serve_stub import service, tiny
 

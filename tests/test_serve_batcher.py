@@ -15,11 +15,11 @@ from echovec.serve.lane import Lane, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
 from echovec.text.batch import join
-from echovec.text.plan import lay
 from echovec.text.render import Renderer
 from echovec.text.template import Template
 from echovec.text.tokenizer import ByteTokenizer
 from echovec.vector.transform import Normalize
+from laid import lay
 from serve_stub import Gated, tiny
 
 TEXTS = ["one", "two and a half", "three", "f" * 90, "five and more of it", "6"]

@@ -1,6 +1,6 @@
 """Embedder: a recipe, a tokenizer and a backbone composed; texts in, unit vectors out.
 
-    text --Renderer--> Rendered --plan--> Chunk --Backbone--> h_PD --pooling--> z_SD --> vectors
+    text --Renderer--> Drafts --plan--> Chunk --Backbone--> h_PD --pooling--> z_SD --> vectors
     |---------------- prepare ----------------|----------------- forward ----------|
 
 `prepare` needs no device and `forward` no text: evaluation, serving, corpus jobs and training all

@@ -1,8 +1,7 @@
 """Kernels: elementwise steps of a block in one pass over memory each, in Triton, for a GPU.
 
 For inference: nothing here has a gradient, so callers ask `usable` first and else take the stock
-torch steps, which tests compare these with. A kernel costs as much to call as thousands of rows
-cost to compute, so few of them is half of what is gained.
+torch steps, which tests compare these with.
 
 Shapes: N rows, F inner width, X heads of any kind, H query heads, G key-value heads, E head width,
 A rows of the shared prefix, K key rows.

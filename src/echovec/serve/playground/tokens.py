@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.reader import layers_of
-from echovec.text.plan import lay
-from echovec.text.render import Renderer
+from echovec.text.render import Renderer, render_passes
 
 Floats = NDArray[np.float32]
 
@@ -66,7 +65,8 @@ def near_tokens(embedder: Embedder, texts: tuple[str, str]) -> tuple[list[Copies
         max_tokens=embedder.definition.max_tokens,
         max_positions=embedder.backbone.max_positions,
     )
-    batch = lay(renderer.render(texts))
+    (drafts,) = render_passes([renderer], texts)
+    batch = drafts.lay(range(len(drafts)))
     layers = layers_of(view, embedder.backbone.num_layers)
     with torch.inference_mode():
         states = embedder.backbone.forward(batch, layers, pooled_only=True)
