@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.workloads import INSTRUCTION, documents, sentences
 from echovec import Embedder
 from echovec.model.packed import PackedBackbone
-from echovec.text.render import Rendered
+from echovec.text.drafts import Rendered, render
 
 Run = Callable[[], Any]
 
@@ -66,7 +66,7 @@ def peak() -> float:
 
 def rendered(embedder: Embedder, texts: list[str], role: Any, instruction: Any) -> list[Rendered]:
     """Token ids and pooled span of every text."""
-    return list(embedder._readers[role or "symmetric"].renderers[0].render(texts, instruction))
+    return list(render(embedder._readers[role or "symmetric"].renderers[0], texts, instruction))
 
 
 def padded(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echovec import Embedder
-from echovec.text.render import Rendered
+from echovec.text.drafts import Rendered, render
 
 Vectors = NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class Job:
         reader = self.embedder.with_recipe(self.recipe)._readers[
             "query" if self.instruction else "symmetric"
         ]
-        return list(reader.renderers[0].render(self.texts, self.instruction))
+        return list(render(reader.renderers[0], self.texts, self.instruction))
 
 
 Encode = Callable[[Job], Vectors]

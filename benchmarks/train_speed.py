@@ -106,6 +106,7 @@ def plain_step(run: Any, columns: list[list[str]]) -> Callable[[], float]:
     from torch import Tensor, nn
 
     from echovec.model.load import read_model
+    from echovec.text.drafts import render
     from echovec.text.render import Renderer
     from echovec.text.tokenizer import HFTokenizer
     from echovec.train import lora
@@ -125,7 +126,7 @@ def plain_step(run: Any, columns: list[list[str]]) -> Callable[[], float]:
             self.model = wrapped
 
         def preprocess(self, texts: list[str], **options: Any) -> dict[str, Tensor]:
-            rendered = renderer.render(texts)
+            rendered = render(renderer, texts)
             shape = (len(rendered), max(len(one.ids) for one in rendered))
             ids, mask, span = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
             for row, one in enumerate(rendered):

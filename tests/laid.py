@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from echovec.text.batch import Batch
-from echovec.text.render import Rendered
+from echovec.text.drafts import Rendered
 
 
 def lay(rendered: Sequence[Rendered]) -> Batch:

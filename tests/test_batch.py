@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echovec.text.drafts import Rendered
 from echovec.text.plan import plan
-from echovec.text.render import Rendered
 from laid import Made, lay
 
 

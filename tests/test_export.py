@@ -17,6 +17,7 @@ from echovec.export.parity import HOSTILE, REAL, compare
 from echovec.export.program import program_of
 from echovec.presets import one_view, preset, recipe_of
 from echovec.recipe import ROLES
+from echovec.text.drafts import render
 from echovec.vector.transform import Center, Linear, Normalize, Remove, Scale, Truncate
 from echovec.vector.view import View
 from families import TOKENIZERS, causal_model, family_tokenizer, tokenizer
@@ -117,7 +118,7 @@ def test_the_echo_tokenizer_writes_our_prompt(kind):
             continue  # "</s>" is a plain piece there: parity finds that, and takes the module
         texts = [*REAL, *HOSTILE, *(f"a {t} b" for t in inner.all_special_tokens)]
         ids = echo(texts, truncation=True, max_length=echo.model_max_length)["input_ids"]
-        rendered = made._readers["symmetric"].renderers[0].render(texts)
+        rendered = render(made._readers["symmetric"].renderers[0], texts)
         assert ids == [one.ids.tolist() for one in rendered]
 
 

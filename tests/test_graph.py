@@ -11,6 +11,7 @@ from echovec import Embedder, InputError, RecipeError, Template, View
 from echovec.export.parity import REAL
 from echovec.presets import recipe_of
 from echovec.recipe import Recipe
+from echovec.text.drafts import render
 from echovec.train.tiny import tiny_model
 from echovec.vector.transform import Linear
 
@@ -88,7 +89,7 @@ def test_the_pipeline_is_the_embedder():
     pipeline = Pipeline(made, program_of(made))
     inputs = []
     for renderer, one in zip(made._readers["symmetric"].renderers, pipeline.views, strict=True):
-        (rendered,) = renderer.render(["a cat sat"])
+        (rendered,) = render(renderer, ["a cat sat"])
         ids = torch.from_numpy(rendered.ids)[None]
         spans = torch.tensor([rendered.spans])
         assert spans.shape == (1, one, 2)

@@ -13,6 +13,7 @@ from echovec.model.parts import How, Importance
 from echovec.model.plain import PlainBackbone
 from echovec.model.tiny import TinyBackbone
 from echovec.presets import preset, recipe_of
+from echovec.text.drafts import render
 from echovec.text.plan import plan
 from echovec.text.presets import PROMPT_EOL_PREPENDED, TEMPLATES
 from echovec.text.render import Renderer
@@ -31,7 +32,7 @@ PARTS = (
 
 
 def batch_of(family, template, texts=TEXTS):
-    rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
+    rendered = render(Renderer(template, HFTokenizer(family_tokenizer(family))), texts)
     ((batch,),) = plan([Made(rendered)], batch_tokens=10**6)
     return batch
 

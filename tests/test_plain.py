@@ -10,6 +10,7 @@ import torch
 
 from echovec.model.plain import PlainBackbone
 from echovec.presets import PRESETS
+from echovec.text.drafts import render
 from echovec.text.plan import plan
 from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
@@ -19,7 +20,7 @@ from laid import Made
 
 def batch_of(family, texts, batch_tokens=10**6):
     template = PRESETS["echo"].views["query"][0].template
-    rendered = Renderer(template, HFTokenizer(family_tokenizer(family))).render(texts)
+    rendered = render(Renderer(template, HFTokenizer(family_tokenizer(family))), texts)
     ((batch,),) = plan([Made(rendered)], batch_tokens=batch_tokens)
     return batch
 
@@ -52,9 +53,9 @@ def test_every_family_is_causal_and_echo_sees_the_ending(family):
     for ending in ("one", "two"):
         renderer = Renderer(template, HFTokenizer(tokenizer))
         text = f"The start is shared, the end is {ending}"
-        ((batch,),) = plan([Made(renderer.render([text]))], batch_tokens=999)
+        ((batch,),) = plan([Made(render(renderer, [text]))], batch_tokens=999)
         first = Renderer(template.pooling_copy(0), HFTokenizer(tokenizer))
-        ((start, _),) = first.render([text])[0].spans
+        ((start, _),) = render(first, [text])[0].spans
         with torch.no_grad():
             (h_TD,) = PlainBackbone(causal_model(family)).forward(batch)
         states.append((h_TD[start], h_TD[batch.spans_SK2[0, 0, 0]]))

@@ -13,6 +13,7 @@ from echovec.serve.app import create_app
 from echovec.serve.playground.groups import groups
 from echovec.serve.playground.routes import assets
 from echovec.serve.playground.tokens import near_tokens
+from echovec.text.drafts import render
 from echovec.text.render import Renderer
 from laid import lay
 from playground_stub import TEXTS, shown
@@ -30,7 +31,7 @@ def client(served=None, index=None):
 def naive_states(embedder, text):
     """The last states of each copy, found by looking for the text's bytes in the prompt."""
     template = embedder.definition.views["symmetric"][0].template
-    rendered = Renderer(template, embedder.tokenizer).render([text])[0]
+    rendered = render(Renderer(template, embedder.tokenizer), [text])[0]
     batch = lay([rendered])
     with torch.inference_mode():
         h_TD = embedder.backbone.forward(batch, [-1])[0].numpy()

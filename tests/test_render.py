@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 import authors
 from echovec import InputError, Template, TemplateError
 from echovec.presets import PRESETS
+from echovec.text.drafts import render, render_passes
 from echovec.text.presets import TEMPLATES, demonstrated
-from echovec.text.render import Renderer, render_passes
+from echovec.text.render import Renderer
+from echovec.text.rows import tokenized
 from echovec.text.template import Slot
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
 from echovec.text.windows import OVERLAP, num_windows, window_starts
@@ -59,7 +61,7 @@ def renderer(kind, template=ECHO, **limits):
 def check_exact(bound, text):
     """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
     inner = bound.tokenizer
-    (rendered,) = bound.render([text])
+    (rendered,) = render(bound, [text])
     lead = "" if inner.adds_blank else bound.template.lead
     (own,) = inner.tokenize([lead + text])
     ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
@@ -99,13 +101,13 @@ def test_every_preset_is_exact_on_every_tokenizer_kind(name, kind):
     template = view.template
     bound = renderer(kind, template)
     if template.pooled == "end":
-        (rendered,) = bound.render(["The cat sat."])
+        (rendered,) = render(bound, ["The cat sat."])
         assert rendered.spans[0][1] == len(rendered.ids)
         assert rendered.ids[rendered.spans[0][0] :].tolist() == bound.fixed[-1]
     elif template.eos == "absent":
         check_exact(bound, "The cat sat.")
     else:
-        (rendered,) = bound.render(["The cat sat."])
+        (rendered,) = render(bound, ["The cat sat."])
         assert rendered.ids[-1] == bound.eos_id
         assert rendered.spans[0][1] == len(rendered.ids)
 
@@ -119,7 +121,7 @@ def test_pieces_join_to_the_tokens_of_the_whole_prompt(kind):
         pytest.skip("adds a blank before every piece")
     inner = tokenizer(kind)
     template = Template("Repeat the sentence: {text}\nAgain: {text}", bos="absent")
-    (rendered,) = renderer(kind, template).render(["the cat sat"])
+    (rendered,) = render(renderer(kind, template), ["the cat sat"])
     joined = inner.encode(
         "Repeat the sentence: the cat sat\nAgain: the cat sat", add_special_tokens=False
     )
@@ -144,7 +146,7 @@ def test_released_templates_give_the_authors_ids_and_mask(kind, role, max_tokens
     bound = renderer(kind, TEMPLATES[f"echo-instruct-{role}"], max_tokens=max_tokens)
     given_ = instruction if role == "query" else None
     for text, rendered in zip(
-        sentences()[::10], bound.render(sentences()[::10], given_), strict=True
+        sentences()[::10], render(bound, sentences()[::10], given_), strict=True
     ):
         ids, mask = authors.parse(
             inner, theirs, {"prompt": instruction, "text": text}, max_length=max_tokens
@@ -170,8 +172,8 @@ def test_the_authors_parser_lets_texts_become_special_and_ours_does_not():
     inner = tokenizer("sentencepiece-legacy")
     theirs = AUTHORS["document"].format(bos="<s>", eos="</s>")
     ids, _ = authors.parse(inner, theirs, {"text": "a </s> b"})
-    (ours,) = renderer("sentencepiece-legacy", TEMPLATES["echo-instruct-document"]).render(
-        ["a </s> b"]
+    (ours,) = render(
+        renderer("sentencepiece-legacy", TEMPLATES["echo-instruct-document"]), ["a </s> b"]
     )
     assert ids.count(inner.eos_token_id) == 3
     assert ours.ids.tolist().count(inner.eos_token_id) == 1
@@ -181,7 +183,7 @@ def test_a_long_text_is_cut_alike_in_every_copy_and_the_suffix_stays():
     """With a budget of 5 tokens both copies hold the same first 5 tokens, and EOS is last."""
     template = Template("A:{text}|B:{text}", eos="pooled")
     bound = Renderer(template, ByteTokenizer(), max_tokens=5)
-    (rendered,) = bound.render(["0123456789"])
+    (rendered,) = render(bound, ["0123456789"])
     assert bytes(i for i in rendered.ids if i < 256) == b"A:01234|B:01234"
     assert rendered.ids[-1] == ByteTokenizer.eos_id
     assert rendered.truncated
@@ -193,7 +195,7 @@ def test_the_model_s_own_limit_cuts_before_the_budget():
     template = Template("A:{text}|B:{text}.")
     for limit in range(9, 40):
         bound = Renderer(template, ByteTokenizer(), max_tokens=512, max_positions=limit)
-        (rendered,) = bound.render(["0123456789" * 3])
+        (rendered,) = render(bound, ["0123456789" * 3])
         assert len(rendered.ids) <= limit
         text = bytes(i for i in rendered.ids if i < 256).decode()
         first, second = text.removeprefix("A:").removesuffix(".").split("|B:")
@@ -204,14 +206,14 @@ def test_the_model_s_own_limit_cuts_before_the_budget():
 def test_a_text_of_exactly_the_budget_is_not_cut():
     """The budget is inclusive: 5 tokens fit into 5, 6 do not."""
     bound = Renderer(Template("{text}"), ByteTokenizer(), max_tokens=5)
-    assert [r.truncated for r in bound.render(["01234", "012345"])] == [False, True]
+    assert [r.truncated for r in render(bound, ["01234", "012345"])] == [False, True]
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error_with_both_numbers():
     """A template longer than the model's limit raises TemplateError."""
     bound = Renderer(Template("x" * 30 + "{text}"), ByteTokenizer(), max_positions=20)
     with pytest.raises(TemplateError, match=r"31 tokens and the model takes 20"):
-        bound.render(["a"])
+        render(bound, ["a"])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_a_bad_text_is_named_by_its_place(text, message):
     """Every text that cannot be embedded raises InputError with its index."""
     bound = Renderer(Template("{text}"), ByteTokenizer())
     with pytest.raises(InputError) as caught:
-        bound.render(["fine", text])
+        render(bound, ["fine", text])
     assert message in str(caught.value)
     assert caught.value.index == 1
 
@@ -242,17 +244,17 @@ def test_odd_texts_have_tokens_or_are_named(kind, name):
         check_exact(bound, ODD[name])
     else:
         with pytest.raises(InputError, match=r"texts\[0\] has no tokens"):
-            bound.render([ODD[name]])
+            render(bound, [ODD[name]])
 
 
 def test_an_instruction_must_fit_the_template():
     """An instruction that no slot takes, and a slot without an instruction, are errors."""
     with pytest.raises(InputError, match="takes no instruction"):
-        Renderer(ECHO, ByteTokenizer()).render(["a"], "find")
+        render(Renderer(ECHO, ByteTokenizer()), ["a"], "find")
     with pytest.raises(InputError, match="needs an instruction"):
-        Renderer(Template("{instruction}: {text}"), ByteTokenizer()).render(["a"])
+        render(Renderer(Template("{instruction}: {text}"), ByteTokenizer()), ["a"])
     with pytest.raises(InputError, match="lone surrogate"):
-        Renderer(Template("{instruction}: {text}"), ByteTokenizer()).render(["a"], "\ud800")
+        render(Renderer(Template("{instruction}: {text}"), ByteTokenizer()), ["a"], "\ud800")
 
 
 def test_eos_without_a_tokenizer_s_eos_is_an_error():
@@ -270,11 +272,11 @@ def test_bos_is_the_template_s_decision():
     """BOS stands in front when the template says so and the tokenizer has one, else not."""
     for kind in TOKENIZERS:
         bos_id = tokenizer(kind).bos_token_id
-        (present,) = renderer(kind, Template("x{text}")).render(["a"])
-        (absent,) = renderer(kind, Template("x{text}", bos="absent")).render(["a"])
+        (present,) = render(renderer(kind, Template("x{text}")), ["a"])
+        (absent,) = render(renderer(kind, Template("x{text}", bos="absent")), ["a"])
         assert (present.ids[0] == bos_id) == (bos_id is not None)
         assert absent.ids[0] != bos_id
-    (pooled,) = Renderer(Template("{text}", bos="pooled"), ByteTokenizer()).render(["ab"])
+    (pooled,) = render(Renderer(Template("{text}", bos="pooled"), ByteTokenizer()), ["ab"])
     assert pooled.spans == ((0, 3),)
 
 
@@ -283,7 +285,7 @@ def test_special_tokens_may_be_written_in_a_template():
     inner = tokenizer("byte-bos")
     marker = inner.convert_tokens_to_ids("<|im_start|>")
     bound = renderer("byte-bos", Template("<|im_start|>user\n{text}"))
-    (rendered,) = bound.render(["<|im_start|>"])
+    (rendered,) = render(bound, ["<|im_start|>"])
     # The marker is an added token of the trained tokenizer, special by its own declaration.
     assert rendered.ids.tolist().count(marker) == 1
 
@@ -291,12 +293,12 @@ def test_special_tokens_may_be_written_in_a_template():
 def test_rendering_uses_neither_padding_nor_truncation_state_of_the_tokenizer():
     """A tokenizer set up for padded, truncated generation renders the same ids, and stays so."""
     inner = tokenizer("byte-bos")
-    before = renderer("byte-bos").render(["the cat"])[0].ids
+    before = render(renderer("byte-bos"), ["the cat"])[0].ids
     inner.padding_side = "left"
     inner.truncation_side = "left"
     inner.model_max_length, kept = 3, inner.model_max_length
     try:
-        after = renderer("byte-bos").render(["the cat"])[0].ids
+        after = render(renderer("byte-bos"), ["the cat"])[0].ids
         assert inner.padding_side == "left"
     finally:
         inner.padding_side, inner.truncation_side = "right", "right"
@@ -306,7 +308,7 @@ def test_rendering_uses_neither_padding_nor_truncation_state_of_the_tokenizer():
 
 def test_a_million_characters_are_cut_to_the_budget():
     """A 1 MB text is embedded by its first 512 tokens and marked as cut."""
-    (rendered,) = renderer("byte-bos").render(["word " * 200_000])
+    (rendered,) = render(renderer("byte-bos"), ["word " * 200_000])
     assert rendered.truncated
     ((start, stop),) = rendered.spans
     assert stop - start == 512
@@ -318,9 +320,10 @@ def test_the_prefix_is_what_all_texts_share(name, kind):
     """The tokens before the first copy are the same for every text, and the copy comes next."""
     bound = renderer(kind, TEMPLATES[name], max_tokens=30)
     texts = ["The cat sat.", "x", "Über \n </s>", *sentences()[::40]]
-    rendered = bound.render(texts)
+    rendered = render(bound, texts)
     prefix = rendered[0].prefix
-    for one, row in zip(rendered, bound.rows(texts), strict=True):
+    rows = tokenized(bound.tokenizer, texts, lead=bound.template.lead)
+    for one, row in zip(rendered, rows, strict=True):
         assert one.prefix == prefix
         assert np.array_equal(one.ids[:prefix], rendered[0].ids[:prefix])
         own = row[:30]
@@ -331,9 +334,9 @@ def test_one_pass_has_a_span_for_each_template():
     """Templates that differ in what they pool share ids; each has the span it has alone."""
     both = Template("A:{text}|B:{text}:C")
     templates = [both, both.pooling_copy(0), replace(both, pooled="end")]
-    (together,) = Renderer(templates, ByteTokenizer()).render(["the text"])
+    (together,) = render(Renderer(templates, ByteTokenizer()), ["the text"])
     for template, span in zip(templates, together.spans, strict=True):
-        (alone,) = Renderer(template, ByteTokenizer()).render(["the text"])
+        (alone,) = render(Renderer(template, ByteTokenizer()), ["the text"])
         assert np.array_equal(alone.ids, together.ids)
         assert alone.spans == (span,)
     assert len(set(together.spans)) == 3
@@ -342,21 +345,21 @@ def test_one_pass_has_a_span_for_each_template():
 def test_markers_that_are_pooled_or_not_share_a_pass():
     """EOS inside one span and outside another is one prompt."""
     templates = [Template("A:{text}", eos="pooled"), Template("A:{text}", eos="present")]
-    (rendered,) = Renderer(templates, ByteTokenizer()).render(["ab"])
+    (rendered,) = render(Renderer(templates, ByteTokenizer()), ["ab"])
     assert rendered.spans == ((3, 6), (3, 5))
 
 
 def test_a_placeholder_is_one_token_of_the_prefix():
     """It stands where the template has it, counts for the limit, and takes no blank with it."""
     template = Template('This : {placeholder} "{text}"')
-    (rendered,) = Renderer(template, ByteTokenizer()).render(["ab"])
+    (rendered,) = render(Renderer(template, ByteTokenizer()), ["ab"])
     place = rendered.placeholder
     assert bytes(i for i in rendered.ids if i < 256) == b'This : "ab"'.replace(b": ", b": ")
     assert rendered.ids[place] == ByteTokenizer.bos_id
     assert 0 < place < rendered.prefix
     limited = Renderer(template, ByteTokenizer(), max_positions=len(rendered.ids))
-    assert not limited.render(["ab"])[0].truncated
-    assert limited.render(["abc"])[0].truncated
+    assert not render(limited, ["ab"])[0].truncated
+    assert render(limited, ["abc"])[0].truncated
     for wrong in (
         "{text} {placeholder}",
         "{placeholder}{placeholder}{text}",
@@ -382,7 +385,7 @@ def test_windows_cover_a_text_evenly_and_overlap(length, size):
 def test_a_demonstration_stands_before_the_prompt():
     """The template filled with a text and an answer, braces escaped, stands before itself."""
     shown = demonstrated(Template('S : "{text}" is "', pooled="end"), "a {b}", 'word".')
-    (rendered,) = Renderer(shown, ByteTokenizer()).render(["text"])
+    (rendered,) = render(Renderer(shown, ByteTokenizer()), ["text"])
     assert bytes(i for i in rendered.ids if i < 256) == b'S : "a {b}" is "word".\nS : "text" is "'
     assert rendered.prefix == 1 + len(b'S : "a {b}" is "word".\nS : "')
 
@@ -433,9 +436,10 @@ def test_prompts_laid_together_are_those_put_together_one_by_one(template, long_
     instruction = "Find it" if template.takes_instruction else None
     (drafts,) = render_passes([bound], texts, instruction, long_text=long_text)
     own_ids, _ = bound.instruction_ids(instruction)
+    rows = tokenized(bound.tokenizer, texts, lead=bound.template.lead)
     pieces = [
         (place, list(row[start : start + 9]), 1 / count)
-        for place, row in enumerate(bound.rows(texts))
+        for place, row in enumerate(rows)
         for count in [int(num_windows(np.array([len(row)]), 9)[0]) if long_text == "windows" else 1]
         for start in window_starts(np.array([len(row)]), 9, np.array([count])).tolist()
     ]
@@ -450,7 +454,7 @@ def test_prompts_laid_together_are_those_put_together_one_by_one(template, long_
         assert (batch.spans_SK2[s] - start).tolist() == [list(span) for span in spans]
         assert (batch.prefix, batch.placeholder) == (prefix, placeholder)
         assert (batch.order_S[s], batch.share_S[s]) == (place, share)
-        assert batch.truncated_S[s] == (long_text == "cut" and len(bound.rows(texts)[place]) > 9)
+        assert batch.truncated_S[s] == (long_text == "cut" and len(rows[place]) > 9)
         other, _, _, _ = joined(bound, [*row, 7], own_ids)  # the comparison can fail
         assert batch.ids_T[start:stop].tolist() != other
         alone = drafts[index]

@@ -15,6 +15,7 @@ from echovec.serve.lane import Lane, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
 from echovec.text.batch import join
+from echovec.text.drafts import render
 from echovec.text.render import Renderer
 from echovec.text.template import Template
 from echovec.text.tokenizer import ByteTokenizer
@@ -48,7 +49,7 @@ def value(metrics, name):
 def test_joined_batches_are_those_laid_together():
     """Batches laid apart and joined equal the batch of all their texts laid at once."""
     renderer = Renderer(Template("say {text}: {text}"), ByteTokenizer())
-    rendered = renderer.render(TEXTS)
+    rendered = render(renderer, TEXTS)
     joined = join([lay(rendered[:2]), lay(rendered[2:3]), lay(rendered[3:])])
     whole = lay(rendered)
     for name in ("ids_T", "offsets_S1", "spans_SK2", "order_S", "share_S", "truncated_S"):

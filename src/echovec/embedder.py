@@ -34,8 +34,8 @@ from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
 from echovec.saved import check_same_model, library_versions, write_saved
 from echovec.text.batch import Chunk
+from echovec.text.drafts import LongText
 from echovec.text.planner import Planner
-from echovec.text.render import LongText
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.vector.finish import finish

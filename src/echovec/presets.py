@@ -12,7 +12,7 @@ from typing import Any
 from echovec.errors import RecipeError
 from echovec.recipe import ROLES, Recipe
 from echovec.text import presets
-from echovec.text.render import LongText
+from echovec.text.drafts import LongText
 from echovec.text.template import Template
 from echovec.vector.transform import Normalize
 from echovec.vector.view import View

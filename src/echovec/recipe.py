@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from echovec.errors import InputError, RecipeError, StorageError
-from echovec.text.render import LongText
+from echovec.text.drafts import LongText
 from echovec.vector.as_json import (
     Arrays,
     arrays_of,

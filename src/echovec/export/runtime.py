@@ -21,7 +21,8 @@ from echovec.errors import DependencyError, InputError
 from echovec.recipe import ROLES, Recipe, Role
 from echovec.saved import EXPORT_FOLDER
 from echovec.text.batch import Batch
-from echovec.text.render import Renderer, render_passes
+from echovec.text.drafts import render_passes
+from echovec.text.render import Renderer
 from echovec.text.tokenizer import HFTokenizer
 from echovec.vector.passes import passes_of
 

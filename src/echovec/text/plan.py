@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from echovec.text.batch import Chunk
-from echovec.text.render import Drafts
+from echovec.text.drafts import Drafts
 
 
 class Plan(Sequence[Chunk]):

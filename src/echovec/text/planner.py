@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from echovec.errors import InputError, NonFiniteError
 from echovec.options import Preparing
 from echovec.text.batch import Chunk
+from echovec.text.drafts import LongText, render_passes
 from echovec.text.plan import Plan, plan
-from echovec.text.render import LongText, Renderer, render_passes
+from echovec.text.render import Renderer
 from echovec.text.unique import in_callers_list, unique_texts
 
 

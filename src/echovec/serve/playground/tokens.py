@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.reader import layers_of
-from echovec.text.render import Renderer, render_passes
+from echovec.text.drafts import render_passes
+from echovec.text.render import Renderer
 
 Floats = NDArray[np.float32]
 
