@@ -81,3 +81,29 @@ def test_turn_is_written_over_its_heads_alone(width: int) -> None:
     kernels.turn(x[:, :H], *turn)
     torch.testing.assert_close(x[:, :H], kernels.turn_plain(before[:, :H], *turn))
     assert torch.equal(x[:, H:], before[:, H:])
+
+
+def test_kernels_are_tried_before_they_are_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sound ones pass in silence; wrong numbers or no compiler: a word, and torch's steps."""
+    device = torch.device("cpu")
+    kernels.works.cache_clear()
+    assert kernels.works(device)
+    assert not caplog.text
+    kernels.works.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "turn", lambda x, cos, sin: kernels.turn_plain(x, sin, cos))
+        assert not kernels.works(device)
+    assert "wrong numbers from turn" in caplog.text
+    kernels.works.cache_clear()
+
+    def no_compiler(name: str) -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "_kernel", no_compiler)
+        assert not kernels.works(device)
+    assert "Failed to find C compiler" in caplog.text
+    assert "apt install gcc" in caplog.text
+    kernels.works.cache_clear()

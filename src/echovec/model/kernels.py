@@ -1,7 +1,8 @@
 """Kernels: elementwise steps of a block in one pass over memory each, in Triton, for a GPU.
 
 For inference: nothing here has a gradient, so callers ask `usable` first and else take the stock
-torch steps, which tests compare these with.
+torch steps, which tests compare these with. So does the first call on each device: Triton needs a C
+compiler, which slim images lack, and a kernel that does not do what its twin does is not used.
 
 Shapes: N rows, F inner width, X heads of any kind, H query heads, G key-value heads, E head width,
 A rows of the shared prefix, K key rows.
@@ -10,6 +11,8 @@ A rows of the shared prefix, K key rows.
 from __future__ import annotations
 
 import importlib.util
+import logging
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,11 +21,50 @@ from torch import Tensor
 _INSTALLED = importlib.util.find_spec("triton") is not None  # it comes with torch's CUDA builds
 _BLOCK = 1024
 _kernels: dict[str, Any] = {}
+_log = logging.getLogger("echovec")
 
 
 def usable(x: Tensor) -> bool:
-    """Whether a kernel may run on this tensor: on CUDA, with Triton, where no gradient is kept."""
-    return x.is_cuda and _INSTALLED and not torch.is_grad_enabled()
+    """Whether a kernel may run on this tensor: on CUDA, where it works and no gradient is kept."""
+    return x.is_cuda and _INSTALLED and not torch.is_grad_enabled() and works(x.device)
+
+
+@lru_cache
+def works(device: torch.device) -> bool:
+    """Whether the kernels compile for a device and agree with their twins; if not, it is said."""
+    try:
+        differs = [name for name, got, want in _trial(device) if not torch.allclose(got, want)]
+    except Exception as error:  # Triton raises what it likes, and torch's steps do the same
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+    else:
+        reason = f"wrong numbers from {', '.join(differs)}" if differs else ""
+    if reason:
+        _log.warning(
+            "Triton's kernels cannot be used on %s (%s); torch's steps run: slower. Triton needs "
+            "a C compiler: apt install gcc, or set CC",
+            device,
+            reason,
+        )
+    return not reason
+
+
+def _trial(device: torch.device) -> list[tuple[str, Tensor, Tensor]]:
+    """Each kernel's name, and what it and its twin make of a few numbers."""
+    x_NXE = torch.linspace(-2, 2, 3 * 4 * 8, device=device).reshape(3, 4, 8)
+    q_NHE, k_NGE, v_NGE = torch.split(x_NXE, [2, 1, 1], dim=1)
+    prefix_2AGE = torch.linspace(3, 5, 2 * 2 * 8, device=device).reshape(2, 2, 1, 8)
+    rows_K = torch.tensor([0, 1, 2, 3, 0, 1, 4], device=device)
+    angle = torch.linspace(0, 3, 3 * 4, device=device).reshape(3, 1, 4)
+    turning = angle.cos(), angle.sin()
+    begin = prefix_2AGE[0], prefix_2AGE[1], rows_K, turning
+    left, right = x_NXE.flatten(1).chunk(2, dim=1)
+    placed, wanted = place(k_NGE, v_NGE, *begin), place_plain(k_NGE, v_NGE, *begin)
+    return [
+        ("gate", gate(x_NXE.flatten(1)), torch.nn.functional.silu(left) * right),
+        ("place", torch.cat(placed), torch.cat(wanted)),
+        ("turn", turn(q_NHE.clone(), *turning), turn_plain(q_NHE, *turning)),
+    ]
 
 
 def gate(both_NF2: Tensor) -> Tensor:

@@ -95,6 +95,8 @@ def load_model(
             loaded = read()
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _explain(error, source) from error
+    if rounds and insist and (reason := why_not(loaded.base_model)):
+        raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
         _say_not_rounded(rounds)
         return PlainBackbone(loaded, known_hash=known_hash), tokenizer, source
