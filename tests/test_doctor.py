@@ -14,7 +14,7 @@ from echovec.doctor import installed as room
 from echovec.doctor import self_test
 from echovec.doctor.finding import Finding, without_home
 from echovec.doctor.installed import installed
-from echovec.doctor.machine import machine
+from echovec.doctor.machine import kernels_work, machine
 from echovec.doctor.models import models
 from echovec.train.tiny import tiny_model
 
@@ -89,6 +89,14 @@ def test_what_is_not_installed_or_too_old_says_what_to_install(monkeypatch):
 def test_the_machine_is_described():
     """Device, precision, threads and memory each have a line."""
     assert set(states(machine())) >= {"device", "precision", "threads", "memory", "settings"}
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_card_without_kernels_is_told_how_to_get_them(ready):
+    """What is missing is a note with its next step; what works asks for nothing."""
+    found = kernels_work(ready)
+    assert found.state == ("ok" if ready else "note")
+    assert ("gcc" in found.to_do) is not ready
 
 
 def test_a_broken_copy_in_the_cache_fails(tmp_path, monkeypatch):

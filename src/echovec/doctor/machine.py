@@ -24,7 +24,7 @@ def machine() -> Iterator[Finding]:
     """What computes, in which precision, with how many threads, in how much memory."""
     import torch
 
-    from echovec.model import loops
+    from echovec.model import kernels, loops
     from echovec.model.precision import multiplies_bfloat16, pick_device
     from echovec.model.quantized import why_not_int8
 
@@ -54,6 +54,8 @@ def machine() -> Iterator[Finding]:
         )
         reason = why_not_int8()
         yield Finding("8 bits", "ok", "dtype='int8' can be had" if reason is None else reason)
+    if device.startswith("cuda"):
+        yield kernels_work(kernels.ready(torch.device(device)))
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     yield Finding(
         "threads",
@@ -67,6 +69,18 @@ def machine() -> Iterator[Finding]:
     # Values of settings may be paths with names in them: said is only which are there.
     chosen = [name for name in _SETTINGS if os.environ.get(name)]
     yield Finding("settings", "ok", ", ".join(chosen) or "none of ours in the environment")
+
+
+def kernels_work(ready: bool) -> Finding:
+    """Whether a card runs the packed engine's own kernels."""
+    return Finding(
+        "kernels",
+        "ok" if ready else "note",
+        "Triton compiles them, and they do what torch's steps do"
+        if ready
+        else "Triton is not installed, or cannot compile here",
+        "" if ready else "pip install triton, and a C compiler (apt install gcc): faster",
+    )
 
 
 def _device_name(device: str) -> str:

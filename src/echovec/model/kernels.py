@@ -26,7 +26,12 @@ _log = logging.getLogger("echovec")
 
 def usable(x: Tensor) -> bool:
     """Whether a kernel may run on this tensor: on CUDA, where it works and no gradient is kept."""
-    return x.is_cuda and _INSTALLED and not torch.is_grad_enabled() and works(x.device)
+    return x.is_cuda and not torch.is_grad_enabled() and ready(x.device)
+
+
+def ready(device: torch.device) -> bool:
+    """Whether there are kernels for a device."""
+    return _INSTALLED and works(device)
 
 
 @lru_cache
