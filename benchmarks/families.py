@@ -45,6 +45,20 @@ SHAPES: Mapping[str, tuple[str, dict[str, Any]]] = {
             "sliding_window": 512,
         },
     ),
+    "Gemma 2 2B, 4 of its 26 layers": (
+        "Gemma2Config",
+        {
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "attn_logit_softcapping": 50.0,
+        },
+    ),
     "Granite 4.0, 350M": (
         "GraniteConfig",
         {

@@ -179,7 +179,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen2": ("Qwen2Config", _GROUPED, "byte-no-bos"),
     "qwen3": ("Qwen3Config", _GROUPED | {"head_dim": 8}, "byte-no-bos"),
     "gemma": ("GemmaConfig", _GROUPED | {"head_dim": 8}, "sentencepiece-no-prefix"),
-    "gemma2": ("Gemma2Config", _GROUPED | {"head_dim": 8}, "sentencepiece-no-prefix"),
+    "gemma2": (
+        "Gemma2Config",
+        _GROUPED
+        | {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "attn_logit_softcapping": 2.0,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "sentencepiece-no-prefix",
+    ),
     "gemma3": (
         "Gemma3TextConfig",
         _GROUPED

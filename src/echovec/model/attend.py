@@ -12,7 +12,7 @@ heads, R = H / G, D head width.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -30,7 +30,13 @@ MAX_SCORES = 1 << 20
 
 
 def attend(
-    q_BLHD: Tensor, k_BMGD: Tensor, v_BMGD: Tensor, *, scale: float, window: int | None = None
+    q_BLHD: Tensor,
+    k_BMGD: Tensor,
+    v_BMGD: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """Attention whose last query sits on the last key; [B, L, H * D].
 
@@ -40,17 +46,18 @@ def attend(
         v_BMGD: their values.
         scale: what every score is multiplied with.
         window: how many keys back a query sees, itself included; None: all.
+        cap: what no scaled score gets beyond; None: there is none.
     """
     B, L, H, D = q_BLHD.shape
     M, G = k_BMGD.shape[1], k_BMGD.shape[2]
-    if B * L <= FEW and q_BLHD.device.type == "cpu" and not torch.is_grad_enabled():
+    few = B * L <= FEW and cap is None  # torch's own kernel knows of no cap
+    if few and q_BLHD.device.type == "cpu" and not torch.is_grad_enabled():
         return _attend_few(q_BLHD, k_BMGD, v_BMGD, scale, window)
     at_once = max(1, MAX_SCORES // (H * min(L, BLOCK) * M))
     if at_once < B:
         parts = [slice(b, b + at_once) for b in range(0, B, at_once)]
-        return torch.cat(
-            [attend(q_BLHD[p], k_BMGD[p], v_BMGD[p], scale=scale, window=window) for p in parts]
-        )
+        of = partial(attend, scale=scale, window=window, cap=cap)
+        return torch.cat([of(q_BLHD[p], k_BMGD[p], v_BMGD[p]) for p in parts])
     R = H // G
     q_BGRLD = q_BLHD.view(B, L, G, R, D).permute(0, 2, 3, 1, 4)
     k_bDM = k_BMGD.permute(0, 2, 3, 1).reshape(B * G, D, M)
@@ -64,6 +71,8 @@ def attend(
         q_bnD = q_BGRLD[:, :, :, first:last].reshape(B * G, R * (last - first), D)
         # beta=0: nothing is added; this is the product and its scale in one step.
         scores_bnM = torch.baddbmm(nothing, q_bnD, k_bDM[:, :, begin:end], beta=0, alpha=scale)
+        if cap is not None:  # pressed softly between -cap and cap (Gemma 2, arXiv 2408.00118)
+            scores_bnM = cap * torch.tanh(scores_bnM / cap)
         _hide(scores_bnM, R, window)
         o_bnD = torch.bmm(_softmax(scores_bnM), v_bMD[:, begin:end])
         blocks.append(o_bnD.view(B, G, R, last - first, D))

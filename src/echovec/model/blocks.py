@@ -130,6 +130,9 @@ class Block:
     window: int | None
     """How many keys back a query sees, itself included; None: all."""
 
+    cap: float | None
+    """What no scaled score gets beyond; None: there is none."""
+
     def product(self, h_ND: Tensor, factors_N1: Tensor | None = None) -> Tensor:
         """Queries, keys and values of all heads side by side, [N, (H + 2 G) * E].
 

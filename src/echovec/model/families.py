@@ -11,7 +11,8 @@ gated MLP. What is not in the table runs on the plain backbone.
 | Qwen3 | norms of each head's queries and keys |
 | SmolLM3, EXAONE 4 | layers without positions |
 | Gemma | gains of norms are counted from one |
-| Gemma 3 | norms before and after; near and far layers, each with positions of their own |
+| Gemma 2 | norms before and after; near and far layers; scores that are capped |
+| Gemma 3 | the same without a cap; near and far layers have positions of their own |
 | Granite | embeddings, and what a block adds, are scaled |
 | Phi 3 | products that are one module already |
 | OLMo 2 and 3, EXAONE 4 | norms after only; OLMo's of all queries at once, and of all keys |
@@ -42,6 +43,7 @@ FAMILIES: Mapping[str, float] = {
     "Qwen3Model": 0.0,
     "SmolLM3Model": 0.0,
     "GemmaModel": 1.0,
+    "Gemma2Model": 1.0,
     "Gemma3TextModel": 1.0,
     "GraniteModel": 0.0,
     "Phi3Model": 0.0,
@@ -76,8 +78,6 @@ def why_not(model: Any) -> str | None:
         return f"its activation is {_activation(config)!r}"
     if getattr(config, "use_bidirectional_attention", False):
         return "its attention looks both ways"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "its attention is capped"
     if getattr(model.config, "tp_plan", None) or hasattr(model, "hf_device_map"):
         return "it is spread over several devices"
     return None
@@ -199,6 +199,7 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
         rotary=_turns(attention),
         positions="" if "" in _kinds(config) else str(config.layer_types[attention.layer_idx]),
         window=_window(config, attention),
+        cap=getattr(config, "attn_logit_softcapping", None),
     )
 
 

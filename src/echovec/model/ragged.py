@@ -77,10 +77,15 @@ def can_attend(device: torch.device, dtype: torch.dtype, blocks: list[Block]) ->
     return (
         device.type == "cuda"
         and dtype in _DTYPES
-        and all(b.head_dim <= _WIDEST and b.head_dim % 8 == 0 for b in blocks)
+        and all(map(_suits, blocks))
         and torch.cuda.get_device_capability(device)[0] >= 8
         and _options(any(b.window is not None for b in blocks)) is not None
     )
+
+
+def _suits(block: Block) -> bool:
+    """Whether torch's kernel can do what a block's attention does; it knows of no cap."""
+    return block.head_dim <= _WIDEST and block.head_dim % 8 == 0 and block.cap is None
 
 
 def ragged(layout: Layout, turn: Turn, prefix: int, device: torch.device, *, hulls: bool) -> Ragged:

@@ -63,7 +63,8 @@ def _attend_group(
     if len(prefix_k):
         k = torch.cat([prefix_k.expand(B, *prefix_k.shape), k], dim=1)
         v = torch.cat([prefix_v.expand(B, *prefix_v.shape), v], dim=1)
-    o_RD = attend(q, k, v, scale=block.scale, window=block.window).flatten(0, 1)
+    o_BLD = attend(q, k, v, scale=block.scale, window=block.window, cap=block.cap)
+    o_RD = o_BLD.flatten(0, 1)
     if group.unpad is not None:
         o_RD = o_RD[torch.from_numpy(group.unpad).to(o_RD.device)]
     return o_RD

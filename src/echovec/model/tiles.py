@@ -103,7 +103,7 @@ class Tiles:
             laid = (q_bnE.data_ptr(), k_bME.data_ptr(), v_bME.data_ptr())
             place(*rows, begins, lengths, B, first, L, P, G, R, E, first + L, *turn, *laid)
             own = (_address(part.own_begins_B), lengths, self._rows, out_ND.data_ptr())
-            if B * L <= FEW:
+            if B * L <= FEW and block.cap is None:
                 o_BGnE = functional.scaled_dot_product_attention(
                     q_bnE.view(B, G, L * R, E),
                     k_bME.view(B, G, M, E),
@@ -120,8 +120,12 @@ class Tiles:
                 low = max(0, before - window + 1)
                 keys = slice(low, before + end - begin)
                 s_bnM = torch.bmm(q_bnE[:, begin * R : end * R], k_bME[:, keys].transpose(1, 2))
+                scale = block.scale
+                if block.cap is not None:  # the loop multiplies with the cap
+                    s_bnM.mul_(scale / block.cap).tanh_()
+                    scale = block.cap
                 sizes = (B * G, end - begin, R, s_bnM.shape[2], before - low)
-                softmax(s_bnM.data_ptr(), half, *sizes, window, block.scale)
+                softmax(s_bnM.data_ptr(), half, *sizes, window, scale)
                 o_bnE = torch.bmm(s_bnM, v_bME[:, keys])
                 gather(o_bnE.data_ptr(), half, B, first + begin, end - begin, G, R, E, *own)
         return out_ND
