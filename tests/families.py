@@ -161,6 +161,16 @@ _GROUPED = _COMMON | {"num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama": ("LlamaConfig", _GROUPED, "sentencepiece-legacy"),
     "mistral": ("MistralConfig", _GROUPED | {"sliding_window": None}, "sentencepiece-first"),
+    "ministral": (
+        "MinistralConfig",
+        _GROUPED
+        | {
+            "head_dim": 8,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "byte-bos",
+    ),
     "ministral3": (
         "Ministral3Config",
         _GROUPED

@@ -26,7 +26,18 @@ from echovec.text.batch import Batch
 from echovec.text.tokenizer import HFTokenizer
 
 PACKED_FAMILIES = (
-    *("llama", "mistral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"),
+    *(
+        "llama",
+        "mistral",
+        "ministral",
+        "ministral3",
+        "cwm",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3",
+    ),
     *("granite", "phi3", "seed_oss", "olmo2", "olmo3", "exaone4"),
 )
 OTHER_FAMILIES = tuple(sorted(set(families.FAMILIES) - set(PACKED_FAMILIES)))

@@ -6,6 +6,7 @@ gated MLP. What is not in the table runs on the plain backbone.
 | family | what is its own |
 |---|---|
 | Llama, SmolLM, and all that borrow the class; Mistral; Seed-OSS | nothing |
+| Ministral | near and far layers |
 | Ministral 3 | queries far from the beginning are enlarged |
 | Qwen2 | biases |
 | Qwen3 | norms of each head's queries and keys |
@@ -38,6 +39,7 @@ from echovec.model.threads import sharing
 FAMILIES: Mapping[str, float] = {
     "LlamaModel": 0.0,
     "MistralModel": 0.0,
+    "MinistralModel": 0.0,
     "Ministral3Model": 0.0,
     "Qwen2Model": 0.0,
     "Qwen3Model": 0.0,
