@@ -26,19 +26,8 @@ from echovec.text.batch import Batch
 from echovec.text.tokenizer import HFTokenizer
 
 PACKED_FAMILIES = (
-    *(
-        "llama",
-        "mistral",
-        "ministral",
-        "ministral3",
-        "cwm",
-        "qwen2",
-        "qwen3",
-        "gemma",
-        "gemma2",
-        "gemma3",
-    ),
-    *("granite", "phi3", "seed_oss", "olmo2", "olmo3", "exaone4"),
+    *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3"),
+    *("gemma", "gemma2", "gemma3", "granite", "phi3", "seed_oss", "olmo2", "olmo3", "exaone4"),
 )
 OTHER_FAMILIES = tuple(sorted(set(families.FAMILIES) - set(PACKED_FAMILIES)))
 LENGTHS = ([1], [5] * 9, [200, 31, 30, 7, 7, 6, 5, 5, 3, 1], [3, 90, 1, 4, 90, 17])
