@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from echovec import Embedder, InputError, ModelError
 from echovec.calibrate import Writing, calibrate, self_texts
+from echovec.calibrate.draw import sample, start_id
 from echovec.calibrate.fitting import RECORD
 from echovec.calibrate.kinds import KINDS, OF_ONE_KIND
-from echovec.calibrate.write import sample, start_id, write_texts
+from echovec.calibrate.write import write_texts
 from echovec.model.tiny import TinyBackbone
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
 from families import causal_model, family_tokenizer, sentences
@@ -201,7 +202,7 @@ def naive_sample(logits, u, top_p, temperature):
 @pytest.mark.parametrize("likely", [4, 2_048])
 def test_sampling_equals_its_definition(monkeypatch, top_p, likely):
     """It equals a loop over sorted probabilities, also where few tokens are sorted first."""
-    monkeypatch.setattr("echovec.calibrate.write._LIKELY", likely)
+    monkeypatch.setattr("echovec.calibrate.draw._LIKELY", likely)
     source = torch.Generator().manual_seed(1)
     logits = torch.randn(50, 30, generator=source) * 2
     u = torch.rand(50, generator=source, dtype=torch.float64)
@@ -236,17 +237,17 @@ def test_a_blank_text_is_drawn_again_and_counted(monkeypatch):
     """What cannot be embedded is replaced by another draw; a model that writes nothing is named."""
     from echovec.calibrate import write
 
-    as_text = write._as_text
+    as_text = write.as_text
     spoiled = iter([True, False, True])
     monkeypatch.setattr(
         write,
-        "_as_text",
+        "as_text",
         lambda *given, **how: None if next(spoiled, False) else as_text(*given, **how),
     )
     texts, redrawn = written()
     assert redrawn == 2
     assert all(texts)
-    monkeypatch.setattr(write, "_as_text", lambda *_, **how: None)
+    monkeypatch.setattr(write, "as_text", lambda *_, **how: None)
     monkeypatch.setattr(write, "MOST_DRAWS", 2)
     with pytest.raises(ModelError, match="writes nothing"):
         written()
@@ -259,7 +260,7 @@ def test_kept_texts_are_read_and_nothing_is_written(own_cache, folders, monkeypa
     assert (first.new, len(first.texts)) == (6, 6)
     (file,) = own_cache.rglob("*.json")
     stamp = file.stat().st_mtime_ns
-    monkeypatch.setattr("echovec.calibrate.kept._with_head", None)
+    monkeypatch.setattr("echovec.calibrate.kept.with_head", None)
     again = self_texts(embedder, SHORT)
     assert (again.texts, again.new) == (first.texts, 0)
     assert [f.stat().st_mtime_ns for f in own_cache.rglob("*") if f.is_file()] == [stamp]

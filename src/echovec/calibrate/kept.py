@@ -12,13 +12,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echovec.calibrate.write import Writing, start_id, write_texts
-from echovec.errors import InputError, ModelError
+from echovec.calibrate.draw import dtype_of, start_id, with_head
+from echovec.calibrate.write import Writing, write_texts
+from echovec.errors import InputError
 from echovec.model import cache
 from echovec.text.tokenizer import HFTokenizer
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 BLOCK = 128
 """Texts in a file: about ten seconds of work of a small model on two cores."""
+
+Block = tuple[list[str], int]
+"""Texts, and how many were drawn again."""
 
 _METHOD = 1
 """Counted up whenever the same settings would give other texts."""
@@ -86,27 +90,52 @@ def self_texts(
             f"{type(tokenizer).__name__} belongs to no language model that can write; give texts"
         )
     folder = cache.cache_dir() / "texts" / _key(embedder, tokenizer, writing)
+    model = None
+
+    def write(numbers: range) -> Block:
+        nonlocal model
+        model = model or with_head(embedder, trust_remote_code=trust_remote_code)
+        return write_texts(model, tokenizer, writing, numbers, advance=advance)
+
     texts: list[str] = []
     redrawn = new = 0
-    model = None
-    for first in range(0, writing.count, BLOCK):
-        last = min(first + BLOCK, writing.count)
-        file = folder / f"{first:05}-{last:05}.json"
-        block = _read(file, last - first)
-        if block is not None:
-            advance(last - first)
-        else:
-            model = model or _with_head(embedder, trust_remote_code=trust_remote_code)
-            wrote, again = write_texts(
-                model, tokenizer, writing, range(first, last), advance=advance
-            )
-            block = {"texts": wrote, "redrawn": again, "sha256": texts_hash(wrote)}
-            _keep(file, block)
-            new += last - first
-        texts += block["texts"]
-        redrawn += block["redrawn"]
+    for (wrote, again), is_new in in_blocks(folder, writing.count, write, advance=advance):
+        texts += wrote
+        redrawn += again
+        new += is_new * len(wrote)
     kinds = tuple(map(writing.kind, range(writing.count)))
     return Written(tuple(texts), kinds, redrawn, new)
+
+
+def in_blocks(
+    folder: Path,
+    count: int,
+    write: Callable[[range], Block],
+    *,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Iterator[tuple[Block, bool]]:
+    """Texts 0 to `count` in blocks, and whether each was written now, or else lay in the folder.
+
+    Args:
+        folder: where they are kept.
+        count: how many texts.
+        write: makes the texts of these numbers; it tells how it gets on itself.
+        advance: called with the number of texts that lay there.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
+        file = folder / f"{first:05}-{last:05}.json"
+        block = _read(file, last - first)
+        is_new = block is None
+        if block is None:
+            block = write(range(first, last))
+            _keep(file, block)
+        else:
+            advance(last - first)
+        yield block, is_new
 
 
 def texts_hash(texts: list[str] | tuple[str, ...]) -> str:
@@ -121,73 +150,38 @@ def _key(embedder: Embedder, tokenizer: HFTokenizer, writing: Writing) -> str:
         _METHOD,
         identity.hash,
         identity.tokenizer_hash,
-        _dtype(embedder),
+        dtype_of(embedder),
         start_id(tokenizer),
         settings,
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(file: Path, count: int) -> dict[str, Any] | None:
+def _read(file: Path, count: int) -> Block | None:
     """A block as it was written, or None."""
     if not file.is_file():
         return None
     try:
         block: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        texts, redrawn = block["texts"], block["redrawn"]
         whole = (
-            len(block["texts"]) == count
-            and isinstance(block["redrawn"], int)
-            and block["sha256"] == texts_hash(block["texts"])
+            len(texts) == count
+            and isinstance(redrawn, int)
+            and block["sha256"] == texts_hash(texts)
         )
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         log.warning("the cached texts %s are damaged: written again", file)
         return None
-    return block
+    return texts, redrawn
 
 
-def _keep(file: Path, block: dict[str, Any]) -> None:
+def _keep(file: Path, block: Block) -> None:
+    texts, redrawn = block
+    kept = {"texts": texts, "redrawn": redrawn, "sha256": texts_hash(texts)}
     with cache.disk_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{cache.PART}{file.name}-{os.getpid()}")
-        part.write_text(json.dumps(block, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", "utf-8")
         cache.publish(part, file)
-
-
-def _with_head(embedder: Embedder, *, trust_remote_code: bool) -> Any:
-    path = embedder.model_path
-    if path is None:
-        raise InputError(
-            "this model lives in memory only, so it cannot be loaded with its head to write texts; "
-            "give texts to calibrate on"
-        )
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from echovec.model.load import quiet_transformers
-
-    try:
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                str(path),
-                dtype=getattr(torch, _dtype(embedder)),
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-            )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"cannot load {str(path)!r} with its head: {str(error).strip().splitlines()[0]}; give "
-            "texts to calibrate on"
-        ) from error
-    return model.to(_device(embedder)).eval()
-
-
-def _device(embedder: Embedder) -> str:
-    return str(getattr(getattr(embedder.backbone, "model", None), "device", "cpu"))
-
-
-def _dtype(embedder: Embedder) -> str:
-    from echovec.model.precision import multiplies_bfloat16
-
-    return "bfloat16" if multiplies_bfloat16(_device(embedder)) else "float32"

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from echovec.calibrate.draw import as_text, line_ends, never_drawn, sample, start_id
 from echovec.calibrate.kinds import KINDS
 from echovec.errors import InputError, ModelError
-from echovec.text.check import text_problem
 from echovec.text.tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ BATCH = 64
 
 MOST_DRAWS = 50
 """How often one text is drawn again before it is the model's fault."""
-
-_LIKELY = 2_048
-"""Tokens that are sorted first; the whole vocabulary only where these are not probable enough."""
-
-_BETWEEN_DOCUMENTS = "<|endoftext|>"
 
 _OVER = -1
 """In place of a token, once a text is over."""
@@ -120,7 +115,7 @@ def write_texts(
         ModelError: there is no marker to start from, or what the model writes cannot be embedded.
     """
     start = start_id(tokenizer)
-    never = _never_drawn(tokenizer, int(model.get_output_embeddings().weight.shape[0]))
+    never = never_drawn(tokenizer, int(model.get_output_embeddings().weight.shape[0]))
     openings = _openings(tokenizer, writing, start)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = writing.longest + max(map(len, openings.values())) - 1
@@ -129,7 +124,7 @@ def write_texts(
             f"longest={writing.longest} after the longest opening takes {room} tokens; this model "
             f"takes {limit}"
         )
-    ends = _line_ends(tokenizer, len(never)) if any(map(_listed, writing.kinds)) else None
+    ends = line_ends(tokenizer, len(never)) if any(map(_listed, writing.kinds)) else None
     texts: dict[int, str] = {}
     waiting = [_Draw(writing, number, 0) for number in numbers]
     redrawn = 0
@@ -143,14 +138,14 @@ def write_texts(
             wrote = _write(model, opening, never, writing, draws, end)
             done = 0
             for draw, ids in zip(draws, wrote, strict=True):
-                text = _as_text(tokenizer, ids, line=end is not None)
+                text = as_text(tokenizer, ids, line=end is not None)
                 if text is not None:
                     texts[draw.number] = text
                     done += 1
                 elif draw.attempt == MOST_DRAWS:
                     raise ModelError(
                         f"text {draw.number} was blank {MOST_DRAWS} times: this model writes "
-                        "nothing that can be embedded; calibrate on texts of your own"
+                        "nothing that can be embedded; give texts of your own"
                     )
                 else:
                     again.append(_Draw(writing, draw.number, draw.attempt + 1))
@@ -158,57 +153,6 @@ def write_texts(
         redrawn += len(again)
         waiting = again
     return [texts[number] for number in numbers], redrawn
-
-
-def start_id(tokenizer: HFTokenizer) -> int:
-    """The token to start from: what stood between documents in training.
-
-    `<|endoftext|>` where the vocabulary has it (chat models name other tokens as BOS and EOS, but
-    their documents were apart by this), else BOS, else EOS.
-    """
-    known = tokenizer.inner.get_vocab().get(_BETWEEN_DOCUMENTS)
-    for candidate in (known, tokenizer.bos_id, tokenizer.eos_id):
-        if candidate is not None:
-            return int(candidate)
-    raise ModelError(
-        "this tokenizer has no BOS and no EOS to start from; calibrate on texts of your own"
-    )
-
-
-def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) -> Tensor:
-    """One token for each row, by nucleus sampling: ids_S.
-
-    Tokens are laid on a line from the likeliest on, each as long as its probability, until `top_p`
-    is reached or passed; `u` says, from 0 to 1, where on that line the token is.
-
-    Args:
-        logits_SV: float32 logits; minus infinity for a token that may not be drawn.
-        u_S: a number from 0 (included) to 1 (excluded) for each row.
-        top_p: above 0, at most 1.
-        temperature: what logits are divided by.
-    """
-    import torch
-
-    p_SV = torch.softmax(logits_SV.float() / temperature, dim=1)
-    likely_SK, ids_SK = torch.topk(p_SV, min(_LIKELY, p_SV.shape[1]), dim=1)
-    chosen_S = _on_line(likely_SK, ids_SK, u_S, top_p)
-    short = (likely_SK.sum(dim=1) < top_p).nonzero()[:, 0]
-    if len(short):  # sorting a whole vocabulary takes longer than running a small model
-        all_SV, ids_SV = torch.sort(p_SV[short], dim=1, descending=True)
-        chosen_S[short] = _on_line(all_SV, ids_SV, u_S[short], top_p)
-    return chosen_S
-
-
-def _on_line(p_SK: Tensor, ids_SK: Tensor, u_S: Tensor, top_p: float) -> Tensor:
-    """The id at the place `u` of each row's line; probabilities in descending order."""
-    import torch
-
-    until_SK = p_SK.double().cumsum(dim=1)
-    inside_SK = until_SK - p_SK.double() < top_p
-    reach_S1 = torch.where(inside_SK, until_SK, 0.0).amax(dim=1, keepdim=True)
-    place_S1 = torch.searchsorted(until_SK, u_S[:, None].double() * reach_S1, right=True)
-    last_S1 = inside_SK.sum(dim=1, keepdim=True) - 1  # rounding may point behind the line's end
-    return ids_SK.gather(1, torch.minimum(place_S1, last_S1))[:, 0]
 
 
 class _Draw:
@@ -284,41 +228,3 @@ def _openings(tokenizer: HFTokenizer, writing: Writing, start: int) -> dict[str,
     given = [kind for kind in kinds if KINDS[kind]]
     ids = dict(zip(given, tokenizer.tokenize([KINDS[kind] for kind in given]), strict=True))
     return {kind: [start, *map(int, ids.get(kind, ()))] for kind in kinds}
-
-
-def _line_ends(tokenizer: HFTokenizer, size: int) -> Tensor:
-    """Which tokens have the end of a line in them."""
-    import torch
-
-    known = range(min(size, len(tokenizer.inner)))
-    pieces = tokenizer.inner.batch_decode([[i] for i in known], skip_special_tokens=False)
-    ends = torch.zeros(size, dtype=torch.bool)
-    ends[: len(known)] = torch.tensor(["\n" in piece for piece in pieces])
-    return ends
-
-
-def _never_drawn(tokenizer: HFTokenizer, size: int) -> Tensor:
-    """Markers, which would end a text or turn into a chat, and ids that stand for nothing."""
-    import torch
-
-    never = torch.zeros(size, dtype=torch.bool)
-    never[[i for i in tokenizer.special_ids if i < size]] = True
-    unknown = tokenizer.inner.unk_token_id
-    if unknown is not None and unknown < size:
-        never[unknown] = True
-    never[len(tokenizer.inner) :] = True
-    return never
-
-
-def _as_text(tokenizer: HFTokenizer, ids: list[int], *, line: bool) -> str | None:
-    """The text, or its first line, or None where it cannot be embedded."""
-    decoded = tokenizer.inner.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    # The token that ends a line may have the line's last characters in it.
-    text = str(decoded).partition("\n")[0] if line else str(decoded)
-    # The last character may have been cut in two.
-    text = text.strip("\ufffd").strip()
-    if text_problem(text) or not tokenizer.tokenize([text])[0]:
-        return None
-    return text

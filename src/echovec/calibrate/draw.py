@@ -1,0 +1,156 @@
+"""Draw: a language model with its head, and tokens drawn from what it says comes next.
+
+Nucleus sampling (Holtzman et al., arXiv 1904.09751): each token is drawn from the most likely ones
+that make up `top_p` of the probability. Shapes: S texts written at once, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from echovec.errors import InputError, ModelError
+from echovec.text.check import text_problem
+from echovec.text.tokenizer import HFTokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echovec.embedder import Embedder
+
+_LIKELY = 2_048
+"""Tokens that are sorted first; the whole vocabulary only where these are not probable enough."""
+
+_BETWEEN_DOCUMENTS = "<|endoftext|>"
+
+
+def with_head(embedder: Embedder, *, trust_remote_code: bool = False) -> Any:
+    """An embedder's model, loaded a second time with its head, on its device; without an adapter.
+
+    Raises:
+        InputError: the model lives in memory only.
+        ModelError: it cannot be loaded with its head.
+    """
+    path = embedder.model_path
+    if path is None:
+        raise InputError(
+            "this model lives in memory only, so it cannot be loaded with its head to write texts; "
+            "give texts of your own"
+        )
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from echovec.model.load import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path),
+                dtype=getattr(torch, dtype_of(embedder)),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(
+            f"cannot load {str(path)!r} with its head: {str(error).strip().splitlines()[0]}; give "
+            "texts of your own"
+        ) from error
+    return model.to(device_of(embedder)).eval()
+
+
+def device_of(embedder: Embedder) -> str:
+    """Where an embedder's model is."""
+    return str(getattr(getattr(embedder.backbone, "model", None), "device", "cpu"))
+
+
+def dtype_of(embedder: Embedder) -> str:
+    """What a model writes in: bfloat16 where its device multiplies that natively."""
+    from echovec.model.precision import multiplies_bfloat16
+
+    return "bfloat16" if multiplies_bfloat16(device_of(embedder)) else "float32"
+
+
+def start_id(tokenizer: HFTokenizer) -> int:
+    """The token to start from: what stood between documents in training.
+
+    `<|endoftext|>` where the vocabulary has it (chat models name other tokens as BOS and EOS, but
+    their documents were apart by this), else BOS, else EOS.
+    """
+    known = tokenizer.inner.get_vocab().get(_BETWEEN_DOCUMENTS)
+    for candidate in (known, tokenizer.bos_id, tokenizer.eos_id):
+        if candidate is not None:
+            return int(candidate)
+    raise ModelError("this tokenizer has no BOS and no EOS to start from; give texts of your own")
+
+
+def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) -> Tensor:
+    """One token for each row, by nucleus sampling: ids_S.
+
+    Tokens are laid on a line from the likeliest on, each as long as its probability, until `top_p`
+    is reached or passed; `u` says, from 0 to 1, where on that line the token is.
+
+    Args:
+        logits_SV: float32 logits; minus infinity for a token that may not be drawn.
+        u_S: a number from 0 (included) to 1 (excluded) for each row.
+        top_p: above 0, at most 1.
+        temperature: what logits are divided by.
+    """
+    import torch
+
+    p_SV = torch.softmax(logits_SV.float() / temperature, dim=1)
+    likely_SK, ids_SK = torch.topk(p_SV, min(_LIKELY, p_SV.shape[1]), dim=1)
+    chosen_S = _on_line(likely_SK, ids_SK, u_S, top_p)
+    short = (likely_SK.sum(dim=1) < top_p).nonzero()[:, 0]
+    if len(short):  # sorting a whole vocabulary takes longer than running a small model
+        all_SV, ids_SV = torch.sort(p_SV[short], dim=1, descending=True)
+        chosen_S[short] = _on_line(all_SV, ids_SV, u_S[short], top_p)
+    return chosen_S
+
+
+def _on_line(p_SK: Tensor, ids_SK: Tensor, u_S: Tensor, top_p: float) -> Tensor:
+    """The id at the place `u` of each row's line; probabilities in descending order."""
+    import torch
+
+    until_SK = p_SK.double().cumsum(dim=1)
+    inside_SK = until_SK - p_SK.double() < top_p
+    reach_S1 = torch.where(inside_SK, until_SK, 0.0).amax(dim=1, keepdim=True)
+    place_S1 = torch.searchsorted(until_SK, u_S[:, None].double() * reach_S1, right=True)
+    last_S1 = inside_SK.sum(dim=1, keepdim=True) - 1  # rounding may point behind the line's end
+    return ids_SK.gather(1, torch.minimum(place_S1, last_S1))[:, 0]
+
+
+def line_ends(tokenizer: HFTokenizer, size: int) -> Tensor:
+    """Which tokens have the end of a line in them."""
+    import torch
+
+    known = range(min(size, len(tokenizer.inner)))
+    pieces = tokenizer.inner.batch_decode([[i] for i in known], skip_special_tokens=False)
+    ends = torch.zeros(size, dtype=torch.bool)
+    ends[: len(known)] = torch.tensor(["\n" in piece for piece in pieces])
+    return ends
+
+
+def never_drawn(tokenizer: HFTokenizer, size: int) -> Tensor:
+    """Markers, which would end a text or turn into a chat, and ids that stand for nothing."""
+    import torch
+
+    never = torch.zeros(size, dtype=torch.bool)
+    never[[i for i in tokenizer.special_ids if i < size]] = True
+    unknown = tokenizer.inner.unk_token_id
+    if unknown is not None and unknown < size:
+        never[unknown] = True
+    never[len(tokenizer.inner) :] = True
+    return never
+
+
+def as_text(tokenizer: HFTokenizer, ids: list[int], *, line: bool) -> str | None:
+    """The text, or its first line, or None where it cannot be embedded."""
+    decoded = tokenizer.inner.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    # The token that ends a line may have the line's last characters in it.
+    text = str(decoded).partition("\n")[0] if line else str(decoded)
+    # The last character may have been cut in two.
+    text = text.strip("\ufffd").strip()
+    if text_problem(text) or not tokenizer.tokenize([text])[0]:
+        return None
+    return text
