@@ -1,12 +1,19 @@
 """Draw: a language model with its head, and tokens drawn from what it says comes next.
 
 Nucleus sampling (Holtzman et al., arXiv 1904.09751): each token is drawn from the most likely ones
-that make up `top_p` of the probability. Shapes: S texts written at once, V vocabulary.
+that make up `top_p` of the probability. Shapes: S texts written at once, T tokens that each gets,
+L tokens read so far, V vocabulary.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from echovec.errors import InputError, ModelError
 from echovec.text.check import text_problem
@@ -21,6 +28,23 @@ _LIKELY = 2_048
 """Tokens that are sorted first; the whole vocabulary only where these are not probable enough."""
 
 _BETWEEN_DOCUMENTS = "<|endoftext|>"
+
+_OVER = -1
+"""In place of a token, once a text is over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """How tokens are drawn."""
+
+    never: Tensor
+    """Which tokens are not: bool [V]."""
+
+    ends: Tensor | None
+    """Which tokens end a text: bool [V]; None: only its length does."""
+
+    top_p: float
+    temperature: float
 
 
 def with_head(embedder: Embedder, *, trust_remote_code: bool = False) -> Any:
@@ -80,6 +104,115 @@ def start_id(tokenizer: HFTokenizer) -> int:
         if candidate is not None:
             return int(candidate)
     raise ModelError("this tokenizer has no BOS and no EOS to start from; give texts of your own")
+
+
+def go_on(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    u_ST: NDArray[np.float64],
+    how: Drawing,
+    *,
+    shared: Sequence[int] = (),
+) -> list[list[int]]:
+    """What a model writes after each of some rows, S at once.
+
+    Args:
+        model: with its head.
+        rows: ids that each goes on from, one at least; those that are shorter are padded in front.
+        u_ST: the numbers from 0 to 1 that each token is drawn with.
+        how: what may be drawn.
+        shared: ids that stand before every row; the model reads them once, if it keeps a cache.
+
+    Returns:
+        The ids of each, T or fewer, with the one that ends it.
+    """
+    import torch
+
+    device, (S, T) = model.device, u_ST.shape
+    never, ends = how.never.to(device), None if how.ends is None else how.ends.to(device)
+    with torch.inference_mode():
+        past = None
+        if shared and len(shared) + max(map(len, rows)) + T <= _window(model):
+            past = _read(model, shared, S)
+        if past is None:
+            rows = [[*shared, *row] for row in rows]
+        ids_SL, told = _padded(model, rows, 0 if past is None else len(shared))
+        given, over_S = ids_SL, torch.zeros(S, dtype=torch.bool, device=device)
+        wrote: list[Tensor] = []
+        for step in range(T):
+            out = model(input_ids=given, past_key_values=past, use_cache=True, **told)
+            past = getattr(out, "past_key_values", None)
+            logits_SV = out.logits[:, -1].float().masked_fill(never, -torch.inf)
+            u_S = torch.from_numpy(u_ST[:, step].copy()).to(device)
+            next_S = sample(logits_SV, u_S, top_p=how.top_p, temperature=how.temperature)
+            wrote.append(next_S.masked_fill(over_S, _OVER))
+            if ends is not None:
+                over_S |= ends[next_S]
+            if bool(over_S.all()):
+                break
+            # A family that keeps no cache gets all of it again.
+            ids_SL = torch.cat([ids_SL, next_S[:, None]], dim=1)
+            given = ids_SL if past is None else ids_SL[:, -1:]
+            told = {name: _longer(name, x, given.shape[1]) for name, x in told.items()}
+    drawn: list[list[int]] = torch.stack(wrote, dim=1).tolist()
+    return [[i for i in row if i != _OVER] for row in drawn]
+
+
+_PLACES = "position_ids"
+
+
+def _window(model: Any) -> float:
+    """How far the model's shortest-sighted layers see, to which padding in between would count."""
+    return getattr(model.config.get_text_config(), "sliding_window", None) or float("inf")
+
+
+def _read(model: Any, shared: Sequence[int], times: int) -> Any:
+    """A model's cache after what all rows begin with, for so many rows; None: it keeps none."""
+    import torch
+
+    ids_1L = torch.tensor([list(shared)], device=model.device)
+    past: Any = getattr(model(input_ids=ids_1L, use_cache=True), "past_key_values", None)
+    if not hasattr(past, "batch_repeat_interleave"):
+        return None
+    past.batch_repeat_interleave(times)
+    return past
+
+
+def _padded(
+    model: Any, rows: Sequence[Sequence[int]], before: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows as one array, and what the model has to be told of it: nothing if there is no padding.
+
+    Args:
+        model: whose device and arguments count.
+        rows: ids.
+        before: tokens that it has read.
+    """
+    import torch
+
+    longest = max(map(len, rows))
+    short_S1 = torch.tensor([[longest - len(row)] for row in rows])
+    ids_SL = torch.tensor([[row[0]] * (longest - len(row)) + list(row) for row in rows])
+    if not before and not short_S1.any():
+        return ids_SL.to(model.device), {}
+    there_SL = torch.arange(longest) >= short_S1
+    told = {
+        "attention_mask": torch.cat([there_SL.new_ones(len(rows), before), there_SL], 1).long(),
+        _PLACES: before + (torch.arange(longest) - short_S1).clamp(min=0),
+    }
+    takes = inspect.signature(model.forward).parameters
+    told = {name: x.to(model.device) for name, x in told.items() if name in takes}
+    return ids_SL.to(model.device), told
+
+
+def _longer(name: str, x: Tensor, given: int) -> Tensor:
+    """The mask or the places once there is one token more, of which so many are given anew."""
+    import torch
+
+    last = x[:, -1:]
+    if name != _PLACES:
+        return torch.cat([x, last], dim=1)
+    return torch.cat([x, last + 1], dim=1)[:, -given:]
 
 
 def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.calibrate.draw import as_text, line_ends, never_drawn, sample, start_id
+from echovec.calibrate.draw import Drawing, as_text, go_on, line_ends, never_drawn, start_id
 from echovec.calibrate.kinds import KINDS
 from echovec.errors import InputError, ModelError
 from echovec.text.tokenizer import HFTokenizer
@@ -32,9 +32,6 @@ BATCH = 64
 
 MOST_DRAWS = 50
 """How often one text is drawn again before it is the model's fault."""
-
-_OVER = -1
-"""In place of a token, once a text is over."""
 
 
 @dataclass(frozen=True)
@@ -193,33 +190,10 @@ def _write(
     ends: Tensor | None,
 ) -> list[list[int]]:
     """What each draw writes after the opening: up to its length or the token that ends its line."""
-    import torch
-
-    device = model.device
-    never = never.to(device)
-    ids_SL = torch.tensor([list(opening)] * len(draws), device=device)
-    wrote: list[Tensor] = []
-    over_S = torch.zeros(len(draws), dtype=torch.bool, device=device)
-    past = None
-    with torch.inference_mode():
-        for step in range(max(draw.length for draw in draws)):
-            # A family that keeps no cache gets all of it again.
-            given = ids_SL if past is None else ids_SL[:, -1:]
-            out = model(input_ids=given, past_key_values=past, use_cache=True)
-            past = getattr(out, "past_key_values", None)
-            logits_SV = out.logits[:, -1].float().masked_fill(never, -torch.inf)
-            u_S = torch.tensor([draw.u[step] for draw in draws], device=device)
-            next_S = sample(logits_SV, u_S, top_p=writing.top_p, temperature=writing.temperature)
-            ids_SL = torch.cat([ids_SL, next_S[:, None]], dim=1)
-            wrote.append(next_S.masked_fill(over_S, _OVER))
-            if ends is not None:
-                over_S |= ends.to(device)[next_S]
-            if bool(over_S.all()):
-                break
-    rows: list[list[int]] = torch.stack(wrote, dim=1).tolist()
-    return [
-        [i for i in row[: draw.length] if i != _OVER] for row, draw in zip(rows, draws, strict=True)
-    ]
+    u_ST = np.stack([draw.u for draw in draws])[:, : max(draw.length for draw in draws)]
+    how = Drawing(never, ends, writing.top_p, writing.temperature)
+    rows = go_on(model, [opening] * len(draws), u_ST, how)
+    return [row[: draw.length] for row, draw in zip(rows, draws, strict=True)]
 
 
 def _openings(tokenizer: HFTokenizer, writing: Writing, start: int) -> dict[str, list[int]]:
