@@ -26,6 +26,7 @@ from echovec.cli import (
     map,
     mine,
     models,
+    pairs,
     recipes,
     report,
     reproduce,
@@ -56,6 +57,7 @@ app.command("export")(export.export)
 app.command("index")(index.index)
 app.command("map")(map.map_index)
 app.command("mine")(mine.mine)
+app.command("pairs")(pairs.pairs)
 app.command("models")(models.models)
 app.command("recipes")(recipes.recipes)
 app.command("report")(report.report)
