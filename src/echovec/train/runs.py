@@ -132,6 +132,11 @@ _SCIFACT = Source(
     instructions=("Given a scientific claim, retrieve documents that support or refute it",),
     licence="claims CC BY 4.0, abstracts ODC-By 1.0",
 )
+_OWN = Source(
+    path="own-pairs.jsonl",
+    name="own pairs",
+    licence="written by the model itself: echovec pairs -o own-pairs.jsonl",
+)
 _UNLABELLED = (
     Source(
         path="SciFact/corpus.jsonl.gz",
@@ -182,6 +187,15 @@ RUNS: Mapping[str, Run] = {
         steps=240,
         mini_batch_tokens=4096,
         eval_every=40,
+        save_every=10,
+    ),
+    "smollm2-echo-own": replace(
+        _SMOLLM2,
+        name="smollm2-echo-own",
+        sources=(_OWN,),
+        steps=100,
+        mini_batch_tokens=4096,
+        eval_every=25,
         save_every=10,
     ),
     "smollm2-echo-matched": replace(_SMOLLM2, name="smollm2-echo-matched", text_share=0.5),
