@@ -311,6 +311,9 @@ def test_the_command_writes_rows_that_train_reads(folder, tmp_path):
         anchor, (positive,), negatives = columns_of(row)
         assert (anchor, positive, negatives) == (row["anchor"], row["positive"], [])
         assert positive in TEXTS
+    few = CliRunner().invoke(app, [*command, "--within", "4", "--count", "5"])
+    assert "5 texts" in few.output
+    assert CliRunner().invoke(app, [*command, "--within", "8"]).exit_code == 0
     before = out.read_bytes()
     assert CliRunner().invoke(app, [*command, "--within", "8"]).exit_code == 0
     assert out.read_bytes() == before

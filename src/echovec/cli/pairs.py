@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,8 +21,11 @@ def pairs(
         Path, typer.Option("-o", "--output", help="A .jsonl file of anchors and positives.")
     ] = Path("pairs.jsonl"),
     count: Annotated[
-        int, typer.Option(min=2, help="How many texts the model writes where none are given.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            min=2, help="So many of the texts, drawn by --seed; or so many are written (2,048)."
+        ),
+    ] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", help="The column that holds the texts.")
     ] = "text",
@@ -75,21 +79,24 @@ def pairs(
     if output.suffix != ".jsonl":
         raise InputError(f"{output.name}: pairs are written as .jsonl")
     given = None if texts is None else read_texts(texts, text_field, None)
+    if given is not None and count is not None and count < len(given):
+        given = random.Random(seed).sample(given, count)
+    to_write = count or OWN
     embedder = Embedder.load(
         model, recipe, precision=precision, trust_remote_code=trust_remote_code
     )
     kept = cache or output.with_name(output.name + ".vectors")
-    with tqdm(total=count, unit="", disable=None, leave=False, bar_format=_BAR) as bar:
+    with tqdm(total=to_write, unit="", disable=None, leave=False, bar_format=_BAR) as bar:
 
         def expect(total: int, doing: str) -> None:
             bar.set_description_str(doing, refresh=False)
             bar.reset(total)
 
         if given is None:
-            expect(count, "writing")
+            expect(to_write, "writing")
             given = own_passages(
                 embedder,
-                count,
+                to_write,
                 seed=seed,
                 trust_remote_code=trust_remote_code,
                 advance=bar.update,
@@ -117,5 +124,8 @@ def pairs(
     if not lines:
         print("  nothing is left to train on; a larger --within keeps more")
 
+
+OWN = 2048
+"""Texts that the model writes where none are given, and nobody says how many."""
 
 _BAR = "{desc} {percentage:3.0f}% |{bar:30}| {elapsed}, about {remaining} left"
