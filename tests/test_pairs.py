@@ -136,26 +136,26 @@ def test_killed_asking_goes_on_where_it_was(embedder, monkeypatch):
     whole = asked(embedder, TEXTS, replace(SHORT, seed=5))
     one = replace(SHORT, seed=6)
     calls = Counter()
-    real = ask._Writer.ask
+    real = ask._Writer.block
 
-    def dies(self, texts, numbers, advance):
-        calls[self._form, numbers.start] += 1
+    def dies(self, form, texts, advance, numbers):
+        calls[form, numbers.start] += 1
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(self, texts, numbers, advance)
+        return real(self, form, texts, advance, numbers)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ask._Writer, "ask", dies)
+        patched.setattr(ask._Writer, "block", dies)
         with pytest.raises(KeyboardInterrupt):
             asked(embedder, TEXTS, one)
     done = []
 
-    def counts(self, texts, numbers, advance):
-        done.append((self._form, numbers.start))
-        return real(self, texts, numbers, advance)
+    def counts(self, form, texts, advance, numbers):
+        done.append((form, numbers.start))
+        return real(self, form, texts, advance, numbers)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ask._Writer, "ask", counts)
+        patched.setattr(ask._Writer, "block", counts)
         again = asked(embedder, TEXTS, one)
     assert ("query", 0) not in done
     assert ("query", 8) in done

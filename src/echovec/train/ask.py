@@ -20,10 +20,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from echovec.calibrate.draw import (
     Drawing,
@@ -181,61 +183,68 @@ def asked(
     tokenizer = embedder.tokenizer
     if not isinstance(tokenizer, HFTokenizer):
         raise InputError(f"{type(tokenizer).__name__} belongs to no language model that can write")
-    model = None
+    writer = _Writer(embedder, tokenizer, asking, trust_remote_code=trust_remote_code)
     told: dict[str, list[str]] = {}
     for form in asking.forms:
-
-        def write(numbers: range, form: str = form) -> Block:
-            nonlocal model
-            model = model or with_head(embedder, trust_remote_code=trust_remote_code)
-            writer = _Writer(model, tokenizer, asking, form)
-            return list(writer.ask(texts, numbers, advance)), 0
-
         folder = cache.cache_dir() / "texts" / _key(embedder, tokenizer, texts, asking, form)
+        write = partial(writer.block, form, texts, advance)
         blocks = in_blocks(folder, len(texts), write, advance=advance)
         told[form] = [line for (wrote, _), _ in blocks for line in wrote]
     return told
 
 
 class _Writer:
-    """A model that writes one form, for as many texts as it is given."""
+    """An embedder's model with its head, loaded when something has to be written."""
 
-    def __init__(self, model: Any, tokenizer: HFTokenizer, asking: Asking, form: str) -> None:
-        size = int(model.get_output_embeddings().weight.shape[0])
-        ends = line_ends(tokenizer, size)
-        never = never_drawn(tokenizer, size)
-        self._how = Drawing(never, ends, asking.top_p, asking.temperature)
-        self._model, self._tokenizer, self._asking, self._form = model, tokenizer, asking, form
+    def __init__(
+        self,
+        embedder: Embedder,
+        tokenizer: HFTokenizer,
+        asking: Asking,
+        *,
+        trust_remote_code: bool,
+    ) -> None:
+        self._embedder, self._tokenizer, self._asking = embedder, tokenizer, asking
+        self._trusts = trust_remote_code
 
-    def ask(
-        self, texts: Sequence[str], numbers: range, advance: Callable[[int], None]
-    ) -> Iterator[str]:
-        """What is written for the texts of a block."""
-        asking = self._asking
-        source = random.Random(f"{asking.seed} {self._form} {numbers.start // BLOCK}")
-        shown = "".join(
-            _shown(one.text, self._form, one.asked(self._form))
-            for one in source.sample(EXAMPLES, asking.num_examples)
-        )
-        shared = [start_id(self._tokenizer), *self._tokenizer.tokenize([shown])[0]]
-        own = [self._shortened(texts[n]) for n in numbers]
-        rows = self._tokenizer.tokenize([_shown(text, self._form) for text in own])
+    @cached_property
+    def _model(self) -> Any:
+        return with_head(self._embedder, trust_remote_code=self._trusts)
+
+    @cached_property
+    def _how(self) -> Drawing:
+        size = int(self._model.get_output_embeddings().weight.shape[0])
+        never, ends = never_drawn(self._tokenizer, size), line_ends(self._tokenizer, size)
+        return Drawing(never, ends, self._asking.top_p, self._asking.temperature)
+
+    def block(
+        self, form: str, texts: Sequence[str], advance: Callable[[int], None], numbers: range
+    ) -> Block:
+        """What is written for the texts of these numbers, in their order."""
+        shared = self._beginning(form, numbers.start // BLOCK)
+        own = [_shown(self._shortened(texts[number]), form) for number in numbers]
+        rows = self._tokenizer.tokenize(own)
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         wrote = [""] * len(rows)
         for first in range(0, len(rows), BATCH):
             some = by_length[first : first + BATCH]
-            u_ST = np.stack([self._draws(numbers[i]) for i in some])
+            u_ST = np.stack([self._draws(form, numbers[i]) for i in some])
             ids = go_on(self._model, [rows[i] for i in some], u_ST, self._how, shared=shared)
             for i, row in zip(some, ids, strict=True):
                 wrote[i] = as_text(self._tokenizer, row, line=True) or ""
             advance(len(some))
-        yield from wrote
+        return wrote, 0
 
-    def _draws(self, number: int) -> Any:
-        place = list(FORMS).index(self._form)
-        return np.random.default_rng([self._asking.seed, number, place]).random(
-            self._asking.longest
-        )
+    def _beginning(self, form: str, block: int) -> list[int]:
+        """The ids of the examples that the texts of a block stand behind."""
+        source = random.Random(f"{self._asking.seed} {form} {block}")
+        examples = source.sample(EXAMPLES, self._asking.num_examples)
+        shown = "".join(_shown(one.text, form, one.asked(form)) for one in examples)
+        return [start_id(self._tokenizer), *self._tokenizer.tokenize([shown])[0]]
+
+    def _draws(self, form: str, number: int) -> NDArray[np.float64]:
+        source = np.random.default_rng([self._asking.seed, number, list(FORMS).index(form)])
+        return source.random(self._asking.longest)
 
     def _shortened(self, text: str) -> str:
         """A text on one line, its first tokens only where it has many."""
