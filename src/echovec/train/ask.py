@@ -156,7 +156,7 @@ def pairs(
     texts = list(dict.fromkeys(texts))
     if len(texts) <= asking.within:
         raise InputError(
-            f"{len(texts)} distinct texts; to find one again among the nearest {asking.within} "
+            f"different texts: {len(texts)}; to find one again among the nearest {asking.within} "
             "tells nothing: give more texts"
         )
     expect(len(texts) * len(asking.forms), "asking")
