@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FORMS: Mapping[str, str] = {"query": "Search query", "title": "Title"}
-"""What can be written for a text, and how the prompt calls it. To add a form, add a row here and
-what it is for each example."""
+"""What can be written for a text, and how the prompt calls it. To add a form, add a row here and a
+field of its name to `Example`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Example:
 
     def asked(self, form: str) -> str:
         """What is written for it in a form."""
-        return {"query": self.query, "title": self.title}[form]
+        return str(getattr(self, form))
 
 
 EXAMPLES = (
