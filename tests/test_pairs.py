@@ -26,7 +26,8 @@ from echovec.train.passages import is_sound, own_passages, whole_sentences
 from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 SHORT = Asking(num_examples=2, longest=6, text_tokens=20)
-TEXTS = [text for text in sentences() if len(text.split()) > 3][:9]
+LONG = "The river rises in the mountains of the north and flows through three old lakes."
+TEXTS = [*[text for text in sentences() if len(text.split()) > 3][:8], LONG]
 
 
 @pytest.fixture(autouse=True)
@@ -194,15 +195,16 @@ def test_pairs_are_what_finds_its_text_again(embedder, monkeypatch):
     }
     wrote["query"][1] = "one"
     wrote["query"][2] = wrote["query"][3] = "The Same, twice"
-    wrote["query"][4] = " ".join(TEXTS[4].split()[:5]).ljust(1)
+    wrote["query"][-1] = LONG.rsplit(" ", 2)[0]
     monkeypatch.setattr(ask, "asked", lambda *_, **how: wrote)
-    found = pairs(embedder, texts, replace(SHORT, within=1))
+    found = pairs(embedder, texts, replace(SHORT, within=3))
     assert found.texts == len(TEXTS)
     assert found.left_out["has fewer than two words"] == 1
     assert found.left_out["was written more than once"] == 2
+    assert found.left_out["is a piece of its text"] == 1
     total = sum(found.left_out.values()) + len(found.rows)
     assert total == 2 * len(TEXTS)
-    naive = naively_found(embedder, wrote, 1)
+    naive = naively_found(embedder, wrote, 3)
     assert list(found.rows) == naive
     assert 0 < len(naive) < total
     everything = pairs(embedder, texts, replace(SHORT, within=len(TEXTS) - 1))

@@ -89,7 +89,8 @@ def self_texts(
         raise InputError(
             f"{type(tokenizer).__name__} belongs to no language model that can write; give texts"
         )
-    folder = cache.cache_dir() / "texts" / _key(embedder, tokenizer, writing)
+    settings = {name: value for name, value in asdict(writing).items() if name != "count"}
+    folder = cache.cache_dir() / "texts" / key_of(_METHOD, embedder, tokenizer, settings)
     model = None
 
     def write(numbers: range) -> Block:
@@ -143,18 +144,12 @@ def texts_hash(texts: list[str] | tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
-def _key(embedder: Embedder, tokenizer: HFTokenizer, writing: Writing) -> str:
-    settings = {name: value for name, value in asdict(writing).items() if name != "count"}
+def key_of(method: Any, embedder: Embedder, tokenizer: HFTokenizer, *more: Any) -> str:
+    """The name of the folder of what a model writes: by the model, where it begins, and `more`."""
     identity = embedder.identity
-    content = [
-        _METHOD,
-        identity.hash,
-        identity.tokenizer_hash,
-        dtype_of(embedder),
-        start_id(tokenizer),
-        settings,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    model = [identity.hash, identity.tokenizer_hash, dtype_of(embedder), start_id(tokenizer)]
+    content = json.dumps([method, *model, *more], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _read(file: Path, count: int) -> Block | None:

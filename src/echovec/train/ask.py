@@ -14,8 +14,6 @@ Shapes: A texts asked for, N texts, D width.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,14 +28,13 @@ from numpy.typing import NDArray
 from echovec.calibrate.draw import (
     Drawing,
     as_text,
-    dtype_of,
     go_on,
     line_ends,
     never_drawn,
     start_id,
     with_head,
 )
-from echovec.calibrate.kept import BLOCK, Block, in_blocks, texts_hash
+from echovec.calibrate.kept import BLOCK, Block, in_blocks, key_of, texts_hash
 from echovec.errors import InputError
 from echovec.evaluate.vectors import Vectors, weight_of
 from echovec.model import cache
@@ -52,7 +49,7 @@ if TYPE_CHECKING:
 BATCH = 64
 """Texts asked for at once."""
 
-_METHOD = 1
+_METHOD = "asked 1"
 """Counted up whenever the same settings would ask something else."""
 
 
@@ -184,9 +181,11 @@ def asked(
     if not isinstance(tokenizer, HFTokenizer):
         raise InputError(f"{type(tokenizer).__name__} belongs to no language model that can write")
     writer = _Writer(embedder, tokenizer, asking, trust_remote_code=trust_remote_code)
+    settings = {k: v for k, v in asdict(asking).items() if k not in ("forms", "within")}
     told: dict[str, list[str]] = {}
     for form in asking.forms:
-        folder = cache.cache_dir() / "texts" / _key(embedder, tokenizer, texts, asking, form)
+        key = key_of(_METHOD, embedder, tokenizer, settings, form, texts_hash(list(texts)))
+        folder = cache.cache_dir() / "texts" / key
         write = partial(writer.block, form, texts, advance)
         blocks = in_blocks(folder, len(texts), write, advance=advance)
         told[form] = [line for (wrote, _), _ in blocks for line in wrote]
@@ -295,22 +294,3 @@ def _found_again(
             yield pair
         else:
             left_out[f"does not find its text among the nearest {within}"] += 1
-
-
-def _key(
-    embedder: Embedder, tokenizer: HFTokenizer, texts: Sequence[str], asking: Asking, form: str
-) -> str:
-    settings = {k: v for k, v in asdict(asking).items() if k not in ("forms", "within")}
-    identity = embedder.identity
-    content = [
-        "asked",
-        _METHOD,
-        identity.hash,
-        identity.tokenizer_hash,
-        dtype_of(embedder),
-        start_id(tokenizer),
-        settings,
-        form,
-        texts_hash(list(texts)),
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
