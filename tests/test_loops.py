@@ -230,20 +230,30 @@ def test_without_numba_the_states_are_the_same(family: str, without_numba: None)
 def test_bfloat16_is_near_float32(
     family: str, loops_too: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Every family in 16 bits, with the loops and without, a shared beginning before each text."""
+    """Every family in 16 bits is no further from float32 than transformers is in 16 bits.
+
+    With the loops and without, a shared beginning before each text. A tiny model's state may be
+    off by 0.02 however it is computed, by its processor's products, so the bound is not a number.
+    """
     if not loops_too:
         request.getfixturevalue("without_numba")
     model = families.causal_model(family).base_model
     narrow = copy.deepcopy(families.causal_model(family)).to(torch.bfloat16)
-    backbone = PackedBackbone(narrow, prepack=True)
     batch = made_batch(LENGTHS[1])
+    want = one_by_one(model, batch, -1)[batch.pooled[0]]
+    stock = one_by_one(narrow.base_model, batch, -1)[batch.pooled[0]]
+    backbone = PackedBackbone(narrow, prepack=True)
     with torch.inference_mode():
         (got,) = backbone.forward(batch, pooled_only=True)
-    want = one_by_one(model, batch, -1)[batch.pooled[0]]
-    cosines = torch.nn.functional.cosine_similarity(got.float(), want)
-    assert cosines.min() > 0.99
-    shuffled = torch.nn.functional.cosine_similarity(got.float(), want.roll(7, 0))
-    assert shuffled.min() < 0.9
+    theirs = off(stock, want)
+    assert off(got, want) < 1.6 * theirs < 0.02
+    assert off(got.roll(7, 0), want) > 1.6 * theirs
+
+
+def off(states: torch.Tensor, want: torch.Tensor) -> float:
+    """One less the cosine, the mean of all rows."""
+    cosines = torch.nn.functional.cosine_similarity(states.float(), want)
+    return float((1 - cosines).mean())
 
 
 @compiled
