@@ -13,6 +13,7 @@ import families
 from echovec.model import kernels
 from echovec.model import packed as packed_module
 from echovec.model import ragged as ragged_module
+from echovec.model.feed import Fed, Feed
 from echovec.model.layout import lay_out
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
@@ -26,13 +27,13 @@ def naive(
     q_QHE: Tensor, k_KGE: Tensor, v_KGE: Tensor, how: Ragged, scale: float, window: int | None
 ) -> Tensor:
     """The kernel's twin: one sequence, one head, one query at a time."""
-    output = torch.empty_like(q_QHE)
+    output = torch.full_like(q_QHE, float("nan"))  # of rows that no sequence holds
     repeats = q_QHE.shape[1] // k_KGE.shape[1]
     edges = zip(
-        how.query_edges_S1.tolist(),
-        how.query_edges_S1.tolist()[1:],
-        how.key_edges_S1.tolist(),
-        how.key_edges_S1.tolist()[1:],
+        how.edges.query_edges_S1.tolist(),
+        how.edges.query_edges_S1.tolist()[1:],
+        how.edges.key_edges_S1.tolist(),
+        how.edges.key_edges_S1.tolist()[1:],
         strict=False,
     )
     for first, last, key, stop in edges:
@@ -90,9 +91,11 @@ def test_a_cpu_has_rectangles() -> None:
     assert not ragged_module.can_attend(torch.device("cpu"), torch.bfloat16, blocks)
     layout = lay_out(made_batch([3, 2]))
     turn = (torch.ones(0), torch.ones(0))
-    built = ragged_module.ragged(layout, turn, 6, torch.device("cpu"), hulls=True)
+    feed = Feed(layout, 6)
+    fed = Fed.of(torch.from_numpy(feed.numbers(feed.sizes)), feed.sizes)
+    built = ragged_module.ragged(fed, turn, hulls=True)
     assert built.query_rows_Q is not None
-    assert built.query_edges_S1.tolist()[-1] == len(layout.hull_rows_Q)
+    assert built.edges.query_edges_S1.tolist()[-1] == len(layout.hull_rows_Q)
     assert built.most_keys == 6 + 3 + 4 + 3 + 3  # as far as the last pooled token of the longest
 
 

@@ -11,6 +11,7 @@ from echovec.doctor.finding import Finding
 
 _SETTINGS = (
     "ECHOVEC_CACHE",
+    "ECHOVEC_CUDA_GRAPHS",
     "ECHOVEC_DATA",
     "ECHOVEC_MODEL_DIR",
     "ECHOVEC_OFFLINE",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from threading import Lock
 from typing import Any
@@ -27,16 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from echovec.errors import ModelError
-from echovec.model import heap, loops
+from echovec.model import heap, loops, passes
 from echovec.model.backbone import hash_weights, layer_index
-from echovec.model.blocks import Block, Norm
+from echovec.model.blocks import Block
 from echovec.model.device import sent
 from echovec.model.families import blocks_of, enlarged, final_norm, rotary_table, why_not
+from echovec.model.feed import Fed, Feed, Sizes
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
-from echovec.model.linear import Linear
+from echovec.model.passes import Attention, Prefix, Reads
 from echovec.model.plain import PlainBackbone, config_text
-from echovec.model.ragged import Ragged, can_attend, ragged
+from echovec.model.ragged import can_attend, ragged
+from echovec.model.recorded import recorded
 from echovec.model.rectangles import Rectangles
 from echovec.model.tiles import Tiles
 from echovec.model.weights import (
@@ -51,21 +52,11 @@ from echovec.model.weights import (
 from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
+_LAUNCHED = 2e11
+"""Rows times weights of a block up to which asking for its kernels takes longer than computing: 0.4
+ms of calls, where a card multiplies 5e14 times a second."""
+
 _log = logging.getLogger("echovec")
-
-
-@dataclass(frozen=True, eq=False)
-class _Prefix:
-    """Keys and values of the shared beginning, per block, and its states where asked for."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    states: list[Tensor]
-
-
-Attention = Rectangles | Ragged | Tiles
-"""`(block, x_NO, prefix_k, prefix_v) -> o_ND`: who attends to whom in a batch; x_NO is the block's
-product of queries, keys and values."""
 
 
 class PackedBackbone:
@@ -109,6 +100,7 @@ class PackedBackbone:
         self.num_layers = int(config.num_hidden_layers)
         self.max_positions: int | None = int(config.max_position_embeddings)
         self._dtype = model.embed_tokens.weight.dtype
+        self._block_size = sum(p.numel() for p in model.layers[0].parameters())
         self._names = list(model.state_dict()) if prepack else []
         make = (quantizing(largest) if largest is not None else PREPACKED) if prepack else SHARED
         self._blocks = blocks_of(model, make)
@@ -125,13 +117,14 @@ class PackedBackbone:
             loops.ready()  # compiled, if they have to be, while loading and not at the first text
             heap.give_back()
             heap.keep_freed()
-        self._prefixes: dict[tuple[bytes, int, bool], _Prefix] = {}  # the oldest goes first
+        self._prefixes: dict[tuple[bytes, int, bool], Prefix] = {}  # the oldest goes first
         self._lock = Lock()
         self._tables: dict[tuple[torch.dtype, str], tuple[Tensor, Tensor]] = {}
         self._embedded = float(getattr(model, "embedding_multiplier", 1.0))
         self._enlarged = enlarged(model)
         self._read_plain = plain
         self._ragged = can_attend(self.device, self._dtype, self._blocks)
+        self._recorded = recorded(self.device)
 
     @property
     def dtype(self) -> str:
@@ -148,6 +141,8 @@ class PackedBackbone:
         """Drop the prompt beginnings that are kept; they are computed anew when needed."""
         with self._lock:
             self._prefixes.clear()
+        if self._recorded is not None:
+            self._recorded.forget()
 
     @property
     def workers(self) -> int:
@@ -184,10 +179,18 @@ class PackedBackbone:
         layout = lay_out(batch, round_up=self._row_counts)
         blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
         prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
-        states = self._states(layout, prefix, blocks, wanted, pooled_only, wide=float32)
+        if self._ragged and not float32:
+            states = self._ragged_states(layout, prefix, wanted, pooled_only)
+        else:
+            h_ND = self._embed(sent(layout.ids_N, self.device), wide=float32)
+            reads = self._laid(layout, len(prefix.states[0]), h_ND)
+            states = passes.states(
+                h_ND, reads, prefix, blocks, self._norm, wanted, pooled_only=pooled_only
+            )
         if pooled_only:
-            return [states[layer] for layer in wanted]
-        return [self._with_prefix(layout, prefix, states[layer], layer, batch) for layer in wanted]
+            return states
+        together = zip(states, wanted, strict=True)
+        return [self._with_prefix(layout, prefix, h_ND, layer, batch) for h_ND, layer in together]
 
     def weights_hash(self) -> str:
         """Hash of the backbone without its head: the same as the plain backbone's."""
@@ -200,78 +203,80 @@ class PackedBackbone:
 
     # -- the pass -----------------------------------------------------------------------------
 
-    def _states(
-        self,
-        layout: Layout,
-        prefix: _Prefix,
-        blocks: Sequence[Block],
-        wanted: Sequence[int],
-        pooled_only: bool,
-        *,
-        wide: bool,
-    ) -> dict[int, Tensor]:
-        """States by layer: of the pooled rows in the batch's order, or of all flat rows."""
-        device = self.device
-        last = max(wanted)
-        rows_P = sent(layout.pooled_rows_P, device)
-        h_ND = self._embed(sent(layout.ids_N, device), wide)
-        attention = self._attention(layout, len(prefix.states[0]), h_ND)
-        factors_N1 = self._factors(layout.positions_N, h_ND)
-        kept: dict[int, Tensor] = {}
-        for depth in range(last + 1):
-            if depth in wanted and not (depth == last and pooled_only and depth > 0):
-                kept[depth] = h_ND[rows_P] if pooled_only else h_ND
-            if depth == last:
-                break
-            block, keys, values = blocks[depth], prefix.keys[depth], prefix.values[depth]
-            if depth + 1 == last and pooled_only:
-                hull_Q = sent(layout.hull_rows_Q, device)
-                attend = attention(block.positions, True)
-                h_QD = _run(block, h_ND, factors_N1, keys, values, attend, hull_Q)
-                kept[last] = h_QD[sent(layout.pooled_in_hull_P, device)]
-            else:
-                attend = attention(block.positions, False)
-                h_ND = _run(block, h_ND, factors_N1, keys, values, attend, None)
-        if self.num_layers in kept:
-            kept[self.num_layers] = self._norm(kept[self.num_layers])
-        return kept
-
-    def _attention(
-        self, layout: Layout, prefix: int, h_ND: Tensor
-    ) -> Callable[[str, bool], Attention]:
-        """Who attends to whom, `(positions, hulls) -> Attention`, made when it is needed.
-
-        `hulls`: only the rows from each first to last pooled token ask.
-        """
+    def _laid(self, layout: Layout, prefix: int, h_ND: Tensor) -> Reads:
+        """A layout as it is read where attention runs on rectangles."""
 
         @cache
-        def made(kind: str, hulls: bool) -> Attention:
+        def attention(kind: str, hulls: bool) -> Attention:
             groups = layout.hulls if hulls else layout.groups
-            if self._ragged and h_ND.dtype == self._dtype:
-                turn = self._turn(layout.positions_N, h_ND.dtype, kind)
-                return ragged(layout, turn, prefix, self.device, hulls=hulls)
             if loops.usable(h_ND):
                 longest = prefix + max(g.length for g in layout.groups)
                 cos, sin = self._table(longest, torch.float32, kind)
                 return Tiles(groups, prefix, self._blocks[0].num_heads, cos, sin)
             return Rectangles(groups, self._turn(layout.positions_N, h_ND.dtype, kind))
 
-        return made
+        device = self.device
+        return Reads(
+            sent(layout.pooled_rows_P, device),
+            sent(layout.hull_rows_Q, device),
+            sent(layout.pooled_in_hull_P, device),
+            self._factors(layout.positions_N, h_ND.dtype),
+            attention,
+        )
 
-    def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> _Prefix:
+    def _ragged_states(
+        self, layout: Layout, prefix: Prefix, wanted: Sequence[int], pooled_only: bool
+    ) -> list[Tensor]:
+        """States where attention takes sequences of unlike length; recorded where that pays."""
+        feed = Feed(layout, len(prefix.states[0]))
+        room = feed.sizes.rounded()
+        kinds = {block.positions for block in self._blocks}
+        tables = {kind: self._table(room.most_keys, self._dtype, kind) for kind in kinds}
+        factors_N1 = self._factors(layout.positions_N, self._dtype)
+
+        def run(numbers: Tensor, sizes: Sizes) -> list[Tensor]:
+            fed = Fed.of(numbers, sizes)
+
+            @cache
+            def attention(kind: str, hulls: bool) -> Attention:
+                cos, sin = (table[fed.positions_N][:, None] for table in tables[kind])
+                return ragged(fed, (cos, sin), hulls=hulls)
+
+            reads = Reads(
+                fed.pooled_rows_P, fed.hull_rows_Q, fed.pooled_in_hull_P, factors_N1, attention
+            )
+            h_ND = self._embed(fed.ids_N, wide=False)
+            return passes.states(
+                h_ND, reads, prefix, self._blocks, self._norm, wanted, pooled_only=pooled_only
+            )
+
+        def plainly() -> list[Tensor]:
+            return run(sent(feed.numbers(feed.sizes), self.device), feed.sizes)
+
+        pays = pooled_only and room.rows * self._block_size <= _LAUNCHED
+        able = factors_N1 is None and not torch.is_grad_enabled()
+        if self._recorded is None or not (pays and able):
+            return plainly()
+        key = (layout.prefix_ids.tobytes(), tuple(wanted), room)
+        states = self._recorded(
+            key, lambda: feed.numbers(room), lambda numbers: run(numbers, room), plainly
+        )
+        return [state[: len(layout.pooled_rows_P)] for state in states]
+
+    def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> Prefix:
         """Keys and values of the shared beginning, for the blocks up to layer `last`."""
         # Kept between calls only where nothing can change behind our back.
         keep = self.prepacked and not torch.is_grad_enabled()
         key = (layout.prefix_ids.tobytes(), last, wide)
         if keep and (known := self._prefixes.get(key)) is not None:
             return known
-        h_ND = self._embed(sent(layout.prefix_ids, self.device), wide)
+        h_ND = self._embed(sent(layout.prefix_ids, self.device), wide=wide)
         turns = {
             kind: self._turn(np.arange(len(h_ND)), h_ND.dtype, kind)
             for kind in {block.positions for block in blocks[:last]}
         }
         group = Group(0, np.array([len(h_ND)]), len(h_ND))
-        factors_N1 = self._factors(np.arange(len(h_ND)), h_ND)
+        factors_N1 = self._factors(np.arange(len(h_ND)), h_ND.dtype)
         keys, values, states = [], [], [h_ND]
         for block in blocks[:last]:
             turn = turns[block.positions]
@@ -280,9 +285,11 @@ class PackedBackbone:
             values.append(v_NGE.contiguous())
             if len(h_ND):
                 attention = Rectangles((group,), turn)
-                h_ND = _run(block, h_ND, factors_N1, k_NGE[:0], v_NGE[:0], attention, None)
+                h_ND = passes.through(
+                    block, h_ND, factors_N1, k_NGE[:0], v_NGE[:0], attention, None
+                )
             states.append(h_ND)
-        prefix = _Prefix(keys, values, states)
+        prefix = Prefix(keys, values, states)
         if keep:
             with self._lock:  # batches run in several threads
                 self._prefixes[key] = prefix
@@ -291,7 +298,7 @@ class PackedBackbone:
         return prefix
 
     def _with_prefix(
-        self, layout: Layout, prefix: _Prefix, h_ND: Tensor, layer: int, batch: Batch
+        self, layout: Layout, prefix: Prefix, h_ND: Tensor, layer: int, batch: Batch
     ) -> Tensor:
         """The states of every token of the batch, the shared beginning put back."""
         begin_AD = prefix.states[layer]
@@ -302,15 +309,15 @@ class PackedBackbone:
         position_T = sent(batch.positions_T, self.device)
         return both[torch.where(flat_T < 0, position_T, flat_T + len(begin_AD))]
 
-    def _embed(self, ids_N: Tensor, wide: bool) -> Tensor:
+    def _embed(self, ids_N: Tensor, *, wide: bool) -> Tensor:
         h_ND: Tensor = self.model.embed_tokens(ids_N)
         h_ND = h_ND * self._embedded if self._embedded != 1 else h_ND
         return h_ND.float() if wide else h_ND
 
-    def _factors(self, positions_N: Int, h_ND: Tensor) -> Tensor | None:
+    def _factors(self, positions_N: Int, dtype: torch.dtype) -> Tensor | None:
         """What the queries of each row are multiplied with, or None."""
         factors = None if self._enlarged is None else self._enlarged.factors(positions_N)
-        return None if factors is None else sent(factors, self.device).to(h_ND.dtype)[:, None]
+        return None if factors is None else sent(factors, self.device).to(dtype)[:, None]
 
     def _turn(self, positions_N: Int, dtype: torch.dtype, kind: str = "") -> Turn:
         """Cosines and sines [N, 1, E / 2] of each row's position."""
@@ -325,28 +332,3 @@ class PackedBackbone:
             table = rotary_table(self.model, kind, max(1024, 2 * positions), dtype)
             self._tables[dtype, kind] = table
         return table
-
-
-def _run(
-    block: Block,
-    h_ND: Tensor,
-    factors_N1: Tensor | None,
-    prefix_k: Tensor,
-    prefix_v: Tensor,
-    attention: Attention,
-    hull_Q: Tensor | None,
-) -> Tensor:
-    """One block: h_ND to the next h_ND, or only to the rows `hull_Q`."""
-    o_ND = attention(block, block.product(h_ND, factors_N1), prefix_k, prefix_v)
-    if hull_Q is not None:
-        h_ND = h_ND[hull_Q]
-    h_ND = _added(block.out, o_ND, h_ND, block.after_attention, block.share)
-    return _added(block.down, block.inside(h_ND), h_ND, block.after_mlp, block.share)
-
-
-def _added(linear: Linear, x_NI: Tensor, h_ND: Tensor, norm: Norm | None, share: float) -> Tensor:
-    """The residual sum, in the product where nothing comes between."""
-    if norm is None and share == 1:
-        return linear.plus(x_NI, h_ND)
-    more_ND = linear(x_NI)
-    return torch.add(h_ND, more_ND if norm is None else norm(more_ND), alpha=share)

@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from echovec.model import kernels
 from echovec.model.blocks import Block
-from echovec.model.device import sent
+from echovec.model.feed import Edges, Fed
 from echovec.model.heads import Turn, apart, split
-from echovec.model.layout import Int, Layout
 
 Kernel = Callable[..., Tensor]
 """`(q_QHE, k_KGE, v_KGE, ragged, scale, window) -> o_QHE`."""
@@ -43,13 +41,7 @@ class Ragged:
     query_rows_Q: Tensor | None
     """Flat rows that ask, or None: all of them."""
 
-    key_rows_K: Tensor
-    """Rows of the prefix and the flat rows, laid after one another, that are looked at."""
-
-    query_edges_S1: Tensor
-    key_edges_S1: Tensor
-    """Where each sequence begins among query and key rows: int32."""
-
+    edges: Edges
     most_queries: int
     most_keys: int
     kernel: Kernel
@@ -57,7 +49,7 @@ class Ragged:
 
     def __call__(self, block: Block, x_NO: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> Tensor:
         """Outputs [Q, H * E], in the order of the query rows."""
-        begin = prefix_k, prefix_v, self.key_rows_K
+        begin = prefix_k, prefix_v, self.edges.key_rows_K
         if kernels.usable(x_NO):
             qk_NXE, v_NGE = apart(block, x_NO)
             q_NHE, k_NGE = torch.split(qk_NXE, [block.num_heads, block.num_kv_heads], dim=1)
@@ -88,33 +80,20 @@ def _suits(block: Block) -> bool:
     return block.head_dim <= _WIDEST and block.head_dim % 8 == 0 and block.cap is None
 
 
-def ragged(layout: Layout, turn: Turn, prefix: int, device: torch.device, *, hulls: bool) -> Ragged:
-    """The ragged attention of a layout.
+def ragged(fed: Fed, turn: Turn, *, hulls: bool) -> Ragged:
+    """The ragged attention of what is fed.
 
     Args:
-        layout: of the batch.
+        fed: a batch's numbers on the device.
         turn: the positions of its rows.
-        prefix: rows of the shared prefix.
-        device: where.
         hulls: whether only the rows from each first to last pooled token ask.
     """
-    begins_S, ends_S = layout.rows_S2[:, 0], layout.rows_S2[:, 1]
-    if hulls:
-        ends_S = begins_S + layout.hulls_S2[:, 1]
-        queries_S = layout.hulls_S2[:, 1] - layout.hulls_S2[:, 0]
-    else:
-        queries_S = ends_S - begins_S
-    keys_S = prefix + ends_S - begins_S
-    edges_S1 = _edges(keys_S)
-    place_K = np.arange(edges_S1[-1]) - np.repeat(edges_S1[:-1], keys_S)
-    own_K = np.repeat(begins_S, keys_S) + place_K
+    sizes, edges = fed.sizes, fed.hulls if hulls else fed.every
     return Ragged(
-        query_rows_Q=sent(layout.hull_rows_Q, device) if hulls else None,
-        key_rows_K=sent(np.where(place_K < prefix, place_K, own_K), device),
-        query_edges_S1=sent(_edges(queries_S).astype(np.int32), device),
-        key_edges_S1=sent(edges_S1.astype(np.int32), device),
-        most_queries=int(queries_S.max()),
-        most_keys=int(keys_S.max()),
+        query_rows_Q=fed.hull_rows_Q if hulls else None,
+        edges=edges,
+        most_queries=sizes.most_hull_rows if hulls else sizes.most_rows,
+        most_keys=sizes.most_keys,
         kernel=varlen,
         turn=turn,
     )
@@ -143,8 +122,8 @@ def varlen(
         q_QHE,
         k_KGE,
         v_KGE,
-        how.query_edges_S1,
-        how.key_edges_S1,
+        how.edges.query_edges_S1,
+        how.edges.key_edges_S1,
         how.most_queries,
         how.most_keys,
         **told,
@@ -163,7 +142,3 @@ def _options(needs_window: bool) -> frozenset[str] | None:
     names = frozenset(inspect.signature(varlen_attn).parameters)
     causal = "window_size" in names or ("is_causal" in names and not needs_window)
     return names if causal else None
-
-
-def _edges(lengths_S: Int) -> Int:
-    return np.concatenate([[0], np.cumsum(lengths_S)])
