@@ -204,7 +204,7 @@ def test_the_prefix_runs_once() -> None:
     backbone = packed("llama", prepack=True)
     rows: list[int] = []
     inner = backbone._embed
-    backbone._embed = lambda ids, wide: rows.append(len(ids)) or inner(ids, wide)  # type: ignore
+    backbone._embed = lambda ids, wide: rows.append(len(ids)) or inner(ids, wide=wide)  # type: ignore
     with torch.inference_mode():
         backbone.forward(made_batch([5, 4]))
         backbone.forward(made_batch([7]))
