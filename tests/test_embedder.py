@@ -128,6 +128,34 @@ def test_a_bad_text_is_named_before_any_work(texts, place, message):
     assert backbone.sizes == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"batch_size": -1}, {"batch_tokens": 0}, {"batch_tokens": -5}],
+)
+def test_a_batch_of_nothing_is_refused(options):
+    """A limit below 1 is neither the default nor a crash: the message has the option's name."""
+    embedder = tiny()
+    ((name, value),) = options.items()
+    for verb in (embedder.encode, embedder.prepare, embedder.states):
+        with pytest.raises(InputError, match=f"{name}={value}; give 1 or more"):
+            verb(["a", "bb"], **options)
+
+
+def test_one_text_is_no_list_of_its_characters():
+    """`encode` takes a single text; what gives a row for each text refuses one."""
+    for verb in (tiny().prepare, tiny().states):
+        with pytest.raises(InputError, match="texts='abc' is one text; give a list"):
+            verb("abc")
+
+
+def test_too_wide_a_cut_is_refused_before_any_work():
+    """`truncate_dim` beyond the vector's width costs no run of the model."""
+    backbone = Wrapped(lambda batch, states, float32: states)
+    with pytest.raises(InputError, match="vectors of 32 numbers to 33"):
+        tiny(backbone=backbone).encode(["a"], truncate_dim=33)
+    assert backbone.sizes == []
+
+
 def test_a_text_without_tokens_is_named_in_the_caller_s_list():
     """Places are counted in the list that was given, repeated texts included."""
 

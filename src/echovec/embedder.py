@@ -40,6 +40,7 @@ from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.vector.finish import finish
 from echovec.vector.similarity import cosine, cosine_pairwise
+from echovec.vector.transform import Truncate
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -284,7 +285,8 @@ class Embedder:
             batch_size: texts per batch at most.
 
         Raises:
-            InputError: a text cannot be embedded; `index` is its place.
+            InputError: a text cannot be embedded; `index` is its place. Or a limit is below 1, or
+                `texts` is a single text.
         """
         planner = self._reader(role).planner
         return list(planner.plan(texts, instruction, batch_tokens, batch_size))
@@ -397,11 +399,14 @@ class Embedder:
             `return_truncated`, also bool [n] (or [] for a single text).
 
         Raises:
-            InputError: a text cannot be embedded; the message and `index` name it.
+            InputError: a text cannot be embedded; the message and `index` name it. Or an option
+                cannot be used.
             NonFiniteError: the model gave NaN or infinity, in float32 too.
         """
         reader = self._reader(role)
         given = [texts] if isinstance(texts, str) else list(texts)
+        if truncate_dim is not None:  # said before hours of work
+            Truncate(truncate_dim).dim_out(self.dimension)
         planned = reader.planner(
             given, instruction=instruction, batch_tokens=batch_tokens, batch_size=batch_size
         )
