@@ -183,6 +183,14 @@ def test_cut_texts_are_counted_or_flagged():
     assert np.array_equal(vectors[0], embedder.encode("lon"))
 
 
+def test_a_model_without_a_limit_has_none_in_the_warning():
+    """A cut is told by the budget alone where the model takes prompts of any length."""
+    endless = Embedder("echo", ByteTokenizer(), TinyBackbone(max_positions=None))
+    with pytest.warns(TruncationWarning) as told:
+        endless.with_recipe("echo", max_tokens=3).encode("abcdef")
+    assert "budget of 3 tokens per copy; raise max_tokens" in str(told[0].message)
+
+
 def test_long_texts_become_windows_where_that_is_asked_for(folder):
     """`long_text` beside the budget, when loaded or later: the mean of windows, nothing cut."""
     text = "a text of many more words than that"
@@ -391,6 +399,45 @@ def test_save_and_load_by_reference(folder, tmp_path):
     causal_model("mistral").save_pretrained(folder)
     with pytest.raises(RecipeError, match=r"made for m with weights sha256:"):
         Embedder.load(saved)
+
+
+def test_a_saved_folder_finds_its_model_from_any_other_folder(folder, tmp_path, monkeypatch):
+    """A model given by a relative path is named by its absolute one."""
+    monkeypatch.chdir(folder.parent)
+    saved = Embedder.load(folder.name).save(tmp_path / "saved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Embedder.load(saved).model_path == folder
+
+
+def test_a_recipe_may_lie_in_its_model_s_own_folder(folder):
+    """Saved beside the weights, it is loaded with them."""
+    embedder = Embedder.load(folder, "classical")
+    again = Embedder.load(embedder.save(folder))
+    assert again.recipe.fingerprint == embedder.recipe.fingerprint
+
+
+def test_a_folder_that_holds_another_embedder_s_model_is_refused(folder, tmp_path):
+    """Saved by name over weights or an adapter, a recipe would be loaded with those."""
+    in_memory = Embedder.from_model(causal_model("gpt2"), family_tokenizer("gpt2"))
+    with_weights = in_memory.save(tmp_path / "weights")
+    Embedder.load(with_weights).save(with_weights)  # its own are no others
+    by_name = Embedder.load(folder)
+    with pytest.raises(InputError, match="model/ of an embedder that was saved there before"):
+        by_name.save(with_weights)
+    (tmp_path / "adapted" / "adapter").mkdir(parents=True)
+    for include_model in (True, False):
+        with pytest.raises(InputError, match="has adapter/ of an embedder"):
+            by_name.save(tmp_path / "adapted", include_model=include_model)
+    assert Embedder.load(with_weights).recipe.fingerprint == in_memory.recipe.fingerprint
+
+
+def test_a_record_stays_in_the_recipe(tmp_path):
+    """What a fitted recipe says of its fitting is not lost when it is loaded and saved again."""
+    recipe = replace(PRESETS["echo"], versions={"calibration": "on ten texts", "torch": "0"})
+    bound = tiny(recipe).recipe
+    assert bound.versions["calibration"] == "on ten texts"
+    assert bound.versions["torch"] == torch.__version__
 
 
 def test_save_and_load_a_model_from_memory(tmp_path):
