@@ -414,6 +414,7 @@ def test_bad_calls_are_refused(tiny):
         {"method": ["center", "whiten"], "dim": 3},
         {"method": "center", "strength": 1.0},
         {"texts": texts[:1]},
+        {"texts": "one text and not a list of its characters"},
         {"writing": SHORT},
     ):
         with pytest.raises(InputError):

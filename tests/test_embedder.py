@@ -128,6 +128,34 @@ def test_a_bad_text_is_named_before_any_work(texts, place, message):
     assert backbone.sizes == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"batch_size": -1}, {"batch_tokens": 0}, {"batch_tokens": -5}],
+)
+def test_a_batch_of_nothing_is_refused(options):
+    """A limit below 1 is neither the default nor a crash: the message has the option's name."""
+    embedder = tiny()
+    ((name, value),) = options.items()
+    for verb in (embedder.encode, embedder.prepare, embedder.states):
+        with pytest.raises(InputError, match=f"{name}={value}; give 1 or more"):
+            verb(["a", "bb"], **options)
+
+
+def test_one_text_is_no_list_of_its_characters():
+    """`encode` takes a single text; what gives a row for each text refuses one."""
+    for verb in (tiny().prepare, tiny().states):
+        with pytest.raises(InputError, match="texts='abc' is one text; give a list"):
+            verb("abc")
+
+
+def test_too_wide_a_cut_is_refused_before_any_work():
+    """`truncate_dim` beyond the vector's width costs no run of the model."""
+    backbone = Wrapped(lambda batch, states, float32: states)
+    with pytest.raises(InputError, match="vectors of 32 numbers to 33"):
+        tiny(backbone=backbone).encode(["a"], truncate_dim=33)
+    assert backbone.sizes == []
+
+
 def test_a_text_without_tokens_is_named_in_the_caller_s_list():
     """Places are counted in the list that was given, repeated texts included."""
 
@@ -153,6 +181,14 @@ def test_cut_texts_are_counted_or_flagged():
     _, one = embedder.encode("ok", return_truncated=True)
     assert not one
     assert np.array_equal(vectors[0], embedder.encode("lon"))
+
+
+def test_a_model_without_a_limit_has_none_in_the_warning():
+    """A cut is told by the budget alone where the model takes prompts of any length."""
+    endless = Embedder("echo", ByteTokenizer(), TinyBackbone(max_positions=None))
+    with pytest.warns(TruncationWarning) as told:
+        endless.with_recipe("echo", max_tokens=3).encode("abcdef")
+    assert "budget of 3 tokens per copy; raise max_tokens" in str(told[0].message)
 
 
 def test_long_texts_become_windows_where_that_is_asked_for(folder):
@@ -363,6 +399,45 @@ def test_save_and_load_by_reference(folder, tmp_path):
     causal_model("mistral").save_pretrained(folder)
     with pytest.raises(RecipeError, match=r"made for m with weights sha256:"):
         Embedder.load(saved)
+
+
+def test_a_saved_folder_finds_its_model_from_any_other_folder(folder, tmp_path, monkeypatch):
+    """A model given by a relative path is named by its absolute one."""
+    monkeypatch.chdir(folder.parent)
+    saved = Embedder.load(folder.name).save(tmp_path / "saved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Embedder.load(saved).model_path == folder
+
+
+def test_a_recipe_may_lie_in_its_model_s_own_folder(folder):
+    """Saved beside the weights, it is loaded with them."""
+    embedder = Embedder.load(folder, "classical")
+    again = Embedder.load(embedder.save(folder))
+    assert again.recipe.fingerprint == embedder.recipe.fingerprint
+
+
+def test_a_folder_that_holds_another_embedder_s_model_is_refused(folder, tmp_path):
+    """Saved by name over weights or an adapter, a recipe would be loaded with those."""
+    in_memory = Embedder.from_model(causal_model("gpt2"), family_tokenizer("gpt2"))
+    with_weights = in_memory.save(tmp_path / "weights")
+    Embedder.load(with_weights).save(with_weights)  # its own are no others
+    by_name = Embedder.load(folder)
+    with pytest.raises(InputError, match="model/ of an embedder that was saved there before"):
+        by_name.save(with_weights)
+    (tmp_path / "adapted" / "adapter").mkdir(parents=True)
+    for include_model in (True, False):
+        with pytest.raises(InputError, match="has adapter/ of an embedder"):
+            by_name.save(tmp_path / "adapted", include_model=include_model)
+    assert Embedder.load(with_weights).recipe.fingerprint == in_memory.recipe.fingerprint
+
+
+def test_a_record_stays_in_the_recipe(tmp_path):
+    """What a fitted recipe says of its fitting is not lost when it is loaded and saved again."""
+    recipe = replace(PRESETS["echo"], versions={"calibration": "on ten texts", "torch": "0"})
+    bound = tiny(recipe).recipe
+    assert bound.versions["calibration"] == "on ten texts"
+    assert bound.versions["torch"] == torch.__version__
 
 
 def test_save_and_load_a_model_from_memory(tmp_path):

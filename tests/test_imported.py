@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 from tokenizers.processors import TemplateProcessing
 
 from echovec import Embedder, ModelError, RecipeError
@@ -97,6 +98,18 @@ def test_what_a_recipe_cannot_say_is_refused(tmp_path):
     (tmp_path / "0" / "st" / "1_Pooling" / "config.json").unlink()
     with pytest.raises(ModelError, match="incomplete"):
         Embedder.load(tmp_path / "0" / "st", device="cpu")
+
+
+@pytest.mark.parametrize("content", [None, b"no arrays", save({"other": np.zeros(2)})])
+def test_a_dense_layer_that_cannot_be_read_is_named(tmp_path, content):
+    """Its file is missing, broken, or holds something else: the file and the next step."""
+    _, folder = saved(tmp_path, "mean", dense())
+    (file,) = folder.glob("*_Dense/model.safetensors")
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot read the dense layer .*_Dense/model.* \(.+\);"):
+        Embedder.load(folder, device="cpu")
 
 
 def test_the_authors_checkpoint_has_its_recipe():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,63 @@ def test_text_that_is_not_json_is_refused():
         Recipe.from_json("hello", where="my.json")
 
 
+def test_a_file_of_other_bytes_is_no_recipe(tmp_path):
+    """Bytes that are no UTF-8 are refused as a recipe, with the file's name."""
+    (tmp_path / "mine.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*mine\.json: 'utf-8' codec"):
+        Recipe.load(tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_prompt_is_no_name_and_the_message_says_what_it_is(times):
+    """A prompt in place of a recipe's name, also one too long for a path, points to Template."""
+    with pytest.raises(RecipeError, match=r"a prompt is a template: Template\('...'\)"):
+        as_recipe("Say {text} again " * times)
+
+
+def test_numpy_s_numbers_are_numbers():
+    """A recipe made with numbers of numpy's is written, and has the same fingerprint."""
+    view = View(Template("{text}"), layer=1, weight=0.5)
+    plain = recipe_of("x", view, max_tokens=8, text_share=0.5, transforms=(Truncate(2),))
+    other = recipe_of(
+        "x",
+        replace(view, layer=np.int64(1), weight=np.float32(0.5)),
+        max_tokens=np.int64(8),
+        text_share=np.float32(0.5),
+        transforms=(Truncate(np.int32(2)),),
+    )
+    assert other.to_json() == plain.to_json()
+    assert Recipe.from_json(other.to_json()) == plain
+
+
+def test_several_layers_may_be_a_list():
+    """They are kept as a tuple, so that a saved view is the view."""
+    view = View(Template("{text}"), layer=[1, 2])
+    assert view == View(Template("{text}"), layer=(1, 2))
+    assert Recipe.from_json(recipe_of("x", view).to_json()) == recipe_of("x", view)
+    assert hash(view) == hash(View(Template("{text}"), layer=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": ()}, r"layer=\(\); give a number"),
+        ({"layer": []}, r"layer=\[\]; give a number"),
+        ({"layer": "last"}, "layer='last'; give a number"),
+        ({"layer": 1.5}, "layer=1.5; give a number"),
+        ({"layer": (1, 1.5)}, r"layer=\(1, 1.5\); give a number"),
+        ({"prepend": (8, 2)}, r"prepend=\(8, 2\); give the first block"),
+        ({"prepend": (0, 2)}, r"prepend=\(0, 2\); give the first block"),
+        ({"prepend": (2, -1)}, r"prepend=\(2, -1\); give the first block"),
+        ({"prepend": (1, 2, 3)}, r"prepend=\(1, 2, 3\); give the first block"),
+    ],
+)
+def test_layers_and_blocks_that_cannot_be_are_refused(options, message):
+    """No layer, half a layer, and blocks in the wrong order, which would do nothing."""
+    with pytest.raises(RecipeError, match=message):
+        View(PROMPT_EOL_PREPENDED, **options)
+
+
 def test_an_unknown_name_offers_the_nearest():
     """A typo in a recipe's name is answered with the name that was meant."""
     with pytest.raises(RecipeError, match="unknown recipe 'ecco'; did you mean echo"):
@@ -215,6 +273,22 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot save to"):
         FITTED.save(tmp_path / "file")
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
+    """A folder in the way of the file is exit code 4, and no unfinished file stays."""
+    (tmp_path / "recipe.json").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*recipe\.json"):
+        PRESETS["echo"].save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_a_recipe_may_be_saved_by_two_at_once(tmp_path):
+    """Writers of one folder do not take each other's unfinished file."""
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(FITTED.save, tmp_path) for _ in range(40)]:
+            done.result()
+    assert Recipe.load(tmp_path) == FITTED
 
 
 def test_a_view_may_stand_alone():

@@ -6,7 +6,10 @@ import pytest
 
 from echovec import Template, TemplateError
 from echovec.text import presets
+from echovec.text.drafts import render
+from echovec.text.render import Renderer
 from echovec.text.template import Fixed, Slot
+from echovec.text.tokenizer import ByteTokenizer
 
 
 def test_pieces_are_fixed_texts_and_slots_in_order():
@@ -47,6 +50,13 @@ def test_an_instruction_takes_what_stands_in_its_braces_with_it():
     assert not Template("{text}").takes_instruction
 
 
+def test_one_blank_serves_every_instruction():
+    """An instruction that stands twice shares its ids, and no blank of the prompt is lost."""
+    template = Template("{instruction} and {instruction}:{text}")
+    (rendered,) = render(Renderer(template, ByteTokenizer()), ["text"], "Find")
+    assert bytes(i for i in rendered.ids if i < 256) == b" Find and Find:text"
+
+
 def test_doubled_braces_are_braces():
     """`{{` and `}}` stand for themselves."""
     assert Template('{{"a": "{text}"}}').pieces == (
@@ -72,6 +82,7 @@ def test_doubled_braces_are_braces():
         ({"prompt": "{text}", "pooled": "first"}, "names no copy"),
         ({"prompt": "x {text}", "pooled": "end"}, "needs fixed text after the last {text}"),
         ({"prompt": "{text}{instruction}", "pooled": "end"}, "cannot pool an {instruction}"),
+        ({"prompt": "{instruction,} {text} {instruction}"}, "write both alike"),
         ({"prompt": "{text}", "bos": "yes"}, "bos='yes' is not one of"),
         ({"prompt": "{text}", "eos": True}, "eos=True is not one of"),
         ({"prompt": "{text} x", "eos": "pooled"}, "at the very end"),

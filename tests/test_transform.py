@@ -91,6 +91,16 @@ def test_arrays_are_compared_by_content(name):
         transform.mean_D = MEAN
 
 
+def test_an_array_is_the_transform_s_own():
+    """What its maker does to the array afterwards changes no vector and no hash."""
+    mean = np.zeros(3, np.float32)
+    transform = Center(mean)
+    mean += 1
+    assert transform == Center(np.zeros(3))
+    mean.flags.writeable = False
+    assert Center(mean)(torch.ones(1, 3)).tolist() == [[0.0, 0.0, 0.0]]  # and torch warns not
+
+
 def test_arrays_become_float32_and_must_be_finite():
     """float64 from fitting is narrowed once; NaN never enters a recipe."""
     assert Center(np.zeros(3)).mean_D.dtype == np.float32

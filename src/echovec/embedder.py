@@ -40,6 +40,7 @@ from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer, Tokenizer
 from echovec.vector.finish import finish
 from echovec.vector.similarity import cosine, cosine_pairwise
+from echovec.vector.transform import Truncate
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -110,7 +111,9 @@ class Embedder:
             recipe: how texts are embedded. By default "best" for the default model, the folder's
                 own, or the authors' for their checkpoints; "echo", the paper's, for any other.
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.
-            dtype: what the model computes in; by default float32 on CPU, bfloat16 elsewhere.
+            dtype: what the model computes in; by default what the recipe was bound to (float32
+                for "best" and its like), else float32 on CPU, and elsewhere bfloat16 where the
+                device multiplies it natively.
             precision: instead of `dtype`: "exact" is float32; "fast" is bfloat16 where the device
                 multiplies it natively, and float32 with a warning where it does not; "int8" rounds
                 weights and inputs of products to 8 bits, on CPUs that multiply these and in the
@@ -213,23 +216,29 @@ class Embedder:
     def identity_without_weights(self) -> ModelIdentity:
         """The same with an empty hash: for a model whose weights are hashed elsewhere."""
         renderers = [r for role in ROLES for r in self._readers[role].renderers]
+        path = self._source.path
+        if isinstance(path, Path):  # a recipe is read from other folders than this one
+            path = path.absolute()
         return ModelIdentity(
             name=self._source.name,
             hash="",
             tokenizer_hash=self.tokenizer.fingerprint,
             bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
             eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
-            path=None if self._source.path is None else str(self._source.path),
+            path=None if path is None else str(path),
         )
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe bound to this model: hashes, token ids, dtype, versions."""
+        """The recipe bound to this model: hashes, token ids, dtype, versions.
+
+        What else the record of the recipe says, such as what it was fitted on, stays in it.
+        """
         return replace(
             self._definition,
             model=self.identity,
             dtype=self.backbone.dtype,
-            versions=library_versions(),
+            versions={**self._definition.versions, **library_versions()},
         )
 
     @property
@@ -284,7 +293,8 @@ class Embedder:
             batch_size: texts per batch at most.
 
         Raises:
-            InputError: a text cannot be embedded; `index` is its place.
+            InputError: a text cannot be embedded; `index` is its place. Or a limit is below 1, or
+                `texts` is a single text.
         """
         planner = self._reader(role).planner
         return list(planner.plan(texts, instruction, batch_tokens, batch_size))
@@ -397,11 +407,14 @@ class Embedder:
             `return_truncated`, also bool [n] (or [] for a single text).
 
         Raises:
-            InputError: a text cannot be embedded; the message and `index` name it.
+            InputError: a text cannot be embedded; the message and `index` name it. Or an option
+                cannot be used.
             NonFiniteError: the model gave NaN or infinity, in float32 too.
         """
         reader = self._reader(role)
         given = [texts] if isinstance(texts, str) else list(texts)
+        if truncate_dim is not None:  # said before hours of work
+            Truncate(truncate_dim).dim_out(self.dimension)
         planned = reader.planner(
             given, instruction=instruction, batch_tokens=batch_tokens, batch_size=batch_size
         )
@@ -448,6 +461,7 @@ class Embedder:
 
         Raises:
             StorageError: the disk does not take it.
+            InputError: another model's weights or adapter lie there, and would be loaded.
         """
         recipe, adapter = self.recipe, self._source.adapter
         if include_model is None:

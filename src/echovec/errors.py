@@ -106,10 +106,11 @@ class TruncationWarning(UserWarning):
         cls, cut: Sequence[bool], max_tokens: int, max_positions: int | None
     ) -> TruncationWarning:
         """The warning for texts of which some were cut."""
+        limit = f", or to the model's limit of {max_positions} for the prompt"
         return cls(
             f"{sum(cut):,} of {len(cut):,} texts were cut to the budget of {max_tokens} tokens per "
-            f"copy, or to the model's limit of {max_positions} for the prompt; raise max_tokens, "
-            "or take them whole with long_text='windows'"
+            f"copy{'' if max_positions is None else limit}; raise max_tokens, or take them whole "
+            "with long_text='windows'"
         )
 
 

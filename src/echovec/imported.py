@@ -136,6 +136,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
 
 
 def _dense(folder: Path) -> list[Transform]:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     config = _read(folder / "config.json")
@@ -147,9 +148,12 @@ def _dense(folder: Path) -> list[Transform]:
         )
     try:
         arrays = load_file(folder / "model.safetensors")
-    except OSError as error:
-        raise ModelError(f"cannot read {folder}/model.safetensors: {error.strerror}") from None
-    matrix_DE = arrays["linear.weight"].T
+        matrix_DE = arrays["linear.weight"].T
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(
+            f"cannot read the dense layer {folder}/model.safetensors ({error}); save the model "
+            "again with sentence-transformers, or name a recipe yourself to use the model alone"
+        ) from None
     linear = Linear(np.zeros(len(matrix_DE), np.float32), matrix_DE)
     return [linear, Center(-arrays["linear.bias"])] if "linear.bias" in arrays else [linear]
 

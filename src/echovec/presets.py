@@ -40,6 +40,8 @@ def preset(name: str) -> Recipe:
         return _fitted(name)
     near = difflib.get_close_matches(name, (*FITTED, *PRESETS), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "it is none of those that ship"
+    if "{text}" in name:
+        hint = "a prompt is a template: Template('...')"
     raise RecipeError(f"unknown recipe {name!r}; {hint} (`echovec recipes` lists them)")
 
 
@@ -54,9 +56,16 @@ def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     if isinstance(recipe, Template):
         return one_view("custom", recipe)
     path = Path(recipe)
-    if str(recipe) not in (*PRESETS, *FITTED) and (path.suffix == ".json" or path.is_dir()):
+    if str(recipe) not in (*PRESETS, *FITTED) and (path.suffix == ".json" or _is_folder(path)):
         return Recipe.load(path)
     return preset(str(recipe))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a whole prompt, say, is too long to be a name
+        return False
 
 
 def one_view(name: str, template: Template) -> Recipe:

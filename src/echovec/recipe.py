@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from echovec.errors import InputError, RecipeError, StorageError
+from echovec.files.disk import write_file
 from echovec.text.drafts import LongText
 from echovec.vector.as_json import (
     Arrays,
@@ -147,7 +150,7 @@ class Recipe:
             "dtype": self.dtype,
             **self._options(),
         }
-        text = json.dumps(content, sort_keys=True)
+        text = json.dumps(content, sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def describe(self) -> str:
@@ -169,7 +172,7 @@ class Recipe:
             **self._options(),
             "versions": dict(self.versions),
         }
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
     @classmethod
     def from_json(cls, text: str, arrays: Arrays | None = None, *, where: str = "recipe") -> Recipe:
@@ -217,7 +220,8 @@ class Recipe:
     def save(self, folder: str | Path) -> Path:
         """Write `recipe.json`, and `recipe.safetensors` where transforms hold arrays.
 
-        The JSON comes last, by rename, so a folder that has one is whole.
+        Each is whole or not there. The JSON comes last, so a new folder that has one is whole;
+        where a fitted recipe replaces another, a stop between the two leaves what `load` refuses.
 
         Raises:
             StorageError: the disk does not take it.
@@ -226,16 +230,15 @@ class Recipe:
         file = folder / RECIPE_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if arrays := self.arrays:
-                from safetensors.numpy import save
-
-                _write(file.with_suffix(".safetensors"), save(arrays))
-            _write(file, (self.to_json() + "\n").encode())
         except OSError as error:
             raise StorageError(
-                f"cannot save to {folder}: {error.strerror or error}; free space or choose another "
-                "folder"
+                f"cannot save to {folder}: {error.strerror or error}; choose another folder"
             ) from error
+        if arrays := self.arrays:
+            from safetensors.numpy import save
+
+            write_file(file.with_suffix(".safetensors"), save(arrays))
+        write_file(file, (self.to_json() + "\n").encode())
         return folder
 
     @classmethod
@@ -251,8 +254,9 @@ class Recipe:
         try:
             text = file.read_text("utf-8")
             packed = beside.read_bytes() if beside.is_file() else None
-        except OSError as error:
-            raise RecipeError(f"cannot read the recipe {file}: {error.strerror or error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RecipeError(f"cannot read the recipe {file}: {reason}") from None
         arrays = _read_arrays(packed, beside) if packed is not None else {}
         return cls.from_json(text, arrays, where=str(file))
 
@@ -300,10 +304,11 @@ def _views_from_json(content: dict[str, Any], arrays: Arrays) -> dict[Role, tupl
     }
 
 
-def _write(file: Path, content: bytes) -> None:
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(file)
+def _plain(value: object) -> Any:
+    """A number of numpy's as JSON has it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written into a recipe")
 
 
 def _read_arrays(packed: bytes, file: Path) -> Arrays:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from echovec.errors import ModelError, RecipeError, StorageError
+from echovec.errors import InputError, ModelError, RecipeError, StorageError
 from echovec.recipe import RECIPE_FILE, ModelIdentity, Recipe
 from echovec.version import __version__
 
@@ -56,6 +56,8 @@ def saved_folder(model: str | Path | None) -> Path | None:
 
 def saved_tokenizer(folder: Path) -> Path | None:
     """Where the tokenizer of a saved folder lies, if not beside its model."""
+    if (folder / "config.json").is_file():  # a recipe was saved into the model's own folder
+        return None
     return folder if (folder / "tokenizer_config.json").is_file() else None
 
 
@@ -109,7 +111,15 @@ def write_saved(
 
     Raises:
         StorageError: the disk does not take it.
+        InputError: a model or an adapter of another embedder lies there, and would be loaded.
     """
+    own = recipe.model is not None and recipe.model.path == str((folder / MODEL_FOLDER).absolute())
+    for name, wanted in ((MODEL_FOLDER, parts or own), (ADAPTER_FOLDER, adapter)):
+        if not wanted and (folder / name).is_dir():
+            raise InputError(
+                f"{folder} has {name}/ of an embedder that was saved there before, which would be "
+                "loaded with this one; choose another folder, or remove that"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part in parts:

@@ -77,14 +77,17 @@ def calibrate(
         texts, kinds, source = written.texts, written.kinds, "written by the model itself"
     elif writing is not None:
         raise InputError("give texts, or how the model is to write them, not both")
+    if isinstance(texts, str):
+        raise InputError(f"texts={texts[:40]!r} is one text; give a list of texts")
+    texts = list(texts)
     for step, own in steps:
         if step in NEEDS_KINDS:  # said before minutes of embedding
             check_kinds(kinds, len(texts), **own)  # type: ignore[arg-type]
     recipe = embedder.recipe
-    fits = _Fits(embedder, list(texts), steps, kinds)
+    fits = _Fits(embedder, texts, steps, kinds)
     record = (
         f"{described(steps)}, fitted on {len(texts):,} texts, "
-        f"{source or 'given by the caller'}, sha256:{texts_hash(list(texts))}"
+        f"{source or 'given by the caller'}, sha256:{texts_hash(texts)}"
     )
     calibrated = replace(
         recipe,

@@ -24,6 +24,9 @@ from echovec.errors import StorageError
 
 TEMPORARY = ".echovec-*.tmp"
 
+# Where there is O_BINARY (Windows), bytes are written as other bytes without it.
+_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
 _FREE_SPACE = "free some space, or choose a folder on another disk"
 _NEXT_STEP = {
     errno.ENOSPC: _FREE_SPACE,
@@ -51,7 +54,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     unfinished = temporary_beside(path)
     with storage_errors(path):
         try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(unfinished, _WRITE | os.O_EXCL, 0o666)
             try:
                 _write_all(descriptor, data)
                 os.fsync(descriptor)
@@ -79,9 +82,12 @@ class NewFile(io.RawIOBase):
         self._path, self._unfinished = path, temporary_beside(path)
         self._sha256 = sha256()
         self.bytes = 0
-        with storage_errors(path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._descriptor = os.open(self._unfinished, flags, 0o666)
+        try:
+            with storage_errors(path):
+                self._descriptor = os.open(self._unfinished, _WRITE | os.O_EXCL, 0o666)
+        except StorageError:
+            super().close()  # nothing is open that it could close later
+            raise
 
     def writable(self) -> bool:
         """It takes bytes, from its beginning to its end."""
@@ -129,7 +135,7 @@ def append(path: Path, data: bytes | memoryview) -> None:
     """
     with storage_errors(path):
         new = not path.exists()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(path, _WRITE | os.O_APPEND, 0o666)
         try:
             length = os.fstat(descriptor).st_size
             try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -124,6 +125,14 @@ class _Stored:
         blocks = -(-rows // _BLOCK)
         self._firsts = np.empty(blocks, "S16")
         self._prints = np.zeros((blocks, _BLOCK), np.uint16)
+        try:
+            self._write(runs)
+        except BaseException:
+            with suppress(OSError):  # it would write the rest
+                self._file.close()
+            raise
+
+    def _write(self, runs: Iterable[Run]) -> None:
         start = 0
         for hashes, places in runs:
             records = np.empty(len(hashes), _RECORD)
@@ -134,6 +143,7 @@ class _Stored:
             self._firsts[first : first + len(firsts)] = firsts
             self._prints.reshape(-1)[start : start + len(hashes)] = _prints(hashes)
             start += len(hashes)
+        self._file.flush()  # a full disk is met here, not when it is read
 
     def __len__(self) -> int:
         return self._rows

@@ -55,7 +55,8 @@ class Entry:
 def read(path: Path, *, lenient: bool = False) -> tuple[list[Entry], list[str]]:
     """The entries in the file's order, and what is wrong with lines that were left out.
 
-    A torn last line is always left out; `lenient` leaves out damaged ones anywhere.
+    A torn last line is always left out, even if only its end is missing: the next line would be
+    written behind it. `lenient` leaves out damaged ones anywhere.
 
     Raises:
         StorageError: a damaged line, or the file cannot be read.
@@ -67,17 +68,16 @@ def read(path: Path, *, lenient: bool = False) -> tuple[list[Entry], list[str]]:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}; check the disk") from error
     entries, problems = [], []
-    for number, line in enumerate(lines, 1):
-        entry = _parse(line)
-        if entry:
+    *finished, torn = lines
+    for number, line in enumerate(finished, 1):
+        if entry := _parse(line):
             entries.append(entry)
-        elif number == len(lines):
-            if line:
-                problems.append(f"{path}: the last line was never finished and is left out")
         elif lenient:
             problems.append(f"{path}:{number} is damaged and left out")
         else:
             raise StorageError(f"{path}:{number} is damaged; --repair does its shard again")
+    if torn:
+        problems.append(f"{path}: the last line was never finished and is left out")
     return entries, problems
 
 

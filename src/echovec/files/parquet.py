@@ -55,6 +55,6 @@ def to_numpy(column: Any) -> Vectors:
 def damaged(path: Path, reason: str) -> StorageError:
     """The error for a shard that is not what its manifest says."""
     return StorageError(
-        f"{path} is damaged ({reason}); run the same command with --repair: it does what is "
-        "damaged again and keeps the rest"
+        f"{path} is damaged ({reason}); run the `echovec embed` that made it again: for a folder "
+        "with --repair, which does what is damaged again and keeps the rest"
     )

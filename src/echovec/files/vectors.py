@@ -238,18 +238,18 @@ def _open_npy(path: Path) -> VectorFile:
     if vectors.ndim != 2:
         raise InputError(f"{path} has the shape {vectors.shape}; vectors are [rows, dimensions]")
     beside = Path(f"{path}{IDS_FILE}")
-    schema = _schema_of(next(_json_rows(beside), {}))
+    schema, num_ids = _schema_of(beside)
+    if num_ids != len(vectors):
+        raise StorageError(
+            f"{path} has {len(vectors):,} rows and {beside} {num_ids:,}; embed again"
+        )
 
     def blocks() -> Iterator[Block]:
         start = 0
         for piece in _pieces(_json_rows(beside)):
             part = np.asarray(vectors[start : start + len(piece)], dtype=np.float32)
-            if len(part) < len(piece):
-                break
             start += len(piece)
-            yield Block(_table(piece, schema), part)
-        if start != len(vectors):
-            raise StorageError(f"{path} and {beside} differ in rows; embed again")
+            yield Block(_table(beside, piece, schema), part)
 
     return VectorFile(path, made, vectors.shape[0], vectors.shape[1], schema, blocks)
 
@@ -260,19 +260,19 @@ def _open_jsonl(path: Path) -> VectorFile:
     if first is None or not isinstance(first.get("embedding"), list):
         raise InputError(f'{path}: its first line has no "embedding"; name what `embed` wrote')
     dimension = len(first["embedding"])
-    schema = _schema_of(first)
+    schema, num_rows = _schema_of(path)
 
     def blocks() -> Iterator[Block]:
         for piece in _pieces(_json_rows(path)):
             try:
                 vectors = np.array([row["embedding"] for row in piece], dtype=np.float32)
                 vectors = vectors.reshape(len(piece), dimension)
-            except (KeyError, ValueError) as error:
-                raise StorageError(f"{path}: a vector is not {dimension} numbers") from error
-            yield Block(_table(piece, schema), vectors)
+            except (KeyError, ValueError, TypeError) as error:
+                raise StorageError(
+                    f"{path}: a vector is not {dimension} numbers; embed again"
+                ) from error
+            yield Block(_table(path, piece, schema), vectors)
 
-    with path.open("rb") as file:
-        num_rows = sum(1 for _ in file)
     return VectorFile(path, made, num_rows, dimension, schema, blocks)
 
 
@@ -313,20 +313,47 @@ def _pieces(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield piece
 
 
-def _schema_of(row: dict[str, Any]) -> Any:
+def _schema_of(path: Path) -> tuple[Any, int]:
+    """The schema that all rows of a file fit, and how many there are.
+
+    A field is as wide as its values ask for, null and missing ones aside: whole numbers beside
+    others are float64. A field with a list or an object in any row stays behind.
+
+    Raises:
+        InputError: a row has no id, or two have values of a field that no column holds together.
+    """
     import pyarrow as pa
 
-    kinds = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-    plain = {name: kinds[type(value)] for name, value in row.items() if type(value) in kinds}
-    return pa.schema([("id", pa.string()), *((n, k) for n, k in plain.items() if n != "id")])
+    kinds: dict[str, set[type]] = {}
+    number = 0
+    for number, row in enumerate(_json_rows(path), 1):
+        if not isinstance(row.get("id"), str):
+            raise InputError(f'{path}:{number} has no "id"; name what `echovec embed` wrote')
+        for name, value in row.items():
+            kinds.setdefault(name, set()).add(type(value))
+    columns = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    fields = [("id", pa.string())]
+    for name, found in kinds.items():
+        found -= {type(None)}
+        if found == {int, float}:
+            found = {float}
+        if name == "id" or not found or not found <= set(columns):
+            continue
+        if len(found) > 1:
+            raise InputError(
+                f'{path}: "{name}" is {" and ".join(sorted(kind.__name__ for kind in found))} in '
+                "different rows; make it one kind of value"
+            )
+        fields.append((name, columns[found.pop()]))
+    return pa.schema(fields), number
 
 
-def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
+def _table(path: Path, rows: list[dict[str, Any]], schema: Any) -> Any:
     import pyarrow as pa
 
     columns = [[row.get(name) for row in rows] for name in schema.names]
     try:
         arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-    except (pa.ArrowException, TypeError) as error:
-        raise InputError(f"a row has another kind of value than the first: {error}") from error
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise InputError(f"{path}: a value fits no column of its kind ({error})") from error
     return pa.Table.from_arrays(arrays, schema=schema)

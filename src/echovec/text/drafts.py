@@ -1,7 +1,7 @@
 """Drafts: texts that wait, tokenised, to be put into a prompt when they are asked for.
 
 `render` puts texts into the prompt of one pass; `render_passes` drafts the same texts for several,
-in the same pieces. A long text is one piece, cut to the budget, or overlapping windows.
+in as many pieces. A long text is one piece, cut to the budget, or overlapping windows.
 """
 
 from __future__ import annotations
@@ -197,11 +197,12 @@ def render_passes(
     *,
     long_text: LongText = "cut",
 ) -> list[Drafts]:
-    """Render texts by several passes: one list per pass, the same pieces of text in each.
+    """Render texts by several passes: one list per pass, as many pieces of each text in all.
 
     With "cut", a text is one piece, cut to what each pass has room for. With "windows" a text that
     any pass cannot hold is as many windows in every pass, evenly spaced, the first at its beginning
-    and the last at its end, an eighth of each or more in common.
+    and the last at its end, an eighth of each or more in common. They are as long as each pass has
+    room for: the same where `max_tokens` decides, and not the model's positions.
 
     Raises:
         InputError: a text is empty, not a text, not valid Unicode, or has no tokens; the error's

@@ -65,18 +65,25 @@ class Planner:
         """Every text as it comes, repeats too; see `Embedder.prepare`.
 
         Raises:
-            InputError: a text cannot be embedded; `index` is its place.
+            InputError: a text cannot be embedded; `index` is its place. Or a limit is below 1.
         """
+        _check_several(texts)
+        for name, limit in (("batch_tokens", batch_tokens), ("batch_size", batch_size)):
+            if limit is not None and limit < 1:
+                raise InputError(f"{name}={limit}; give 1 or more, or None for the default")
         passes = render_passes(self.renderers, texts, instruction, long_text=self.long_text)
         return plan(passes, batch_tokens=batch_tokens or self.batch_tokens, batch_size=batch_size)
 
     def __call__(self, texts: Sequence[str], **options: Unpack[Preparing]) -> Planned:
-        """Each text once.
-
-        Raises:
-            InputError: a text cannot be embedded; `index` is its place.
-        """
+        """Each text once; errors as `plan`."""
+        _check_several(texts)
         unique, inverse_N = unique_texts(list(texts))
         planned = Planned((), inverse_N)
         with planned.naming_places():
             return replace(planned, chunks=self.plan(unique, **options))
+
+
+def _check_several(texts: object) -> None:
+    # A string is a sequence of strings: its characters would be taken for texts.
+    if isinstance(texts, str):
+        raise InputError(f"texts={texts[:40]!r} is one text; give a list of texts")

@@ -86,6 +86,7 @@ class Template:
                     f"{field}={getattr(self, field)!r} is not one of {', '.join(get_args(Marker))}"
                 )
         self._check_placeholder()
+        self._check_instruction()
         copies = self.num_copies
         if not copies:
             raise TemplateError(
@@ -152,6 +153,15 @@ class Template:
         ):
             raise TemplateError(
                 f"{{placeholder}} has to stand once, before the first {{text}}: {self.prompt!r}"
+            )
+
+    def _check_instruction(self) -> None:
+        tails = {p.tail for p in self.pieces if isinstance(p, Slot) and p.name == "instruction"}
+        if len(tails) > 1:
+            first, second = sorted(tails)[:2]
+            raise TemplateError(
+                f"{{instruction{first}}} and {{instruction{second}}} in {self.prompt!r}: an "
+                "instruction has the same tokens wherever it stands; write both alike"
             )
 
     def _after_last_copy_has_slot(self) -> bool:
@@ -224,10 +234,11 @@ def _own_blanks(pieces: list[Piece]) -> tuple[Piece, ...]:
             owned[-1:] = [Fixed(before.text[:-1])] if before.text != " " else []
             piece = replace(piece, lead=" ")
         owned.append(piece)
-    # All copies share their ids, so a blank before one copy is a blank before every copy.
-    lead = " " if any(isinstance(p, Slot) and p.name == "text" and p.lead for p in owned) else ""
+    # All copies share their ids, so a blank before one copy is a blank before every copy; likewise
+    # for an instruction that stands twice.
+    led = {p.name for p in owned if isinstance(p, Slot) and p.lead}
     return tuple(
-        replace(p, lead=lead) if isinstance(p, Slot) and p.name == "text" else p for p in owned
+        replace(p, lead=" ") if isinstance(p, Slot) and p.name in led else p for p in owned
     )
 
 

@@ -78,7 +78,7 @@ class Fitted:
     def __post_init__(self) -> None:
         for name, value in self._content():
             if isinstance(value, np.ndarray):
-                array = np.ascontiguousarray(value, dtype=np.float32)
+                array = np.array(value, dtype=np.float32, order="C")  # nobody else's to change
                 if not np.isfinite(array).all():
                     raise RecipeError(f"{type(self).__name__}.{name} holds NaN or infinity")
                 object.__setattr__(self, name, array)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Literal, get_args
 
 from echovec.errors import RecipeError
@@ -34,8 +35,8 @@ class View:
     """One (template, pooling, layers), with its weight and its own transforms.
 
     Raises:
-        RecipeError: a name is unknown, no layer is named, a number is out of its range, or the
-            template lacks the placeholder that `prepend` needs.
+        RecipeError: a name is unknown, a layer is no number or none is named, a number is out of
+            its range, or the template lacks the placeholder that `prepend` needs.
     """
 
     template: Template
@@ -79,19 +80,37 @@ class View:
             raise RecipeError(f"unknown pooling {self.pooling!r}; there are {', '.join(poolings)}")
         _check_name("mask", self.mask, Mask)
         _check_name("states", self.states, States)
-        if self.layer == () or (isinstance(self.layer, str) and self.layer != "all"):
-            raise RecipeError(f"layer={self.layer!r}; give a number, several, or 'all'")
+        object.__setattr__(self, "layer", _layers(self.layer))
         for name in ("weight", "threshold"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise RecipeError(f"{name}={value!r}; give a number above 0")
-        if self.prepend is not None and not self.template.has_placeholder:
-            raise RecipeError(
-                f"prepend={self.prepend!r} needs a {{placeholder}} before the text in "
-                f"{self.template.prompt!r}"
-            )
+        if self.prepend is not None:
+            if len(self.prepend) != 2 or not 1 <= self.prepend[0] <= self.prepend[1]:
+                raise RecipeError(
+                    f"prepend={self.prepend!r}; give the first block, 1 or more, and the last, not "
+                    "below it"
+                )
+            if not self.template.has_placeholder:
+                raise RecipeError(
+                    f"prepend={self.prepend!r} needs a {{placeholder}} before the text in "
+                    f"{self.template.prompt!r}"
+                )
 
 
 def _check_name(field: str, value: str, names: Any) -> None:
     if value not in get_args(names):
         raise RecipeError(f"{field}={value!r}; there are {', '.join(get_args(names))}")
+
+
+def _layers(given: Any) -> int | tuple[int, ...] | Literal["all"]:
+    """One layer, several as a tuple, or "all"; RecipeError for anything else."""
+    if isinstance(given, str) and given == "all":
+        return "all"
+    try:
+        layers = tuple(map(index, given)) if isinstance(given, list | tuple) else index(given)
+    except TypeError:
+        layers = ()
+    if layers == ():
+        raise RecipeError(f"layer={given!r}; give a number, several, or 'all'")
+    return layers
