@@ -101,7 +101,7 @@ async def embeddings(
         truncate=body.truncate,
         dimensions=body.dimensions,
     )
-    texts, _ = await texts_or_ids(body.input, "input", served, service)
+    texts = await texts_or_ids(body.input, "input", served, service)
     embedded = await service.embed(target, texts, "input")
     # A few vectors are written sooner than a thread is woken.
     content = (
