@@ -119,7 +119,7 @@ async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
     return ModelList(data=listed)
 
 
-@router.get("/v1/models/{name}", response_model=Model)
+@router.get("/v1/models/{name:path}", response_model=Model)
 async def model(name: str, service: Annotated[Service, Depends(service_of)]) -> Model:
     """One name, if it is served."""
     service.find(name)
