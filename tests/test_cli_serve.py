@@ -110,7 +110,16 @@ def test_every_option_has_its_variable():
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_inputs": 0}, {"body_seconds": -1}, {"keys": ("",)}, {"keys": ("é",)}], ids=str
+    "limits",
+    [
+        {"max_inputs": 0},
+        {"body_seconds": -1},
+        {"drain_seconds": float("inf")},
+        {"header_seconds": float("nan")},
+        {"keys": ("",)},
+        {"keys": ("é",)},
+    ],
+    ids=str,
 )
 def test_bad_settings_are_refused(limits):
     """Limits below their least and unusable keys are errors at the start."""

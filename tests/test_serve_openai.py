@@ -300,7 +300,8 @@ async def test_a_name_may_hold_a_slash():
         quoted = await http.get("/v1/models/org%2Fname")
         answer = await ask(http, model="org/name", input="x")
         none = await http.get("/v1/models/org/other")
-    assert found == listed
+        slash = await http.get("/v1/models/")
+    assert found == listed == slash.json()["data"]
     assert quoted.json()["id"] == "org/name"
     assert answer.status_code == 200
     assert none.json()["error"]["code"] == "model_not_found"

@@ -113,6 +113,7 @@ async def embeddings(
 
 
 @router.get("/v1/models", response_model=ModelList)
+@router.get("/v1/models/", response_model=ModelList, include_in_schema=False)
 async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
     """The names that are served."""
     listed = [Model(id=name, created=0, owned_by="echovec") for name in service.names]
