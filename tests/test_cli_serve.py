@@ -66,7 +66,7 @@ def test_a_recipes_file_is_served_by_its_folders_name():
 def test_keys_come_from_a_file(tmp_path):
     """One a line, comments and blank lines aside; none, or no file, is an error."""
     path = tmp_path / "keys"
-    path.write_text("# ours\n\n one \ntwo\n")
+    path.write_text("# ours\n  # indented\n\n one \ntwo\n")
     assert read_keys(path) == ("one", "two")
     path.write_text("# none\n")
     with pytest.raises(InputError, match="no key"):
@@ -110,7 +110,16 @@ def test_every_option_has_its_variable():
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_inputs": 0}, {"body_seconds": -1}, {"keys": ("",)}, {"keys": ("é",)}], ids=str
+    "limits",
+    [
+        {"max_inputs": 0},
+        {"body_seconds": -1},
+        {"drain_seconds": float("inf")},
+        {"header_seconds": float("nan")},
+        {"keys": ("",)},
+        {"keys": ("é",)},
+    ],
+    ids=str,
 )
 def test_bad_settings_are_refused(limits):
     """Limits below their least and unusable keys are errors at the start."""

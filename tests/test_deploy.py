@@ -93,4 +93,7 @@ def test_the_unit_starts_a_server_with_little():
     assert int(service["TimeoutStopSec"]) > Settings().drain_seconds
     assert service["DynamicUser"] == service["NoNewPrivileges"] == "yes"
     assert service["CapabilityBoundingSet"] == ""
+    kept = dict(one.split("=") for one in service["Environment"].split())
+    for name in ("ECHOVEC_CACHE", "NUMBA_CACHE_DIR"):  # without the second nothing is compiled
+        assert kept[name].startswith(f"/var/cache/{service['CacheDirectory']}")
     assert set(re.findall(r"ECHOVEC_[A-Z_]+[A-Z]", text)) <= variables()

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from echovec.embedder import Embedder
+from echovec.model.tiny import TinyBackbone
 from echovec.serve.app import create_app
 from echovec.serve.playground.groups import groups
 from echovec.serve.playground.routes import assets
 from echovec.serve.playground.tokens import near_tokens
+from echovec.serve.service import Service
 from echovec.text.drafts import render
 from echovec.text.render import Renderer
+from echovec.text.tokenizer import ByteTokenizer
 from laid import lay
 from playground_stub import TEXTS, shown
 from serve_stub import service, tiny
@@ -76,6 +80,35 @@ async def test_the_tokens_route_says_what_is_wrong():
     assert [len(one["first"]) for one in good.json()["texts"]] == [len(LEFT) + 1, len(RIGHT) + 1]
     assert (empty.status_code, empty.json()["error"]["param"]) == (400, "right")
     assert (none.status_code, none.json()["error"]["code"]) == (404, "no_echo")
+
+
+async def test_a_recipe_that_pools_a_marker_is_read_as_any():
+    """Where the end of text is pooled with the last copy, its tokens are those of the text."""
+    async with client(service(recipes=("echo-instruct",))) as http:
+        answer = await http.post("/playground/tokens", json={"left": LEFT, "right": RIGHT})
+    assert answer.status_code == 200
+    for text, one in zip((LEFT, RIGHT), answer.json()["texts"], strict=True):
+        assert "".join(one["tokens"]) == text
+        assert len(one["first"]) == len(one["second"]) == len(text)
+
+
+async def test_no_prompt_is_tokenised_while_texts_are():
+    """A prompt's own words are tokenised before the first request: it would disturb texts."""
+
+    class Watched(ByteTokenizer):
+        fixed = 0
+
+        def tokenize_fixed(self, text, *, after_bos):
+            self.fixed += 1
+            return super().tokenize_fixed(text, after_bos=after_bos)
+
+    tokenizer = Watched()
+    served = Service({"echo": Embedder("echo", tokenizer, TinyBackbone())})
+    async with client(served) as http:
+        before = tokenizer.fixed
+        answer = await http.post("/playground/tokens", json={"left": LEFT, "right": RIGHT})
+    assert answer.status_code == 200
+    assert before == tokenizer.fixed > 0
 
 
 async def test_search_and_points_are_those_of_the_index():

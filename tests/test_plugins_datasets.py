@@ -50,6 +50,23 @@ def test_a_stream_is_embedded_as_it_is_read(on_disk):
     np.testing.assert_allclose([row["v"] for row in rows], embedder().encode(TEXTS), atol=1e-5)
 
 
+def test_a_set_without_rows_has_the_column_too(on_disk):
+    """No texts, no vectors: the column is there, of the same width."""
+    for empty in (datasets.Dataset.from_dict({"text": []}), on_disk.select([])):
+        found = with_vectors(empty, embedder())
+        assert len(found) == 0
+        assert found.features["vector"] == datasets.List(datasets.Value("float32"), length=32)
+
+
+def test_a_bad_text_is_named_by_its_row():
+    """The error has the row of the data set, whatever batch it is in; a stream's as well."""
+    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c", "d", None]})
+    for given in (rows, rows.to_iterable_dataset()):
+        with pytest.raises(InputError, match=r"^text\[4\] is NoneType") as caught:
+            list(with_vectors(given, embedder(), batch_size=2))
+        assert caught.value.index == 4
+
+
 def test_columns_are_checked_first(on_disk):
     """A missing column, or a new one that is there already, before anything is embedded."""
     with pytest.raises(InputError, match="no column 'words', only text, n"):

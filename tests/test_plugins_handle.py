@@ -132,6 +132,15 @@ def test_options_of_loading_do_not_go_with_a_loaded_embedder():
         Handle(embedder(), "classical")
 
 
+def test_a_text_in_place_of_a_list_is_refused():
+    """A string is a sequence of its letters, and nobody wants a vector of each."""
+    handle = Handle(embedder())
+    with pytest.raises(InputError, match="single text"):
+        handle.vectors("a cat")
+    with pytest.raises(InputError, match="single text"):
+        asyncio.run(handle.vectors_async("a cat"))
+
+
 def test_a_bad_text_is_named():
     """The error of the embedder comes through, with the text's place; the next call works."""
     handle = Handle(embedder())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,15 @@ def test_vectors_are_those_of_the_roles():
         np.testing.assert_allclose(query, asked, atol=1e-5)
         np.testing.assert_allclose(batch, documents, atol=1e-5)
         np.testing.assert_allclose(single, documents[1], atol=1e-5)
+
+
+def test_a_recipe_may_be_a_path(tmp_path):
+    """A recipe's file by its path, as by its name; written it is a string."""
+    file = Path(saved(tmp_path)) / "recipe.json"
+    plugin = EchovecEmbedding(saved(tmp_path), recipe=file)
+    assert plugin.to_dict()["recipe"] == str(file)
+    expected = embedder().encode_document(TEXTS[:1])[0]
+    np.testing.assert_allclose(plugin.get_text_embedding(TEXTS[0]), expected, atol=1e-5)
 
 
 def test_an_index_finds_the_same_text():

@@ -60,6 +60,12 @@ def test_a_pickle_holds_no_weights(tmp_path):
     assert np.array_equal(pickle.loads(written).transform(TEXTS), made.transform(TEXTS))
 
 
+def test_an_embedder_in_memory_is_not_pickled():
+    """What has no name is refused with what to do, as by every plugin."""
+    with pytest.raises(InputError, match=r"embedder.save\(folder\)"):
+        pickle.dumps(EchovecTransformer(embedder()))
+
+
 def test_a_pipeline_learns_and_searches_over_recipes(tmp_path):
     """Texts to labels, and a grid search over the recipe as over any parameter."""
     pipeline = make_pipeline(EchovecTransformer(saved(tmp_path)), LogisticRegression())

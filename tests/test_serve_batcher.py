@@ -221,6 +221,50 @@ async def test_a_full_queue_says_when_to_come_back():
     queue.close()
 
 
+async def test_a_text_on_its_way_needs_no_room():
+    """A call that adds nothing to a full queue waits with the others, and is not refused."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(max_waiting_tokens=300)
+    backbone.gate.clear()
+    calls = [asyncio.create_task(queue.vectors(lane, lane.prepare(["first"])))]
+    await until(backbone.running.is_set)
+    for _ in range(2):
+        calls.append(asyncio.create_task(queue.vectors(lane, lane.prepare(["w" * 400]))))
+        await asyncio.sleep(0.02)
+    backbone.gate.set()
+    found = await asyncio.gather(*calls)
+    queue.close()
+    assert np.array_equal(found[1], found[2])
+    assert sum(backbone.batches) == 2
+
+
+async def test_texts_of_callers_that_left_take_no_room():
+    """What nobody waits for is out at once: it fills no queue, and nobody is refused for it."""
+    backbone = Gated()
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher(max_waiting_tokens=2000)
+    backbone.gate.clear()
+    first = asyncio.create_task(queue.vectors(lane, lane.prepare(["first"])))
+    await until(backbone.running.is_set)
+    staying = asyncio.create_task(queue.vectors(lane, lane.prepare(["one", "two"])))
+    texts = [f"text {number}" for number in range(20)]
+    leaving = asyncio.create_task(queue.vectors(lane, lane.prepare([*texts, "two"])))
+    await asyncio.sleep(0.02)
+    before = value(queue._metrics, "echovec_queue_texts")
+    leaving.cancel()
+    await asyncio.sleep(0.02)
+    assert (before, value(queue._metrics, "echovec_queue_texts")) == (22, 2)
+    again = asyncio.create_task(queue.vectors(lane, lane.prepare(texts)))
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    found = await asyncio.gather(first, staying, again)
+    queue.close()
+    expected = lane.embedder.encode(texts, normalize_embeddings=False)
+    assert np.abs(np.array(found[2]) - expected).max() <= 1e-5
+    assert value(queue._metrics, "echovec_dropped_texts_total") == 20
+    assert value(queue._metrics, "echovec_queue_tokens") == 0
+    assert not queue._known
+
+
 class Poisoned(TinyBackbone):
     """Gives NaN, or an error, for every batch that holds a text with "!"."""
 

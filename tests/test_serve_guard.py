@@ -34,6 +34,16 @@ def answer_of(connection):
     return data.decode()
 
 
+def one_answer(connection):
+    """The bytes of one answer of a connection that stays open."""
+    data = b""
+    while not data.endswith(b"}}"):
+        part = connection.recv(65536)
+        assert part, data
+        data += part
+    return data
+
+
 async def test_every_route_but_health_and_ready_needs_the_key():
     """Walking the OpenAPI document: 401 without the key and with a wrong one, never with it."""
     async with client(service(keys=("one", "two"))) as http:
@@ -124,6 +134,22 @@ def test_heads_and_bodies_have_deadlines():
         assert time.perf_counter() - begun < 3
 
 
+def test_what_is_answered_before_its_body_is_there_is_not_waited_for():
+    """A body that goes on after its answer, a 401, is closed upon; one that ends is not."""
+    served = service(keys=("key",), header_seconds=0.5)
+    head = post("/v1/embeddings", b"").replace(b"content-length: 0", b"content-length: 9")
+    with serving(served) as address, connect(address) as slow, connect(address) as whole:
+        for connection in (slow, whole):
+            connection.sendall(head)
+            assert b"401" in one_answer(connection)
+        begun = time.perf_counter()
+        slow.sendall(b"x")
+        whole.sendall(b"x" * 9 + post("/v1/embeddings", BODY, "x-api-key: key"))
+        assert b"200 OK" in one_answer(whole)
+        assert answer_of(slow) == ""
+        assert time.perf_counter() - begun < 5
+
+
 def test_a_connection_is_used_again():
     """Two requests on one connection, the second begun in pieces, are both answered."""
     with serving(service(header_seconds=0.5)) as address, connect(address) as connection:
@@ -132,10 +158,7 @@ def test_a_connection_is_used_again():
             connection.sendall(whole[:30])
             time.sleep(0.05)
             connection.sendall(whole[30:])
-            answer = b""
-            while not answer.endswith(b"}}"):
-                answer += connection.recv(65536)
-            assert b"200 OK" in answer
+            assert b"200 OK" in one_answer(connection)
             time.sleep(0.7)  # longer than the deadline of a head: there is none between requests
         connection.sendall(b"POST /v1/emb")
         assert answer_of(connection) == ""

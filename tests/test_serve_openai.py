@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import httpx
 import numpy as np
 import pytest
 
 from echovec.serve.app import create_app
+from echovec.serve.service import Service
 from serve_stub import HOSTILE, service, tiny
 
 
@@ -132,6 +134,23 @@ async def test_cut_texts_are_said_to_be_cut():
     assert b"echovec_truncated_texts_total 1.0" in served.metrics.text()
 
 
+async def test_what_does_not_fit_is_said_as_it_is():
+    """Where cutting is refused: the room that a small model has, or an instruction too long."""
+    small = Service({"echo": tiny(max_positions=300)})
+    async with client(small) as http:
+        text = await ask(http, input=["x", "y" * 200], truncate=False)
+    async with client(service(recipes=("echo-instruct",))) as http:
+        body = {"model": "echo-instruct", "input": "x", "truncate": False}
+        instruction = await ask(http, **body, instruction="a" * 600)
+    room = tiny(max_positions=300).planner().renderers[0].text_budget(0)
+    assert room < 200
+    error = text.json()["error"]
+    assert (text.status_code, error["param"]) == (400, "input[1]")
+    assert f"has 200 tokens, and echo has room for {room}" in error["message"]
+    assert (instruction.status_code, instruction.json()["error"]["param"]) == (400, "instruction")
+    assert "more than the 512 tokens" in instruction.json()["error"]["message"]
+
+
 BAD = {
     "no model": ({"model": None, "input": "x"}, 400, "model"),
     "unknown model": ({"model": "gpt", "input": "x"}, 404, "model"),
@@ -202,6 +221,18 @@ async def test_what_is_no_json_is_refused(name):
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
+async def test_a_name_that_is_there_twice_is_found_soon():
+    """The search for it takes time in proportion to the names, not to their square."""
+    names = [f"n{i}" for i in range(60_000)]
+    body = json.dumps(dict.fromkeys(names, 0))[:-1].encode() + b', "n59999": 0}'
+    begun = time.perf_counter()
+    async with client() as http:
+        headers = {"content-type": "application/json"}
+        answer = await http.post("/v1/embeddings", content=body, headers=headers)
+    assert "the name 'n59999' is there twice" in answer.json()["error"]["message"]
+    assert time.perf_counter() - begun < 10
+
+
 async def test_a_whole_number_may_have_a_point():
     """JSON has one kind of number: 2.0 is 2, as an id and as dimensions."""
     async with client() as http:
@@ -257,6 +288,22 @@ async def test_models_are_listed_and_found():
         "created": 0,
         "owned_by": "echovec",
     }
+    assert none.json()["error"]["code"] == "model_not_found"
+
+
+async def test_a_name_may_hold_a_slash():
+    """A model named like one of the hub is listed, found, and gives vectors."""
+    served = Service({"org/name": tiny()})
+    async with client(served) as http:
+        listed = (await http.get("/v1/models")).json()["data"]
+        found = [(await http.get(f"/v1/models/{one['id']}")).json() for one in listed]
+        quoted = await http.get("/v1/models/org%2Fname")
+        answer = await ask(http, model="org/name", input="x")
+        none = await http.get("/v1/models/org/other")
+        slash = await http.get("/v1/models/")
+    assert found == listed == slash.json()["data"]
+    assert quoted.json()["id"] == "org/name"
+    assert answer.status_code == 200
     assert none.json()["error"]["code"] == "model_not_found"
 
 

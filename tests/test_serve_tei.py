@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
-from serve_stub import HOSTILE, service, tiny
+from serve_stub import HOSTILE, Gated, service, tiny
 from test_serve_openai import client
 
 
@@ -75,6 +77,26 @@ async def test_rerank_sorts_by_cosine():
         assert one["score"] == pytest.approx(scores[one["index"]], abs=1e-5)
         assert one["text"] == texts[one["index"]]
     assert set(bare[0]) == {"index", "score"}
+
+
+async def test_what_is_refused_is_not_computed():
+    """A bad query takes its texts out of the queue: nobody waits for their vectors."""
+    backbone = Gated()
+    served = service(backbone=backbone, max_text_tokens=500)
+    backbone.gate.clear()
+    texts = [f"text {number}" for number in range(9)]
+    async with client(served) as http:
+        running = asyncio.create_task(http.post("/embed", json={"inputs": "first"}))
+        while not backbone.running.is_set():
+            await asyncio.sleep(0.01)
+        refused = await http.post("/rerank", json={"query": "x" * 501, "texts": texts})
+        await asyncio.sleep(0.01)
+        waiting = served.metrics.registry.get_sample_value("echovec_queue_texts")
+        backbone.gate.set()
+        await running
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "query[0]")
+    assert waiting == 0
+    assert sum(backbone.batches) == 1
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def with_vectors(
         batch_size: rows at a time; what is done so far is lost if the process stops.
 
     Raises:
-        InputError: the column is not there, the new one is, or a text cannot be embedded.
+        InputError: the column is not there, the new one is, or a text cannot be embedded; `index`
+            is its row.
     """
     names = dataset.column_names
     if names is not None and column not in names:
@@ -59,14 +60,23 @@ def with_vectors(
     handle = Handle(model)
     embedder = handle.embedder
 
-    def embed(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        return {to: handle.vectors(rows[column], role, instruction)}
+    def embed(rows: dict[str, list[Any]], places: list[int]) -> dict[str, Any]:
+        try:
+            return {to: handle.vectors(rows[column], role, instruction)}
+        except InputError as error:
+            if error.index is None:
+                raise
+            row = int(places[error.index])  # of the data set, not of this batch
+            said = str(error).replace(f"texts[{error.index}]", f"{column}[{row}]", 1)
+            raise InputError(said, index=row) from None
 
-    options: dict[str, Any] = {"batched": True, "batch_size": batch_size}
+    options: dict[str, Any] = {"batched": True, "batch_size": batch_size, "with_indices": True}
+    vector = List(Value("float32"), length=embedder.dimension)
     if dataset.features is not None:
-        vector = List(Value("float32"), length=embedder.dimension)
         options["features"] = type(dataset.features)({**dataset.features, to: vector})
     if isinstance(dataset, Dataset):
+        if not len(dataset):  # `map` would give it back without the column
+            return dataset.add_column(to, [], feature=vector)
         asked = (dataset._fingerprint, embedder.recipe.fingerprint, column, to, role, instruction)
         options["new_fingerprint"] = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         options["desc"] = f"{to} by {embedder.recipe.name}"

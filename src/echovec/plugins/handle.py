@@ -57,7 +57,7 @@ class Handle:
         recipe: a preset's name or a recipe file; by default the embedder's, or what
             `Embedder.load` takes.
         device: a torch device.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         max_tokens: the token budget per copy.
 
     Raises:
@@ -113,8 +113,10 @@ class Handle:
         """Unit vectors of texts, in order: float32 [n, d]; waits for its turn.
 
         Raises:
-            InputError: a text cannot be embedded; `index` is its place.
+            InputError: a text cannot be embedded; `index` is its place. Or it is no list of texts.
         """
+        if isinstance(texts, str):
+            raise InputError(f"texts is a single text ({texts[:40]!r}); give a list of texts")
         embedder = self.embedder
         with _turns(embedder).lock:
             return embedder.encode(

@@ -35,7 +35,7 @@ class EchovecTextEmbedder:
         prefix: stands before each text, as part of it.
         suffix: stands after each text, as part of it.
         device: a torch device.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         max_tokens: the token budget per copy.
     """
 
@@ -107,7 +107,7 @@ class EchovecDocumentEmbedder:
         meta_fields_to_embed: metadata to put in front of the content.
         embedding_separator: stands between these and the content.
         device: a torch device.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         max_tokens: the token budget per copy.
     """
 

@@ -33,7 +33,7 @@ class EchovecEmbeddings(Embeddings):  # type: ignore[misc]
         recipe: a preset's name or a recipe file; by default what `Embedder.load` takes.
         instruction: what searches are for, for recipes that take one; goes to queries.
         device: a torch device.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         max_tokens: the token budget per copy.
     """
 

@@ -11,6 +11,7 @@ in memory stands by its fingerprint.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from echovec.errors import DependencyError
@@ -38,12 +39,14 @@ class EchovecEmbedding(BaseEmbedding):  # type: ignore[misc]
     recipe: str | None = Field(default=None, description="A preset's name or a recipe file.")
     instruction: str | None = Field(default=None, description="What questions are for.")
     device: str | None = Field(default=None, description="A torch device.")
-    precision: str | None = Field(default=None, description='"exact" or "fast".')
+    precision: str | None = Field(default=None, description='"exact", "fast" or "int8".')
     max_tokens: int | None = Field(default=None, description="Token budget per copy.")
     _handle: Handle = PrivateAttr()
 
     def __init__(self, model: Any = None, **fields: Any) -> None:
         loading = {name: fields.get(name) for name in ("device", "precision", "max_tokens")}
+        if isinstance(fields.get("recipe"), Path):
+            fields["recipe"] = str(fields["recipe"])
         handle = Handle(model, fields.get("recipe"), **loading)
         named = None if model is None else handle.name
         fields.setdefault("model_name", named or "default")

@@ -42,7 +42,7 @@ class EchovecTransformer(
         role: "query", "document", or None for neither.
         instruction: what the vectors are for, for recipes that take one.
         device: a torch device.
-        precision: "exact" or "fast".
+        precision: "exact", "fast" or "int8".
         max_tokens: the token budget per copy.
     """
 
@@ -99,6 +99,7 @@ class EchovecTransformer(
         return handle
 
     def __getstate__(self) -> dict[str, Any]:
+        self._handle().names()  # an embedder in memory is an error that says what to do
         state = dict(super().__getstate__())
         state.pop("_kept", None)
         return state

@@ -57,6 +57,7 @@ def create_app(service: Service, index: Shown | None = None) -> Guard:
     )
     app.state.service = service
     app.state.index, app.state.points = index, {}
+    app.state.echo = playground.first_echo(service)
     for router in ROUTERS:
         app.include_router(router)
     describe(app, service)

@@ -84,7 +84,7 @@ class Batcher:
         wanted = [self._known.get((lane, one.text)) for one in prepared]
         new = [p for p, known in zip(prepared, wanted, strict=True) if known is None]
         waiting, added = self._waiting.tokens, sum(one.tokens for one in new)
-        if waiting and waiting + added > self._max_waiting:
+        if waiting and added and waiting + added > self._max_waiting:
             raise self.full()
         self._metrics.shared.inc(len(prepared) - len(new))
         loop = asyncio.get_running_loop()
@@ -106,6 +106,8 @@ class Batcher:
         finally:
             for one in mine:
                 one.callers -= 1
+            if not all(one.callers or one.done.done() for one in mine):
+                self._waiting.drop_left()
 
     async def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that has the model to itself, once the batches that run are done."""

@@ -78,26 +78,22 @@ def one_text(value: Any, param: str) -> str:
     return texts_of(value, param, 1)[0]
 
 
-async def texts_or_ids(
-    value: Any, param: str, served: Served, service: Service
-) -> tuple[list[str], bool]:
-    """Texts, or lists of token ids turned into texts; and whether one alone was given.
+async def texts_or_ids(value: Any, param: str, served: Served, service: Service) -> list[str]:
+    """Texts, or lists of token ids turned into texts.
 
     Raises:
         Problem: 400; see `texts_of`; or an id is out of range, or stands for a special token.
     """
     limit = service.settings.max_inputs
-    if isinstance(value, str) or not isinstance(value, list) or not value:
-        return texts_of(value, param, limit), True
-    if isinstance(value[0], str):
-        return texts_of(value, param, limit), False
+    if not isinstance(value, list) or not value or isinstance(value[0], str):
+        return texts_of(value, param, limit)
     if isinstance(value[0], list):
         _check_length(value, param, limit)
         for index, row in enumerate(value):
             _check_ids(row, f"{param}[{index}]", served, service)
-        return await service.run(_texts, served, value, param), False
+        return await service.run(_texts, served, value, param)
     _check_ids(value, param, served, service)
-    return await service.run(_texts, served, [value], param), True
+    return await service.run(_texts, served, [value], param)
 
 
 def _check_ids(row: Any, param: str, served: Served, service: Service) -> None:

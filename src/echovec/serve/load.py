@@ -92,7 +92,7 @@ def opened(folder: Path) -> Shown:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys in a file, one a line; blank lines and lines after "#" do not count.
+    """The keys in a file, one a line; blank lines and lines that begin with "#" do not count.
 
     Raises:
         StorageError: it cannot be read.
@@ -102,7 +102,8 @@ def read_keys(path: Path) -> tuple[str, ...]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"cannot read the keys in {path}: {error}") from error
-    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    words = map(str.strip, lines)
+    keys = tuple(word for word in words if word and not word.startswith("#"))
     if not keys:
         raise InputError(f"{path} holds no key; write one a line, or leave the option out")
     return keys

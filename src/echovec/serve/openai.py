@@ -101,7 +101,7 @@ async def embeddings(
         truncate=body.truncate,
         dimensions=body.dimensions,
     )
-    texts, _ = await texts_or_ids(body.input, "input", served, service)
+    texts = await texts_or_ids(body.input, "input", served, service)
     embedded = await service.embed(target, texts, "input")
     # A few vectors are written sooner than a thread is woken.
     content = (
@@ -113,13 +113,14 @@ async def embeddings(
 
 
 @router.get("/v1/models", response_model=ModelList)
+@router.get("/v1/models/", response_model=ModelList, include_in_schema=False)
 async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
     """The names that are served."""
     listed = [Model(id=name, created=0, owned_by="echovec") for name in service.names]
     return ModelList(data=listed)
 
 
-@router.get("/v1/models/{name}", response_model=Model)
+@router.get("/v1/models/{name:path}", response_model=Model)
 async def model(name: str, service: Annotated[Service, Depends(service_of)]) -> Model:
     """One name, if it is served."""
     service.find(name)

@@ -100,7 +100,7 @@ def ready(
         cut[missing] = [one.truncated for one in prepared]
     if not target.truncate:
         for index in np.flatnonzero(cut[inverse])[:1]:
-            raise _too_long(target, int(index), int(tokens[index]), param)
+            raise _not_whole(target, int(index), int(tokens[index]), param)
     return Ready(inverse, tokens, rows, cut, missing, prepared, keys)
 
 
@@ -144,12 +144,25 @@ def _bad_text(said: str, place: int, index: int, param: str) -> Problem:
     return Problem(400, said.replace(f"texts[{place}]", where, 1), param=where, code="invalid_text")
 
 
-def _too_long(target: Target, index: int, tokens: int, param: str) -> Problem:
-    limit = target.embedder.definition.max_tokens
+def _not_whole(target: Target, index: int, tokens: int, param: str) -> Problem:
+    """Why a text would be cut: its instruction is, or there is no room for all of it."""
+    room = limit = target.embedder.definition.max_tokens
+    for renderer in target.embedder.planner(target.role).renderers:
+        takes = renderer.template.takes_instruction
+        ids, cut = renderer.instruction_ids(target.instruction if takes else None)
+        if cut:
+            return Problem(
+                400,
+                f"the instruction has more than the {limit:,} tokens that {target.name} takes; ask "
+                "for it to be cut, or shorten it",
+                param="instruction",
+                code="context_length_exceeded",
+            )
+        room = min(room, renderer.text_budget(len(ids)))
     return Problem(
         400,
-        f"{param}[{index}] has {tokens:,} tokens, beyond the {limit:,} that {target.name} "
-        "embeds; ask for it to be cut, or split it",
+        f"{param}[{index}] has {tokens:,} tokens, and {target.name} has room for {room:,}, a blank "
+        "before them included; ask for it to be cut, or split it",
         param=f"{param}[{index}]",
         code="context_length_exceeded",
     )

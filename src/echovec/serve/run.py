@@ -135,7 +135,7 @@ class Server(uvicorn.Server):
 
 
 class Timed(H11Protocol):
-    """HTTP on h11 with a deadline for the head of each request."""
+    """HTTP on h11 with a deadline for each head, and for the rest of a body answered already."""
 
     header_seconds = 10.0
     _deadline: asyncio.TimerHandle | None = None
@@ -153,10 +153,21 @@ class Timed(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Count from the first byte of a head to its last."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if self.conn.their_state is not h11.IDLE and not self._owed:
             self._disarm()
         elif self._deadline is None:
             self._arm()  # a next request on the same connection has begun
+
+    def on_response_complete(self) -> None:
+        """Count if the answer came before the end of the body: no route waits for that any more."""
+        super().on_response_complete()
+        if self._owed:
+            self._arm()
+
+    @property
+    def _owed(self) -> bool:
+        """Whether the answer is sent and the request's body is not all here."""
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
 
     def _arm(self) -> None:
         self._deadline = self.loop.call_later(self.header_seconds, self._late)
@@ -181,7 +192,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
             f"cannot listen on {host}:{port}: {error}; give another --host or --port"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -13,7 +14,7 @@ class Settings:
     """Limits of a server. Those of the OpenAI contract are its defaults.
 
     Raises:
-        InputError: a number is below its least.
+        InputError: a number is below its least, or not finite.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
@@ -62,7 +63,7 @@ class Settings:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, int | float) and value <= 0:
-                raise InputError(f"{one.name}={value}; give a number above 0")
+            if isinstance(value, int | float) and not 0 < value < math.inf:
+                raise InputError(f"{one.name}={value}; give a finite number above 0")
         if any(not key or not key.isascii() or key != key.strip() for key in self.keys):
             raise InputError("a key is empty, or holds blanks around it or more than ASCII")

@@ -6,6 +6,7 @@ They name no model; the first that is served answers, or that of the field `mode
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
@@ -23,7 +24,7 @@ from echovec.serve.inputs import (
     texts_or_ids,
 )
 from echovec.serve.openai import as_json, headers_of
-from echovec.serve.service import Served, Service
+from echovec.serve.service import Embedded, Served, Service
 from echovec.serve.strict import StrictRoute
 from echovec.vector.similarity import cosine
 
@@ -120,7 +121,7 @@ class Rank(BaseModel):
 async def embed(body: EmbedBody, service: Annotated[Service, Depends(service_of)]) -> Response:
     """Texts to vectors."""
     served, role = _served(service, body.model)
-    texts, _ = await texts_or_ids(body.inputs, "inputs", served, service)
+    texts = await texts_or_ids(body.inputs, "inputs", served, service)
     target = served.target(
         body.prompt_name or role,
         truncate=body.truncate,
@@ -144,7 +145,7 @@ async def similarity(
     source = one_text(body.inputs.source_sentence, "inputs.source_sentence")
     others = list_of_texts(body.inputs.sentences, "inputs.sentences", limit)
     target = served.target(asked.prompt_name or role, truncate=asked.truncate)
-    first, rest = await asyncio.gather(
+    first, rest = await _together(
         service.embed(target, [source], "inputs.source_sentence"),
         service.embed(target, others, "inputs.sentences"),
     )
@@ -173,7 +174,7 @@ async def rerank(body: RerankBody, service: Annotated[Service, Depends(service_o
     texts = list_of_texts(body.texts, "texts", service.settings.max_inputs)
     asking = served.target("query", instruction=body.instruction, truncate=body.truncate)
     answering = served.target("document", truncate=body.truncate)
-    asked, answers = await asyncio.gather(
+    asked, answers = await _together(
         service.embed(asking, [query], "query"),
         service.embed(answering, texts, "texts"),
     )
@@ -183,6 +184,16 @@ async def rerank(body: RerankBody, service: Annotated[Service, Depends(service_o
         Rank(index=i, score=float(scores[i]), text=texts[i] if body.return_text else None)
         for i in order
     ]
+
+
+async def _together(*calls: Awaitable[Embedded]) -> list[Embedded]:
+    """What all of them give; where one fails, the others are given up."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _served(service: Service, name: str | None) -> tuple[Served, Role | None]:

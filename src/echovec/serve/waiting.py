@@ -23,7 +23,7 @@ class Wanted:
     prepared: Prepared
     done: asyncio.Future[Vector]
     callers: int = 0
-    """How many requests wait for it; with none it is dropped."""
+    """How many requests wait for it; one that waits and has none is to be dropped."""
 
 
 class Waiting:
@@ -50,12 +50,7 @@ class Waiting:
 
     def first(self) -> Wanted | None:
         """The text that goes next; None if nobody waits."""
-        while self._jobs:
-            self._drop_dead(self._jobs[0])
-            if self._jobs[0]:
-                return self._jobs[0][0]
-            self._jobs.popleft()
-        return None
+        return self._jobs[0][0] if self._jobs else None
 
     def take(self, most: int) -> list[Wanted]:
         """The next batch, of one lane: requests in order, none with more than half of it.
@@ -71,19 +66,18 @@ class Waiting:
         left = most
         while self._jobs and left > 0:
             job = self._jobs.popleft()
-            self._drop_dead(job)
-            if job and batch and job[0].lane != batch[0].lane:
+            if batch and job[0].lane != batch[0].lane:
                 others.append(job)
                 continue
             share = left if not self._jobs else min(left, most // 2)
-            if job and not batch:
+            if not batch:
                 share = max(share, job[0].prepared.tokens)
             taken = 0
             while job and taken + job[0].prepared.tokens <= share:
-                one = self._out(job)
+                one = job.popleft()
+                self._change(-one.prepared.tokens, -1)
                 taken += one.prepared.tokens
                 batch.append(one)
-                self._drop_dead(job)
             if job and share < left and taken:
                 later.append(job)
             elif job:  # the batch is full; it comes first in the next
@@ -93,15 +87,14 @@ class Waiting:
         self._jobs = others + self._jobs + later
         return batch
 
-    def _drop_dead(self, job: deque[Wanted]) -> None:
-        """Drop what stands first and nobody waits for."""
-        while job and not job[0].callers:
-            self._drop(self._out(job))
-
-    def _out(self, job: deque[Wanted]) -> Wanted:
-        one = job.popleft()
-        self._change(-one.prepared.tokens, -1)
-        return one
+    def drop_left(self) -> None:
+        """Drop what nobody waits for any more."""
+        left = [one for job in self._jobs for one in job if not one.callers]
+        kept = (deque(one for one in job if one.callers) for job in self._jobs)
+        self._jobs = deque(job for job in kept if job)
+        for one in left:
+            self._change(-one.prepared.tokens, -1)
+            self._drop(one)
 
     def _change(self, tokens: int, texts: int) -> None:
         self.tokens += tokens

@@ -14,10 +14,11 @@ from echovec.errors import InputError
 from echovec.serve.inputs import one_text, service_of
 from echovec.serve.playground.groups import groups
 from echovec.serve.playground.searchable import Shown
-from echovec.serve.playground.tokens import near_tokens, repeats
+from echovec.serve.playground.tokens import near_tokens, renderer_of, repeats
 from echovec.serve.problem import Problem
 from echovec.serve.service import Served, Service
 from echovec.serve.strict import StrictRoute
+from echovec.text.render import Renderer
 
 pages = APIRouter(include_in_schema=False)
 router = APIRouter(route_class=StrictRoute, prefix="/playground", tags=["Playground"])
@@ -85,17 +86,17 @@ class SearchBody(BaseModel):
 
 @router.post("/tokens")
 async def tokens(
-    body: TokensBody, service: Annotated[Service, Depends(service_of)]
+    body: TokensBody, request: Request, service: Annotated[Service, Depends(service_of)]
 ) -> dict[str, Any]:
     """How near each token of both copies of a text is to the other text."""
     texts = (one_text(body.left, "left"), one_text(body.right, "right"))
-    served = next((one for one in service.served.values() if repeats(one.embedder)), None)
-    if served is None:
+    if request.app.state.echo is None:
         raise Problem(404, "no recipe with two copies of a text is served here", code="no_echo")
+    served, renderer = request.app.state.echo
     for param, text in zip(("left", "right"), texts, strict=True):
         await service.run(service.check, served, [text], param)
     try:
-        found, shared = await service.in_turn(served, near_tokens, served.embedder, texts)
+        found, shared = await service.in_turn(served, near_tokens, served.embedder, texts, renderer)
     except InputError as error:
         raise Problem(400, str(error), param="left" if error.index == 0 else "right") from None
     return {
@@ -130,6 +131,12 @@ async def points(
         known.clear()
         known[limit] = await service.run(_points, shown, limit)
     return dict(known[limit])
+
+
+def first_echo(service: Service) -> tuple[Served, Renderer] | None:
+    """What the tokens are read by: the first that is served with two copies of a text."""
+    echoes = (served for served in service.served.values() if repeats(served.embedder))
+    return next(((served, renderer_of(served.embedder)) for served in echoes), None)
 
 
 def _points(shown: Shown, limit: int) -> dict[str, Any]:

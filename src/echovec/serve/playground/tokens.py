@@ -6,7 +6,7 @@ Both texts go through the model once, with a span for each copy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from echovec.errors import InputError
 from echovec.reader import layers_of
 from echovec.text.drafts import render_passes
 from echovec.text.render import Renderer
+from echovec.text.template import Marker
 
 Floats = NDArray[np.float32]
 
@@ -47,8 +48,37 @@ def repeats(embedder: Embedder) -> bool:
     return embedder.definition.views["symmetric"][0].template.num_copies >= 2
 
 
-def near_tokens(embedder: Embedder, texts: tuple[str, str]) -> tuple[list[Copies], Shared | None]:
+def renderer_of(embedder: Embedder) -> Renderer:
+    """Its first prompt, with a span for the first copy of the text and one for the last.
+
+    A server makes it before it serves: a prompt is tokenised with a switch of the tokenizer set,
+    by which a text that another thread tokenises meanwhile would be read.
+
+    Raises:
+        InputError: the recipe's prompt has one copy.
+    """
+    if not repeats(embedder):
+        raise InputError(f"{embedder.definition.name} has one copy of a text; choose an echo")
+    template = embedder.definition.views["symmetric"][0].template
+    # Markers stay in the prompt, but are no tokens of the text.
+    bare = replace(template, bos=_not_pooled(template.bos), eos=_not_pooled(template.eos))
+    return Renderer(
+        [bare.pooling_copy(copy) for copy in (0, bare.num_copies - 1)],
+        embedder.tokenizer,
+        max_tokens=embedder.definition.max_tokens,
+        max_positions=embedder.backbone.max_positions,
+    )
+
+
+def near_tokens(
+    embedder: Embedder, texts: tuple[str, str], renderer: Renderer | None = None
+) -> tuple[list[Copies], Shared | None]:
     """Two texts' tokens, each against the other text's mean over its last copy.
+
+    Args:
+        embedder: whose model and first view.
+        texts: the two.
+        renderer: `renderer_of(embedder)`, if it is there already.
 
     Returns:
         The tokens of each text, and what the texts' common beginning does, where they have one.
@@ -56,18 +86,9 @@ def near_tokens(embedder: Embedder, texts: tuple[str, str]) -> tuple[list[Copies
     Raises:
         InputError: a text cannot be embedded, or the recipe's prompt has one copy.
     """
-    if not repeats(embedder):
-        raise InputError(f"{embedder.definition.name} has one copy of a text; choose an echo")
-    view = embedder.definition.views["symmetric"][0]
-    copies = (0, view.template.num_copies - 1)
-    renderer = Renderer(
-        [view.template.pooling_copy(copy) for copy in copies],
-        embedder.tokenizer,
-        max_tokens=embedder.definition.max_tokens,
-        max_positions=embedder.backbone.max_positions,
-    )
-    (drafts,) = render_passes([renderer], texts)
+    (drafts,) = render_passes([renderer or renderer_of(embedder)], texts)
     batch = drafts.lay(range(len(drafts)))
+    view = embedder.definition.views["symmetric"][0]
     layers = layers_of(view, embedder.backbone.num_layers)
     with torch.inference_mode():
         states = embedder.backbone.forward(batch, layers, pooled_only=True)
@@ -82,6 +103,10 @@ def near_tokens(embedder: Embedder, texts: tuple[str, str]) -> tuple[list[Copies
         shown = [embedder.tokenizer.detokenize([one]) for one in ids[place]]
         found.append(Copies(shown, *near))
     return found, _shared(ids, h_by_copy)
+
+
+def _not_pooled(marker: Marker) -> Marker:
+    return "present" if marker == "pooled" else marker
 
 
 def _cosines(h_LD: Floats, vector_D: Floats) -> list[float]:

@@ -19,8 +19,8 @@ embeddings = OpenAIEmbeddings(
     check_embedding_ctx_length=False,  # send texts, not ids of another vocabulary
 )
 vectors = embeddings.embed_documents(["a text", "another"])`,
-  "Python, without a server": (_, model) => {
-    const [recipe, role] = model.split(":");
+  "Python, without a server": (_, model, recipe) => {
+    const role = model.split(":")[1];
     return `from echovec import Embedder
 
 model = Embedder.load(recipe="${recipe}")
@@ -37,9 +37,10 @@ export function start(panel, info) {
 
   function show() {
     const role = form.elements.role.value;
-    const model = form.elements.model.value + (role ? `:${role}` : "");
+    const served = info.models.find(({ id }) => id === form.elements.model.value);
+    const model = served.id + (role ? `:${role}` : "");
     panel.querySelector(".out").replaceChildren(...Object.entries(SNIPPETS).map(([name, write]) => {
-      const code = write(window.location.origin, model);
+      const code = write(window.location.origin, model, served.recipe);
       const button = el("button", { type: "button", class: "copy", "aria-label": `Copy ${name}` }, "Copy");
       button.addEventListener("click", () => copy(button, code));
       return el("div", { class: "code" }, el("h3", {}, name), button, el("pre", { tabindex: "0" }, el("code", {}, code)));
