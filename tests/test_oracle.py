@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -164,10 +163,7 @@ def default_pair(default_model):
     from transformers import AutoModel, AutoTokenizer
 
     model = AutoModel.from_pretrained(default_model, dtype=torch.float32).eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield model, AutoTokenizer.from_pretrained(default_model)
-    torch.set_num_threads(threads)
+    return model, AutoTokenizer.from_pretrained(default_model)
 
 
 def test_the_default_model_equals_the_oracle(default_pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -91,6 +92,29 @@ def check_exact(bound, text):
 def test_span_is_the_text_s_own_tokens_for_any_text(kind, text):
     """10,400 generated hostile texts: exact span, equal copies, no special id from the text."""
     check_exact(renderer(kind), text)
+
+
+def test_a_prompt_tokenised_meanwhile_changes_no_text():
+    """Two embedders of one tokenizer, in two threads: a text that spells a token stays a text."""
+    inner = tokenizer("byte-bos")
+    ours, other = HFTokenizer(inner), HFTokenizer(inner)
+    text = inner.bos_token * 20
+    wanted = ours.tokenize([text])[0]
+    done = Event()
+
+    def prompts():
+        while not done.is_set():
+            other.tokenize_fixed("Rewrite the sentence: ", after_bos=True)
+
+    thread = Thread(target=prompts)
+    thread.start()
+    try:
+        for _ in range(300):
+            (row,) = ours._ids([text], split=True)
+            assert row == wanted
+    finally:
+        done.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -19,7 +19,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 
 class Tokenizer(Protocol):
@@ -184,16 +186,17 @@ class HFTokenizer:
         # A slice at a time: the tokenizer's own account of a text is many times its ids.
         rows: list[list[int]] = []
         for start in range(0, len(texts), 1024):
-            rows += self.inner(
-                list(texts[start : start + 1024]),
-                add_special_tokens=False,
-                split_special_tokens=split,
-                padding=False,
-                truncation=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )["input_ids"]
+            with _one_at_a_time(self.inner):
+                rows += self.inner(
+                    list(texts[start : start + 1024]),
+                    add_special_tokens=False,
+                    split_special_tokens=split,
+                    padding=False,
+                    truncation=False,
+                    return_attention_mask=False,
+                    return_token_type_ids=False,
+                    verbose=False,
+                )["input_ids"]
         return rows
 
     def _without_special(self, text: str) -> list[int]:
@@ -205,6 +208,17 @@ class HFTokenizer:
                 parts = [bit for part in parts for bit in _break(part, spelling)]
         ids = [i for row in self._ids([p for p in parts if p], split=True) for i in row]
         return [i for i in ids if i not in self.special_ids]
+
+
+_locks: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+
+
+def _one_at_a_time(inner: Any) -> Lock:
+    """The lock of a tokenizer, in which each call sets whether special tokens are split.
+
+    Without it a text tokenised while another thread tokenises a prompt is tokenised like a prompt.
+    """
+    return _locks.setdefault(inner, Lock())
 
 
 def _break(text: str, spelling: str) -> list[str]:
