@@ -331,6 +331,57 @@ def test_a_build_that_fails_at_any_write_leaves_the_old_index(tmp_path, monkeypa
         assert len(names) == 6, f"nothing stays behind: {names}"
 
 
+def test_a_build_that_fails_leaves_the_old_recipe(tmp_path, monkeypatch):
+    """For every N: the index that opens has the recipe of its own vectors, arrays included."""
+    vectors = some_vectors(5)
+    arrays = [tmp_path / "old.safetensors", tmp_path / "new.safetensors"]
+    recipes = ['{"name": "old"}', '{"name": "new"}']
+    made = []
+    for recipe, file, fingerprint in zip(recipes, arrays, ("0" * 16, "f" * 16), strict=True):
+        file.write_text(recipe)
+        one = replace(MADE, recipe_json=recipe, fingerprint=fingerprint)
+        made.append(replace(source(vectors, made=one), arrays=file))
+    counter = Failing(0, False)
+    monkeypatch.setattr(disk, "os", counter)
+    Index.build(made[1], tmp_path / "counted")
+    for nth in range(1, counter.calls + 1):
+        monkeypatch.setattr(disk, "os", os)
+        Index.build(made[0], tmp_path / "index", overwrite=True)
+        monkeypatch.setattr(disk, "os", Failing(nth, True))
+        with pytest.raises(StorageError):
+            Index.build(made[1], tmp_path / "index", overwrite=True)
+        index = Index.open(tmp_path / "index", verify=True)
+        name = "old" if index.fingerprint == "0" * 16 else "new"
+        assert json.loads(index.facts.made.recipe_json)["name"] == name
+        kept = index.folder / index.facts.files["arrays"].name
+        assert kept.read_text() == f'{{"name": "{name}"}}'
+
+
+def test_files_of_others_are_neither_deleted_nor_built_beside(tmp_path):
+    """Names that are like an index's own: refused, and still there."""
+    for name in ("train-features.npy", "rows-2024.arrow", "lance-database", "recipe.json"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=f"holds {name}"):
+            Index.build(source(some_vectors(3)), folder)
+        assert (folder / name).read_text() == "mine"
+
+
+def test_an_index_of_the_format_before_is_replaced(tmp_path):
+    """It is not read, it says so, and a build over it leaves nothing of it behind."""
+    Index.build(source(some_vectors(3)), tmp_path / "index")
+    facts = json.loads((tmp_path / "index" / "index.json").read_text())
+    recipe = tmp_path / "index" / facts["files"].pop("recipe")["name"]
+    recipe.rename(tmp_path / "index" / "recipe.json")
+    (tmp_path / "index" / "index.json").write_text(json.dumps({**facts, "format": 1}))
+    with pytest.raises(InputError, match="another format than 2; build it again"):
+        Index.open(tmp_path / "index")
+    Index.build(source(some_vectors(3)), tmp_path / "index", overwrite=True)
+    assert len(Index.open(tmp_path / "index", verify=True)) == 3
+    assert not (tmp_path / "index" / "recipe.json").exists()
+
+
 def test_two_builds_in_one_folder_are_refused(tmp_path):
     """The second says so and changes nothing."""
     (tmp_path / "index").mkdir()

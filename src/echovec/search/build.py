@@ -94,7 +94,8 @@ def build_index(
             versions={"echovec": __version__},
         )
         facts = _measured(module, folder, facts, made, source, short)
-        keep_recipe(folder, source.made, source.arrays)
+        recipe = keep_recipe(folder, token, source.made, source.arrays)
+        facts = replace(facts, files={**facts.files, **recipe})
         write_facts(folder, facts)
         clear(folder, facts)
     return facts
