@@ -221,23 +221,28 @@ class Index:
     def update(self, vectors: Source | Sequence[Source]) -> None:
         """Add rows to a lance index; those whose id is there replace the old ones.
 
-        Everything is on the disk when it returns. Stopped in the middle, some rows may be there;
-        the same call again does no harm.
+        A field that the new rows lack is null in them. Everything is on the disk when it returns.
+        Stopped in the middle, some rows may be there; the same call again does no harm.
 
         Raises:
-            InputError: vectors made otherwise than the index's (both shown), or an exact index.
-            StorageError: the disk fails, or another process writes to the index.
+            InputError: vectors made otherwise than the index's (both shown), a field that it does
+                not have, or an exact index.
+            NonFiniteError: a vector is not finite; names the row. Nothing is changed then.
+            StorageError: the disk fails, another process writes to the index, or it was built
+                again since it was opened.
         """
         self.facts = update_index(vectors, self.folder, self.facts, self._backend)
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Delete rows of a lance index by id; returns how many there were.
+    def remove(self, ids: str | Sequence[str]) -> int:
+        """Delete rows of a lance index by id, or by a list of ids; returns how many there were.
 
         Raises:
             InputError: an exact index.
-            StorageError: the disk fails, or another process writes to the index.
+            StorageError: the disk fails, another process writes to the index, or it was built
+                again since it was opened.
         """
-        self.facts, removed = remove_rows(list(ids), self.folder, self.facts, self._backend)
+        ids = [ids] if isinstance(ids, str) else list(ids)
+        self.facts, removed = remove_rows(ids, self.folder, self.facts, self._backend)
         return removed
 
     def points(self, limit: int | None = None) -> Points:
