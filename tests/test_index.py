@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,8 @@ def test_queries_of_another_recipe_are_refused(small, tmp_path):
         small.search(np.ones(25))
     with pytest.raises(InputError, match="query 1 is zero or not finite"):
         small.search(np.stack([np.ones(26), np.full(26, np.nan)]))
+    with pytest.raises(InputError, match="query 1 is None, and the first is a text"):
+        small.search(["cat", None])
     with pytest.raises(InputError, match="k=0"):
         small.search("cat", 0)
     with pytest.raises(InputError, match="--backend lance"):
@@ -280,6 +283,23 @@ def test_a_flipped_bit_and_a_short_file_are_found(tmp_path):
     file.write_bytes(data[:-1])
     with pytest.raises(StorageError, match=f"{file.name} is damaged"):
         Index.open(index.folder)
+
+
+def test_an_index_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """The disk's own reason, and a next step that fits it; what is no index.json is damaged."""
+    index = Index.build(source(some_vectors(5)), tmp_path / "index")
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        with pytest.raises(StorageError, match=r"index.json cannot be read: Permission denied"):
+            Index.open(index.folder)
+    for content in ("[]", "7", "{"):
+        (index.folder / "index.json").write_text(content)
+        with pytest.raises(StorageError, match=r"index.json is damaged .* build the index again"):
+            Index.open(index.folder)
 
 
 class Failing:

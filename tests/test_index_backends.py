@@ -253,6 +253,16 @@ def test_an_index_that_was_built_again_is_not_written_to(words):
     assert len(Index.open(words.folder, verify=True)) == 9
 
 
+def test_an_index_without_rows_answers_nothing_and_shows_nothing(words):
+    """All rows were removed: a search finds none, a picture of none is refused."""
+    assert words.remove([f"r{n}" for n in range(5)]) == 5
+    assert words.search("cat") == []
+    assert words.search("cat", by="both") == []
+    for verb in ("map", "cluster", "dedup"):
+        said = CliRunner().invoke(app, [verb, str(words.folder)])
+        assert "holds no rows" in str(said.exception)
+
+
 def test_ids_to_remove_may_be_one_or_none(words):
     """A text is one id, not its letters; of no ids there is nothing to do."""
     assert words.remove([]) == 0

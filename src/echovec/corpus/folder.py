@@ -303,7 +303,11 @@ def _read_job(path: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: format {fields['format']!r}, this version reads 1")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}; check its rights and the disk"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path} is damaged ({error}); choose a new folder") from error

@@ -253,6 +253,9 @@ class Index:
 
         Returns:
             `Points`: ids, texts and fields in order, and `xy_N2`.
+
+        Raises:
+            InputError: a limit below 1, or no rows.
         """
         return points_of(self.blocks(), len(self), limit)
 
@@ -265,4 +268,9 @@ def _texts(query: str | Sequence[str] | Vectors) -> list[str] | None:
     """The query's texts; None if it is made of numbers."""
     if isinstance(query, str):
         return [query]
-    return [str(text) for text in query] if isinstance(query[0], str) else None
+    if not isinstance(query[0], str):
+        return None
+    for place, text in enumerate(query):
+        if not isinstance(text, str):
+            raise InputError(f"query {place} is {text!r}, and the first is a text", index=place)
+    return [str(text) for text in query]

@@ -107,7 +107,11 @@ def read_facts(folder: Path, *, by_hash: bool = False) -> Facts:
             f"{folder} is no index ({error.filename} is missing); "
             f"make one with: echovec index VECTORS -o {folder}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or file} cannot be read: {error.strerror}; check its rights and disk"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{file} is damaged ({error}); build the index again") from error
