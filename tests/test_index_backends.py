@@ -355,6 +355,9 @@ def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
     runner, folder = CliRunner(), str(words.folder)
     said = runner.invoke(app, ["index", str(file), "-o", folder, "--update"])
     assert "5 rows and now 6" in said.stderr, said
+    for option in (["--dtype", "int8"], ["--backend", "lance"], ["--overwrite"], ["--dim", "2"]):
+        said = runner.invoke(app, ["index", str(file), "-o", folder, "--update", *option])
+        assert f"{option[0]} is for a new index" in str(said.exception)
     arguments = ["search", folder, "oak", "--by", "words", "--filter", "year = 3", "--json"]
     (line,) = runner.invoke(app, arguments).stdout.splitlines()
     assert json.loads(line)["id"] == "oak"

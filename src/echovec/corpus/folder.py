@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from echovec.corpus.formats import Contents
+from echovec.corpus.inputs import files_named
 from echovec.corpus.shard import SHARDS
 from echovec.errors import InputError, StorageError
 from echovec.files import manifest
@@ -283,6 +284,11 @@ def check_folder(path: Path, inputs: Iterable[str | Path] = ()) -> None:
         given = Path(name)
         if given.is_dir() and path.resolve().is_relative_to(given.resolve()):
             raise InputError(f"{path} lies in the input {given}; choose a folder elsewhere")
+        if not given.exists() and any(_lies_in(path, file) for file in files_named(name)):
+            raise InputError(
+                f"{name} takes in files of {path} itself; name the inputs more narrowly, or choose "
+                "a folder elsewhere"
+            )
     if not path.exists():
         return
     names = [name for name in os.listdir(path) if not name.startswith(".")]  # noqa: PTH208
@@ -293,6 +299,10 @@ def check_folder(path: Path, inputs: Iterable[str | Path] = ()) -> None:
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise StorageError(f"the folder {path} cannot be written to; choose another one")
+
+
+def _lies_in(folder: Path, file: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _read_job(path: Path) -> dict[str, Any] | None:
