@@ -314,6 +314,13 @@ BAD_COMMANDS = {
     "bad-limit": ("texts.txt -o out.npy --max-tokens 0", "Invalid value for '--max-tokens'"),
     "bad-dim": ("texts.txt -o out.npy --truncate-dim 0", "Invalid value for '--truncate-dim'"),
     "unknown-option": ("texts.txt -o out.npy --rolle query", "No such option"),
+    "workers-here": ("texts.txt -o out/ --workers 2", "--workers is for --runner ray"),
+    "gpus-here": ("texts.txt -o out.npy --gpus-per-worker 0", "--gpus-per-worker is for --runner"),
+    "address-here": ("texts.txt -o out/ --ray-address auto", "--ray-address is for --runner ray"),
+    "out-in-input": ("sub -o sub/in.jsonl --overwrite", "in.jsonl is also an input (sub)"),
+    "out-in-glob": ("*.jsonl -o a.jsonl --overwrite", "a.jsonl is also an input (*.jsonl)"),
+    "beside-in-input": ("sub -o sub/v.npy --overwrite", "v.npy.ids.jsonl is also an input (sub)"),
+    "glob-takes-in-out": ("**/*.jsonl -o job/", "**/*.jsonl takes in files of job itself"),
     "no-out": ("texts.txt", "Missing option '--out' / '-o'"),
     "no-input": ("-o out.npy", "Missing argument 'INPUT"),
 }
@@ -328,7 +335,12 @@ def test_a_slip_costs_no_model_and_leaves_nothing(cli, texts, tmp_path, line, me
         "there.npy": "old",
         "a.jsonl": '{"text": "x"}\n',
         "broken.jsonl": "{\n",
+        "sub/in.jsonl": '{"text": "x"}\n',
+        "sub/v.npy.ids.jsonl": '{"id": "x", "text": "x"}\n',
+        "job/job.json": "{}",
+        "job/manifest.jsonl": "{}\n",
     }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     before = left(tmp_path)
     code, said = cli(*line.split())

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from echovec import Index
 from echovec.cli import app
 from echovec.errors import DependencyError, InputError
-from echovec.search import dedup
+from echovec.search import clusters, dedup
 from echovec.search import map as maps
 from echovec.search.clusters import centred, find_clusters, telling_words
-from search_stub import some_vectors, source
+from search_stub import some_vectors, source, write_parquet
 
 WORDS = {0: "cat mat purr", 1: "stock market bank", 2: "train rail station"}
 
@@ -67,6 +67,16 @@ def test_clusters_are_a_fixed_point_of_their_own_step():
         np.testing.assert_allclose(centre, mean / np.linalg.norm(mean), atol=1e-5)
     again = find_clusters(given, 9, seed=4)
     assert again.labels_N.tolist() == found.labels_N.tolist(), "equal input, equal clusters"
+
+
+def test_cosines_are_with_the_centres_that_are_given_also_if_rows_still_move(monkeypatch):
+    """Stopped after one round, labels and cosines are those of the centres that come out."""
+    monkeypatch.setattr(clusters, "ROUNDS", 1)
+    vectors = some_vectors(200)
+    found = find_clusters(vectors, 9)
+    scores = centred(vectors) @ found.centres_KD.T
+    assert (found.labels_N == scores.argmax(axis=1)).all()
+    np.testing.assert_allclose(found.cosines_N, scores.max(axis=1), atol=1e-6)
 
 
 def test_clusters_are_as_good_as_those_of_scikit_learn():
@@ -145,6 +155,14 @@ def test_groups_are_those_of_a_loop_over_rows(monkeypatch, threshold, block):
     for group in groups:
         cosines = [cosine for _, cosine in expected[group.kept]]
         assert group.cosines == pytest.approx(cosines, abs=1e-5)
+
+
+def test_a_threshold_next_to_nothing_is_a_threshold():
+    """Below the rounding that is allowed for, the first row still has none before it."""
+    vectors = some_vectors(30)
+    found = {g.kept: g.others for g in dedup.find_groups(vectors, 1e-7)}
+    expected = naive_groups(vectors, 1e-7)
+    assert found == {kept: [row for row, _ in others] for kept, others in expected.items()}
 
 
 def test_many_equal_rows_are_one_group():
@@ -228,6 +246,21 @@ def test_a_text_cannot_break_out_of_the_page(tmp_path):
     assert page.count("</script>") == 2
     assert data_of(page)["texts"][:2] == evil[:2]
     assert len(data_of(page)["texts"][2]) == maps.TEXT_CHARACTERS
+
+
+def test_a_map_replaces_its_own_points_and_no_other_file(tmp_path, built):
+    """Vectors of the page's name, or what is no Parquet: refused before the work, untouched."""
+    args = ["map", str(built.folder), "-o"]
+    assert CliRunner().invoke(app, [*args, str(tmp_path / "m.html")]).exit_code == 0
+    assert CliRunner().invoke(app, [*args, str(tmp_path / "m.html")]).exit_code == 0, "its own"
+    vectors = write_parquet(tmp_path / "docs.parquet", some_vectors(3), x=[1] * 3, y=[1] * 3)
+    (tmp_path / "notes.parquet").write_text("mine")
+    for file in (vectors, tmp_path / "notes.parquet"):
+        before = file.read_bytes()
+        with pytest.raises(InputError, match=r"parquet would be replaced .* another name"):
+            maps.write_map(built.points(), file.with_suffix(".html"), title="t")
+        assert file.read_bytes() == before
+        assert not file.with_suffix(".html").exists()
 
 
 def test_a_limit_is_said_on_the_map(tmp_path, built):

@@ -388,6 +388,8 @@ def test_parquet_folders_and_saved_data_sets_are_inputs(tmp_path):
     assert rows_in(parquet) == rows_in(saved) == ["one", "two", "three"]
     assert [row.id for row in read_rows([saved])] == ["a", "b", "c"]
     assert count_rows([parquet]) == 3
+    (parquet / "1.parquet").write_bytes(b"PAR1 is not all of it")
+    assert count_rows([parquet]) is None, "its reader says what is wrong with it"
     (saved / "state.json").write_text(json.dumps({**state, "_indices_data_files": [1]}))
     with pytest.raises(InputError, match="flatten_indices"):
         rows_in(saved)

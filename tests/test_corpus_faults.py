@@ -82,6 +82,55 @@ def test_every_write_flush_and_rename_may_fail_once(tmp_path, monkeypatch, torn)
         same_as_unbroken(path, out, tmp_path)
 
 
+def test_a_manifest_line_without_its_end_is_not_written_on(tmp_path):
+    """Only the line feed of the last line was torn off: its shard counts, the next has its line."""
+    path, out = write(tmp_path / "in.txt", list("abcdefghijkl")), tmp_path / "out"
+    job([path], out)
+    lines = (out / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "manifest.jsonl").write_bytes(b"".join(lines[:2]).removesuffix(b"\n"))
+    stub = Stub()
+    job([path], out, stub)
+    assert stub.seen == list("ijkl")
+    assert len(manifest.read(out / "manifest.jsonl")[0]) == 3
+    same_as_unbroken(path, out, tmp_path)
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_the_recipe_in_a_folder_is_that_of_its_vectors(tmp_path, monkeypatch, stop):
+    """`--overwrite` with another recipe stops anywhere: whichever goes on has its own recipe."""
+    path, out = write(tmp_path / "in.txt", list("abcdef")), tmp_path / "out"
+    ours, other = Stub("a" * 16), Stub("b" * 16)
+    ours.recipe.to_json = lambda: "ours"
+    other.recipe.to_json = lambda: "other"
+    job([path], out, ours)
+    monkeypatch.setattr(disk, "os", Failing(stop, errno.ENOSPC))
+    with pytest.raises(StorageError):
+        job([path], out, other, overwrite=True)
+    monkeypatch.setattr(disk, "os", os)
+    fingerprint = json.loads((out / "job.json").read_text())["fingerprint"]
+    job([path], out, ours if fingerprint == "a" * 16 else other)
+    assert (out / "recipe.json").read_text() == ("ours" if fingerprint == "a" * 16 else "other")
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["flipped", "short"])
+def test_a_damaged_shard_of_before_does_not_bar_the_way(tmp_path, cut):
+    """After --overwrite nothing is taken from it; --repair, which the error names, goes on."""
+    path, out = write(tmp_path / "in.txt", list("abcdefgh")), tmp_path / "out"
+    job([path], out)
+    shard = min(out.glob("rows-*"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data[: -5 if cut else None])
+    write(path, list("Xabcdefgh"))
+    if not cut:  # a size is looked at always
+        with pytest.raises(StorageError, match=r"is damaged .*--repair"):
+            job([path], out, overwrite=True)
+    stub = Stub()
+    job([path], out, stub, overwrite=True, repair=not cut)
+    assert stub.seen == list("Xabcd")
+    same_as_unbroken(path, out, tmp_path)
+
+
 class Killed(BaseException):
     """What no handler expects."""
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,8 @@ def test_queries_of_another_recipe_are_refused(small, tmp_path):
         small.search(np.ones(25))
     with pytest.raises(InputError, match="query 1 is zero or not finite"):
         small.search(np.stack([np.ones(26), np.full(26, np.nan)]))
+    with pytest.raises(InputError, match="query 1 is None, and the first is a text"):
+        small.search(["cat", None])
     with pytest.raises(InputError, match="k=0"):
         small.search("cat", 0)
     with pytest.raises(InputError, match="--backend lance"):
@@ -282,6 +285,23 @@ def test_a_flipped_bit_and_a_short_file_are_found(tmp_path):
         Index.open(index.folder)
 
 
+def test_an_index_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """The disk's own reason, and a next step that fits it; what is no index.json is damaged."""
+    index = Index.build(source(some_vectors(5)), tmp_path / "index")
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        with pytest.raises(StorageError, match=r"index.json cannot be read: Permission denied"):
+            Index.open(index.folder)
+    for content in ("[]", "7", "{"):
+        (index.folder / "index.json").write_text(content)
+        with pytest.raises(StorageError, match=r"index.json is damaged .* build the index again"):
+            Index.open(index.folder)
+
+
 class Failing:
     """The os module whose Nth write, flush or rename fails, or from there on nothing happens."""
 
@@ -329,6 +349,57 @@ def test_a_build_that_fails_at_any_write_leaves_the_old_index(tmp_path, monkeypa
         Index.build(source(old), tmp_path / "index", overwrite=True, dtype="int8")
         names = {path.name for path in (tmp_path / "index").iterdir()}
         assert len(names) == 6, f"nothing stays behind: {names}"
+
+
+def test_a_build_that_fails_leaves_the_old_recipe(tmp_path, monkeypatch):
+    """For every N: the index that opens has the recipe of its own vectors, arrays included."""
+    vectors = some_vectors(5)
+    arrays = [tmp_path / "old.safetensors", tmp_path / "new.safetensors"]
+    recipes = ['{"name": "old"}', '{"name": "new"}']
+    made = []
+    for recipe, file, fingerprint in zip(recipes, arrays, ("0" * 16, "f" * 16), strict=True):
+        file.write_text(recipe)
+        one = replace(MADE, recipe_json=recipe, fingerprint=fingerprint)
+        made.append(replace(source(vectors, made=one), arrays=file))
+    counter = Failing(0, False)
+    monkeypatch.setattr(disk, "os", counter)
+    Index.build(made[1], tmp_path / "counted")
+    for nth in range(1, counter.calls + 1):
+        monkeypatch.setattr(disk, "os", os)
+        Index.build(made[0], tmp_path / "index", overwrite=True)
+        monkeypatch.setattr(disk, "os", Failing(nth, True))
+        with pytest.raises(StorageError):
+            Index.build(made[1], tmp_path / "index", overwrite=True)
+        index = Index.open(tmp_path / "index", verify=True)
+        name = "old" if index.fingerprint == "0" * 16 else "new"
+        assert json.loads(index.facts.made.recipe_json)["name"] == name
+        kept = index.folder / index.facts.files["arrays"].name
+        assert kept.read_text() == f'{{"name": "{name}"}}'
+
+
+def test_files_of_others_are_neither_deleted_nor_built_beside(tmp_path):
+    """Names that are like an index's own: refused, and still there."""
+    for name in ("train-features.npy", "rows-2024.arrow", "lance-database", "recipe.json"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=f"holds {name}"):
+            Index.build(source(some_vectors(3)), folder)
+        assert (folder / name).read_text() == "mine"
+
+
+def test_an_index_of_the_format_before_is_replaced(tmp_path):
+    """It is not read, it says so, and a build over it leaves nothing of it behind."""
+    Index.build(source(some_vectors(3)), tmp_path / "index")
+    facts = json.loads((tmp_path / "index" / "index.json").read_text())
+    recipe = tmp_path / "index" / facts["files"].pop("recipe")["name"]
+    recipe.rename(tmp_path / "index" / "recipe.json")
+    (tmp_path / "index" / "index.json").write_text(json.dumps({**facts, "format": 1}))
+    with pytest.raises(InputError, match="another format than 2; build it again"):
+        Index.open(tmp_path / "index")
+    Index.build(source(some_vectors(3)), tmp_path / "index", overwrite=True)
+    assert len(Index.open(tmp_path / "index", verify=True)) == 3
+    assert not (tmp_path / "index" / "recipe.json").exists()
 
 
 def test_two_builds_in_one_folder_are_refused(tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from echovec import Index
 from echovec.cli import app
-from echovec.errors import DependencyError, InputError, StorageError
+from echovec.errors import DependencyError, InputError, NonFiniteError, StorageError
 from echovec.search import build, lance, lance_table
 from echovec.search.backend import BACKENDS, Hit
 from search_stub import MADE, TEXTS, Letters, some_vectors, source, write_parquet
@@ -204,6 +204,92 @@ def test_updates_replace_by_id_and_are_flushed(words, monkeypatch):
         words.update(source(some_vectors(2, 26), made=replace(MADE, fingerprint="f" * 16)))
 
 
+def test_an_update_that_cannot_be_used_changes_nothing(words, monkeypatch):
+    """A vector that is not finite, a field of another kind or name: before the first row is in."""
+    monkeypatch.setattr(lance, "_MERGED_AT_ONCE", 1)
+    bad = some_vectors(2, 26)
+    bad[1] = np.nan
+    two = {"ids": ["n1", "n2"], "texts": ["x", "y"]}
+    for update, error, said in (
+        (source(bad, **two), NonFiniteError, 'the vector of "n2" is not finite'),
+        (source(some_vectors(2, 26), **two, year=["1", "x"]), InputError, "of another kind"),
+        (source(some_vectors(2, 26), **two, author=["1", "x"]), InputError, '"author" is not in'),
+    ):
+        with pytest.raises(error, match=said):
+            words.update(update)
+        assert len(Index.open(words.folder)) == 5
+
+
+def test_a_field_that_an_update_lacks_is_null(words):
+    """A row is replaced as a whole: nothing of the old one stays beside the new vector."""
+    embedder = Letters()
+    words.update(source(embedder.encode(["zzz"]), ids=["r0"], year=[1]))
+    (hit,) = words.search("zzz", 1)
+    assert (hit.id, hit.text, hit.fields) == ("r0", None, {"year": 1, "it_s": None})
+
+
+def test_two_that_have_an_index_open_may_update_it_in_turn(words):
+    """The second knows what the first has added: no id and no place in the order is there twice."""
+    embedder = Letters()
+    first, second = Index.open(words.folder), Index.open(words.folder)
+    for index, ids in ((first, ["new", "r0"]), (second, ["new", "r1"])):
+        texts = [f"{key} zzz" for key in ids]
+        fields = {"year": [1, 2], "it_s": ["", ""]}
+        index.update(source(embedder.encode(texts), ids=ids, texts=texts, **fields))
+    rows = lance_table.open_table(next(words.folder.glob("lance-*"))).search()
+    found = rows.select(["id", lance.ROW]).to_arrow().to_pydict()
+    assert sorted(found["id"]) == ["new", "r0", "r1", "r2", "r3", "r4"]
+    assert len(set(found[lance.ROW])) == 6
+    assert Index.open(words.folder).facts.rows == 6
+
+
+def test_an_index_that_was_built_again_is_not_written_to(words):
+    """Who opened it before is told, and the new one stays as it is."""
+    Index.build(source(some_vectors(9)), words.folder, backend="exact", overwrite=True)
+    more = source(some_vectors(1, 26), ids=["n"], texts=["x"], year=[1], it_s=[""])
+    for write in (lambda: words.remove(["r0"]), lambda: words.update(more)):
+        with pytest.raises(StorageError, match="built again since it was opened; open it again"):
+            write()
+    assert len(Index.open(words.folder, verify=True)) == 9
+
+
+def test_an_index_without_rows_answers_nothing_and_shows_nothing(words):
+    """All rows were removed: a search finds none, a picture of none is refused."""
+    assert words.remove([f"r{n}" for n in range(5)]) == 5
+    assert words.search("cat") == []
+    assert words.search("cat", by="both") == []
+    for verb in ("map", "cluster", "dedup"):
+        said = CliRunner().invoke(app, [verb, str(words.folder)])
+        assert "holds no rows" in str(said.exception)
+
+
+def test_ids_to_remove_may_be_one_or_none(words):
+    """A text is one id, not its letters; of no ids there is nothing to do."""
+    assert words.remove([]) == 0
+    assert words.remove("r0") == 1
+    assert len(words) == 4
+
+
+@LANCE
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX errors")
+def test_a_newest_version_that_may_not_be_read_stays(words, monkeypatch):
+    """The disk refuses it for now: an error, and nothing is put aside that may be whole."""
+    words.remove(["r0"])
+    real = Path.read_bytes
+
+    def refused(path):
+        if path.suffix == ".manifest":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(StorageError, match="manifest cannot be read: Permission denied"):
+        Index.open(words.folder)
+    monkeypatch.setattr(Path, "read_bytes", real)
+    assert len(Index.open(words.folder)) == 4
+    assert not list(words.folder.rglob("*.damaged"))
+
+
 @LANCE
 def test_a_graph_finds_what_exact_search_finds(tmp_path, monkeypatch):
     """With a graph the recall is measured and kept; a filter that leaves little is still met."""
@@ -269,6 +355,9 @@ def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
     runner, folder = CliRunner(), str(words.folder)
     said = runner.invoke(app, ["index", str(file), "-o", folder, "--update"])
     assert "5 rows and now 6" in said.stderr, said
+    for option in (["--dtype", "int8"], ["--backend", "lance"], ["--overwrite"], ["--dim", "2"]):
+        said = runner.invoke(app, ["index", str(file), "-o", folder, "--update", *option])
+        assert f"{option[0]} is for a new index" in str(said.exception)
     arguments = ["search", folder, "oak", "--by", "words", "--filter", "year = 3", "--json"]
     (line,) = runner.invoke(app, arguments).stdout.splitlines()
     assert json.loads(line)["id"] == "oak"

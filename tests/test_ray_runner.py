@@ -354,6 +354,20 @@ def test_workers_follow_what_the_cluster_has(ray, gpus, options, workers, share)
     assert "num_cpus" not in ray.asked, "a cluster has the CPUs it has"
 
 
+@pytest.mark.parametrize(("cause", "said"), [(MemoryError(), "MemoryError"), (None, "died: x")])
+def test_a_worker_that_fails_is_named_by_its_last_line_or_its_kind(cause, said):
+    """Also where the error that it raised says nothing, as a MemoryError does."""
+    error = TaskError(cause)
+    error.args = ("Traceback\ndied: x",)
+
+    def get(_):
+        raise error
+
+    ray = SimpleNamespace(get=get, exceptions=StandIn.exceptions)
+    with pytest.raises(EchovecError, match=f"a worker failed: {said}$"):
+        ray_runner._get(ray, [])
+
+
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError, ValueError])
 def test_a_cluster_that_does_not_answer_is_named(ray, monkeypatch, error):
     """With its address, Ray's reason and what to give."""

@@ -236,6 +236,17 @@ def collected():
     gc.unfreeze()
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_folder_is_flushed_after_the_last_rename(tmp_path, monkeypatch, ending):
+    """Without it a power loss could undo a rename of a run that said it was through."""
+    synced, out = [], tmp_path / f"out.{ending}"
+    monkeypatch.setattr(sinks, "sync_folder", lambda at: synced.append((at, out.exists())))
+    with Sink(out, CONTENTS) as sink:
+        sink.write(chunk(2))
+        assert not synced
+    assert synced == [(tmp_path.resolve(), True)]
+
+
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)

@@ -169,6 +169,9 @@ def embed(
     give_memory_back()
     if engine == "ray":
         engine, runner = "auto", "ray"
+    cluster: dict[str, Any] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    if runner != "ray":
+        _refuse_without_ray({"ray_address": ray_address, **cluster})
     # A typo shall cost milliseconds: the outputs, the inputs and the first row come before torch.
     to_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
     on_error = on_error or ("skip" if to_folder else "fail")
@@ -221,7 +224,6 @@ def embed(
             mirror=None if mirror is None else Mirror(mirror),
         )
         if runner == "ray":
-            cluster: dict[str, Any] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
             with RayRunner(load, **run, address=ray_address, **cluster) as models:
                 start(models, contents=contents(models.recipe), runner=models)
         else:
@@ -277,6 +279,12 @@ def _refuse_without_folder(given: dict[str, object]) -> None:
         raise InputError(
             f"{named[0]} is for a folder of shards; end the name of the output with a slash"
         )
+
+
+def _refuse_without_ray(given: dict[str, object]) -> None:
+    if named := [name for name, value in given.items() if value is not None]:
+        option = "--" + named[0].replace("_", "-")
+        raise InputError(f"{option} is for --runner ray; leave it out, or run on Ray")
 
 
 def _show(problem: Problem, shown: list[Problem]) -> None:

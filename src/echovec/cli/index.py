@@ -54,10 +54,22 @@ def index(
     ] = False,
 ) -> None:
     """Make an index of vectors, to search, map, cluster and find near-duplicates in."""
+    from echovec.errors import InputError
     from echovec.search.index import Index
 
     start = time.perf_counter()
     if update:
+        of_a_build = {
+            "--backend": backend is not None,
+            "--dtype": dtype != "float32",
+            "--dim": dim is not None,
+            "--reduce": reduce != "first",
+            "--codes": codes is not None,
+            "--oversample": oversample is not None,
+            "--overwrite": overwrite,
+        }
+        if given := [option for option, is_given in of_a_build.items() if is_given]:
+            raise InputError(f"{given[0]} is for a new index; --update takes the index as it is")
         opened = Index.open(out)
         before = len(opened)
         opened.update(vectors)

@@ -11,7 +11,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def count_rows(inputs: Sequence[str | Path], kind: str | None = None) -> int | None:
-    """Lines of text files, rows of tables; None with a pipe or a compressed file among them.
+    """Lines of text files, rows of tables; None with one that has to be read through, or cannot be.
 
     A CSV cell with line feeds counts more than once, so this is no more than an estimate.
     """
@@ -24,9 +24,13 @@ def _count(source: Source) -> int | None:
     if path is None or not path.is_file() or path.suffix.lower() in COMPRESSIONS:
         return None
     if source.kind == "parquet":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return int(pq.ParquetFile(path).metadata.num_rows)
+        try:
+            return int(pq.read_metadata(path).num_rows)
+        except (pa.ArrowException, OSError):
+            return None  # what is wrong with it is said when its turn comes
     if source.kind == "arrow":
         return None
     lines, last = 0, b""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from echovec.corpus.formats import Contents
+from echovec.corpus.inputs import files_named
 from echovec.corpus.shard import SHARDS
 from echovec.errors import InputError, StorageError
 from echovec.files import manifest
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from echovec.recipe import Recipe
 
 JOB = "job.json"
+RECIPE = "recipe.json"
 OLD_MANIFEST = "manifest.old.jsonl"
 REJECTED = "rejected.jsonl"
 LOCK = ".lock"
@@ -180,16 +182,22 @@ class Folder:
             keep = {"fingerprint", "keep_text", *self._contents.run}
             self._set_aside(reuse=all(there.get(key) == self._job[key] for key in keep))
         if not same:
-            self._recipe.save(self.path)
+            # The other job's recipe goes before this job comes: a stop between two of these leaves
+            # a folder without a recipe, never one with another's.
+            with storage_errors(self.path):
+                (self.path / RECIPE).unlink(missing_ok=True)
+                sync_folder(self.path)
             write_file(self.path / JOB, json.dumps(self._job, indent=2).encode() + b"\n")
-        self.old, _ = manifest.read(self.path / OLD_MANIFEST, lenient=True)
-        self._old_by_name = {entry.file: entry for entry in self.old}
+        if not (self.path / RECIPE).exists():
+            self._recipe.save(self.path)
         self._read_manifest()
+        self._read_old()
 
     def _read_manifest(self) -> None:
         file = self.path / MANIFEST
         entries, self.repairs = manifest.read(file, lenient=self._repair)
-        rewrite = bool(self.repairs)
+        # A line whose end alone was torn off is whole, and nothing may be added behind it.
+        rewrite = bool(self.repairs) or _is_torn(file)
         whole = []
         for entry in entries:
             fault = self._fault(entry, by_hash=self._repair)
@@ -204,6 +212,19 @@ class Folder:
             manifest.rewrite(file, whole)
         self.entries = sorted(whole, key=lambda entry: entry.start)
         self._trim_rejected()
+
+    def _read_old(self) -> None:
+        """The shards of before --overwrite; texts of damaged ones are embedded again."""
+        old, _ = manifest.read(self.path / OLD_MANIFEST, lenient=True)
+        made_since = {entry.file for entry in self.entries}
+        for entry in old:
+            if entry.file in made_since:
+                continue
+            if fault := self._fault(entry, by_hash=self._repair):
+                self.repairs.append(f"{self.path / str(entry.file)}: {fault}")
+            else:
+                self.old.append(entry)
+        self._old_by_name = {entry.file: entry for entry in self.old}
 
     def _fault(self, entry: Entry, *, by_hash: bool) -> str:
         """What is wrong with a shard's file, "" if nothing."""
@@ -263,16 +284,25 @@ def check_folder(path: Path, inputs: Iterable[str | Path] = ()) -> None:
         given = Path(name)
         if given.is_dir() and path.resolve().is_relative_to(given.resolve()):
             raise InputError(f"{path} lies in the input {given}; choose a folder elsewhere")
+        if not given.exists() and any(_lies_in(path, file) for file in files_named(name)):
+            raise InputError(
+                f"{name} takes in files of {path} itself; name the inputs more narrowly, or choose "
+                "a folder elsewhere"
+            )
     if not path.exists():
         return
     names = [name for name in os.listdir(path) if not name.startswith(".")]  # noqa: PTH208
-    if names and JOB not in names and set(names) - {"recipe.json", "recipe.safetensors"}:
+    if names and JOB not in names and set(names) - {RECIPE, "recipe.safetensors"}:
         raise InputError(
             f"{path} holds files and is no corpus folder ({sorted(names)[0]}); "
             "choose an empty or a new one"
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise StorageError(f"the folder {path} cannot be written to; choose another one")
+
+
+def _lies_in(folder: Path, file: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _read_job(path: Path) -> dict[str, Any] | None:
@@ -283,7 +313,11 @@ def _read_job(path: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: format {fields['format']!r}, this version reads 1")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}; check its rights and the disk"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path} is damaged ({error}); choose a new folder") from error
@@ -303,6 +337,11 @@ def _difference(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> st
 
 def _json_line(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _is_torn(file: Path) -> bool:
+    data = file.read_bytes() if file.exists() else b""
+    return bool(data) and not data.endswith(b"\n")
 
 
 def _slice_of(line: bytes) -> int | None:

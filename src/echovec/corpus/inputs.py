@@ -71,14 +71,29 @@ def find_sources(names: Sequence[str | Path], kind: str | None) -> list[Source]:
         if str(name) != STDIN and path.is_dir():
             sources += _in_folder(path, kind)
         elif str(name) != STDIN and glob.has_magic(str(name)) and not path.exists():
-            fitting = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207 - may be absolute
-            files = [one for one in fitting if Path(one).is_file()]
+            files = _fitting(str(name))
             if not files:
                 raise InputError(f"{name} fits no file; check the path and the pattern")
             sources += [find_source(one, kind) for one in files]
         else:
             sources.append(find_source(name, kind))
     return sources
+
+
+def files_named(name: str | Path) -> list[Path]:
+    """The files here that an input's name stands for, of whatever kind: to compare, not to read."""
+    path = Path(name)
+    if path.is_dir():
+        below = (file for file in path.rglob("*") if not _hidden(file.relative_to(path)))
+        return [file for file in below if file.is_file()]
+    return [path] if path.exists() else [Path(one) for one in _fitting(str(name))]
+
+
+def _fitting(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return []
+    fitting = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - may be absolute
+    return [one for one in fitting if Path(one).is_file()]
 
 
 def _at_url(url: str, kind: str | None) -> list[Source]:

@@ -323,7 +323,8 @@ def _get(ray: Any, refs: Any) -> Any:
         cause = error.cause
         if isinstance(cause, EchovecError):
             raise cause from error
-        raise EchovecError(f"a worker failed: {str(cause or error).splitlines()[-1]}") from error
+        said = str(cause or error).splitlines() or [type(cause or error).__name__]
+        raise EchovecError(f"a worker failed: {said[-1]}") from error
     except ray.exceptions.RayError as error:
         unreachable = isinstance(error, ray.exceptions.ActorUnavailableError)
         raise (_UnreachableError if unreachable else EchovecError)(

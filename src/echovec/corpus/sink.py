@@ -1,8 +1,8 @@
 """Vectors into a file, by its ending: .parquet, .npy or .jsonl; whole, or not at all.
 
 Everything goes into temporary files in OUT's folder (.echovec-*.tmp), which are flushed to the
-disk and then renamed, OUT last: where OUT is, it is complete and the files beside it are its own.
-What stands in them is in formats.py.
+disk and then renamed, OUT last, and their folder is flushed: where OUT is, it is complete and the
+files beside it are its own. What stands in them is in formats.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import IO
 
 from echovec.corpus.formats import FORMATS, Chunk, Contents, Format
+from echovec.corpus.inputs import files_named
 from echovec.errors import InputError, StorageError
-from echovec.files.disk import storage_error, storage_errors, temporary_beside
+from echovec.files.disk import storage_error, storage_errors, sync_folder, temporary_beside
 
 __all__ = [
     "FORMATS",
@@ -113,6 +114,7 @@ class Sink:
             undo.pop_all()
         for path in self._temporary.values():
             _remove(path.with_suffix(".old.tmp"))
+        sync_folder(self._target("").parent)
 
     def _discard(self) -> None:
         """Close and remove what is temporary; after `_finish` there is nothing left to remove."""
@@ -144,7 +146,7 @@ def check_out(
 
     Raises:
         InputError: an unknown ending, a folder that is not there, an existing file without
-            `overwrite`, or a file that is also among `inputs`.
+            `overwrite`, or a file that is also among `inputs`, their folders and globs.
         StorageError: the folder cannot be written to.
     """
     out = Path(out)
@@ -181,7 +183,8 @@ def _check_target(path: Path, overwrite: bool, inputs: Sequence[str | Path]) -> 
     if not path.is_file():
         raise InputError(f"{path} is there and not a file; choose another name for the output")
     for name in inputs:
-        if Path(name).exists() and path.samefile(name):
-            raise InputError(f"{path} is also an input; choose another name for the output")
+        if any(path.samefile(file) for file in files_named(name)):
+            within = "" if Path(name) == path else f" ({name})"
+            raise InputError(f"{path} is also an input{within}; choose another name for the output")
     if not overwrite:
         raise InputError(f"{path} exists; replace it with --overwrite, or choose another name")

@@ -20,7 +20,7 @@ from echovec.files.vectors import Block, VectorFile
 from echovec.search import reduce as reducing
 from echovec.search.backend import Backend, Built, Module, backend
 from echovec.search.gather import Gathered, gather
-from echovec.search.layout import Facts, check_out, clear, write_facts
+from echovec.search.layout import Facts, check_out, clear, read_facts, write_facts
 from echovec.search.query import keep_recipe
 from echovec.search.recall import LEAST_RECALL, find_truth, measure
 from echovec.search.reduce import Reduce
@@ -94,7 +94,8 @@ def build_index(
             versions={"echovec": __version__},
         )
         facts = _measured(module, folder, facts, made, source, short)
-        keep_recipe(folder, source.made, source.arrays)
+        recipe = keep_recipe(folder, token, source.made, source.arrays)
+        facts = replace(facts, files={**facts.files, **recipe})
         write_facts(folder, facts)
         clear(folder, facts)
     return facts
@@ -134,6 +135,7 @@ def update_index(
         )
     short = reducing.load(folder, facts.options["dim"], facts.files)
     with _locked(folder):
+        _check_current(folder, facts)
         opened.upsert(Shortened(source, short) if short else source)
         facts = replace(facts, rows=len(opened))
         write_facts(folder, facts)
@@ -143,10 +145,17 @@ def update_index(
 def remove_rows(ids: list[str], folder: Path, facts: Facts, opened: Backend) -> tuple[Facts, int]:
     """Delete rows of an index; see `Index.remove`."""
     with _locked(folder):
+        _check_current(folder, facts)
         removed = opened.delete(ids)
         facts = replace(facts, rows=len(opened))
         write_facts(folder, facts)
     return facts, removed
+
+
+def _check_current(folder: Path, facts: Facts) -> None:
+    """Refuse to write into an index that another build has replaced since it was opened."""
+    if read_facts(folder).files != facts.files:
+        raise StorageError(f"{folder} was built again since it was opened; open it again")
 
 
 def _listed(vectors: Source | Sequence[Source]) -> Sequence[Source]:

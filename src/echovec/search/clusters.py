@@ -1,10 +1,9 @@
 """Clusters of an index's rows by their directions, with the words that tell them apart.
 
 The mean of all rows is taken off first, for the vectors of most models share a direction that tells
-nothing (docs/search.md has what that gains). Then k-means on the sphere: every row goes to the
-centre with the largest dot product, every centre becomes the unit mean of its rows, until nothing
-moves. First centres are drawn as k-means++ draws
-them, from a seed, so equal input gives equal clusters.
+nothing (docs/map.md has what that gains). Then k-means on the sphere: every row goes to the centre
+with the largest dot product, every centre becomes the unit mean of its rows, until nothing moves.
+First centres are drawn as k-means++ draws them, from a seed, so equal input gives equal clusters.
 
 The words of a cluster are those that set its texts apart most: p log(p / q), where p is a word's
 share in the cluster's texts and q its share in all, each text counting a word once. c-TF-IDF
@@ -75,6 +74,8 @@ def find_clusters(
         if np.array_equal(new_N, labels_N):
             break
         labels_N, centres_KD = new_N, _means(vectors_ND, new_N, centres_KD)
+    else:
+        labels_N, cosines_N = _nearest(vectors_ND, centres_KD)
     sizes = np.bincount(labels_N, minlength=len(centres_KD))
     order = np.argsort(-sizes, kind="stable")[: int((sizes > 0).sum())]
     rank_K = np.full(len(centres_KD), -1)

@@ -65,7 +65,7 @@ def find_groups(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold={threshold}; give a cosine above 0, at most 1")
-    least = threshold - _ROUNDING
+    least = max(threshold - _ROUNDING, float(np.finfo(np.float32).tiny))
     owner_N = np.arange(len(vectors_ND))
     cosine_N = np.full(len(vectors_ND), -np.inf, np.float32)
     for start in range(0, len(vectors_ND), _BLOCK_ROWS):

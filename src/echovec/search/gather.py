@@ -54,7 +54,7 @@ class Gathered:
             for block in file.blocks():
                 _check_ids(block.ids, known, start, file.path)
                 vectors_ND = _unit(block, start, file.path)
-                yield Block(_padded(block.rows, self.schema), vectors_ND)
+                yield Block(padded(block.rows, self.schema), vectors_ND)
                 start += len(vectors_ND)
 
 
@@ -104,13 +104,14 @@ def _unit(block: Block, start: int, path: Path) -> Vectors:
     return unit
 
 
-def _padded(rows: Any, schema: Any) -> Any:
+def padded(rows: Any, schema: Any) -> Any:
+    """An Arrow table with the columns of `schema`: those that it lacks are null."""
     import pyarrow as pa
 
-    if rows.schema.names == schema.names:
-        return rows.cast(schema)
     columns = [
-        rows.column(f.name) if f.name in rows.schema.names else pa.nulls(rows.num_rows, f.type)
+        rows.column(f.name).cast(f.type)
+        if f.name in rows.schema.names
+        else pa.nulls(rows.num_rows, f.type)
         for f in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)

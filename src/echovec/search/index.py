@@ -221,23 +221,28 @@ class Index:
     def update(self, vectors: Source | Sequence[Source]) -> None:
         """Add rows to a lance index; those whose id is there replace the old ones.
 
-        Everything is on the disk when it returns. Stopped in the middle, some rows may be there;
-        the same call again does no harm.
+        A field that the new rows lack is null in them. Everything is on the disk when it returns.
+        Stopped in the middle, some rows may be there; the same call again does no harm.
 
         Raises:
-            InputError: vectors made otherwise than the index's (both shown), or an exact index.
-            StorageError: the disk fails, or another process writes to the index.
+            InputError: vectors made otherwise than the index's (both shown), a field that it does
+                not have, or an exact index.
+            NonFiniteError: a vector is not finite; names the row. Nothing is changed then.
+            StorageError: the disk fails, another process writes to the index, or it was built
+                again since it was opened.
         """
         self.facts = update_index(vectors, self.folder, self.facts, self._backend)
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Delete rows of a lance index by id; returns how many there were.
+    def remove(self, ids: str | Sequence[str]) -> int:
+        """Delete rows of a lance index by id, or by a list of ids; returns how many there were.
 
         Raises:
             InputError: an exact index.
-            StorageError: the disk fails, or another process writes to the index.
+            StorageError: the disk fails, another process writes to the index, or it was built
+                again since it was opened.
         """
-        self.facts, removed = remove_rows(list(ids), self.folder, self.facts, self._backend)
+        ids = [ids] if isinstance(ids, str) else list(ids)
+        self.facts, removed = remove_rows(ids, self.folder, self.facts, self._backend)
         return removed
 
     def points(self, limit: int | None = None) -> Points:
@@ -248,6 +253,9 @@ class Index:
 
         Returns:
             `Points`: ids, texts and fields in order, and `xy_N2`.
+
+        Raises:
+            InputError: a limit below 1, or no rows.
         """
         return points_of(self.blocks(), len(self), limit)
 
@@ -260,4 +268,9 @@ def _texts(query: str | Sequence[str] | Vectors) -> list[str] | None:
     """The query's texts; None if it is made of numbers."""
     if isinstance(query, str):
         return [query]
-    return [str(text) for text in query] if isinstance(query[0], str) else None
+    if not isinstance(query[0], str):
+        return None
+    for place, text in enumerate(query):
+        if not isinstance(text, str):
+            raise InputError(f"query {place} is {text!r}, and the first is a text", index=place)
+    return [str(text) for text in query]

@@ -11,6 +11,7 @@ and where it is below 0.95 the search looks further, in the end at every row (do
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from echovec.errors import InputError
 from echovec.files.parquet import Vectors, to_numpy
 from echovec.files.vectors import Block
 from echovec.search.backend import Ask, Built, Hit, Source, hit
+from echovec.search.gather import padded
 from echovec.search.lance_table import (
     TABLE,
     check_installed,
@@ -113,6 +115,34 @@ def _batches(source: Source, first: int) -> Iterator[Any]:
         first = stop
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A source with the fields of a table: those that it lacks are null."""
+
+    source: Source
+    schema: Any
+
+    @property
+    def num_rows(self) -> int:
+        return self.source.num_rows
+
+    @property
+    def dimension(self) -> int:
+        return self.source.dimension
+
+    def blocks(self) -> Iterator[Block]:
+        import pyarrow as pa
+
+        for block in self.source.blocks():
+            try:
+                yield Block(padded(block.rows, self.schema), block.vectors_ND)
+            except pa.ArrowException as error:
+                raise InputError(
+                    f"a field of these rows is of another kind than in the index ({error}); "
+                    "correct it, or build the index again"
+                ) from error
+
+
 class Opened:
     """A LanceDB index, opened: a Backend."""
 
@@ -159,10 +189,16 @@ class Opened:
         """Add rows; those whose id is there replace the old ones. Flushed when it returns.
 
         Raises:
+            InputError: a field that the index does not have, or of another kind; or a row that
+                cannot be used. Nothing is changed then.
             StorageError: the disk fails; what was added before stays, and again does no harm.
         """
         import pyarrow as pa
 
+        source = self._fitted(source)
+        for _ in source.blocks():
+            pass  # every row is looked at before the first is written
+        self._table.checkout_latest()
         before = files_of(self._place)
         first = int(self._table.count_rows()) + 1
         if (top := self._table.search().select([ROW]).to_arrow()).num_rows:
@@ -177,12 +213,26 @@ class Opened:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows by id; how many there were. Flushed when it returns."""
+        if not ids:
+            return 0
+        self._table.checkout_latest()
         before, rows = files_of(self._place), len(self)
         quoted = ", ".join("'" + key.replace("'", "''") + "'" for key in ids)
         with writing(self._place):
             self._table.delete(f"id IN ({quoted})")
         flush(self._place, before)
         return rows - len(self)
+
+    def _fitted(self, source: Source) -> Source:
+        import pyarrow as pa
+
+        fields = pa.schema([self._table.schema.field(name) for name in self._shown])
+        if unknown := [name for name in source.schema.names if name not in self._shown]:
+            raise InputError(
+                f'the field "{unknown[0]}" is not in the index, which has '
+                f"{', '.join(sorted(self._shown))}; leave it out, or build the index again"
+            )
+        return _Fitted(source, fields)
 
     def _near(self, query_D: Vectors, k: int, where: str | None) -> list[Hit]:
         rows = self._search(query_D, k, where, self._look)

@@ -47,14 +47,16 @@ def open_table(folder: Path) -> Any:
 
     Raises:
         DependencyError: lancedb is not installed.
-        StorageError: no version of it can be read.
+        StorageError: no version of it can be read, or the disk does not let us read the newest.
     """
     database = connect(folder)
     versions = folder / f"{TABLE}.lance" / "_versions"
     while True:
         head = _newest(versions)
+        # What may not be read is not damaged: it stays where it is.
+        content = b"" if head is None else _content(head)
         try:
-            if head is not None and head.stat().st_size == 0:
+            if head is not None and not content:
                 raise OSError(errno.EIO, "its newest version is empty")
             return database.open_table(TABLE)
         except (OSError, RuntimeError, ValueError) as error:
@@ -70,6 +72,15 @@ def open_table(folder: Path) -> Any:
                 f"{head.stem}.damaged; the one before it is used",
                 stacklevel=2,
             )
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"{file} cannot be read: {error.strerror}; check its rights and the disk"
+        ) from error
 
 
 def _newest(versions: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """An index folder: what lies in it, and the one file that says which of it counts.
 
     INDEX/index.json             what is here: backend, rows, fingerprint, files with their sha256
-    INDEX/recipe.json            how texts became vectors (recipe.safetensors with its arrays)
+    INDEX/recipe-TOKEN.json      how texts became vectors (recipe-TOKEN.safetensors: its arrays)
     INDEX/rows-TOKEN.arrow       id, text and other fields of each row, memory-mapped
     INDEX/vectors-TOKEN.npy      unit vectors, memory-mapped: float32, float16 or int8
     INDEX/lance-TOKEN/           instead of both, the table of a lance index
@@ -25,11 +25,23 @@ from echovec.files.disk import TEMPORARY, file_sha256, write_file
 from echovec.files.vectors import Made
 
 INDEX = "index.json"
-RECIPE = "recipe.json"
-ARRAYS = "recipe.safetensors"
-FORMAT = 1
+RECIPE = "recipe"
+"""Under which the recipe's file stands among the files of an index."""
 
-_MADE_HERE = ("rows-*.arrow", "*-????????.npy", "lance-????????", TEMPORARY)
+FORMAT = 2
+
+_TOKEN = 8 * "[0-9a-f]"
+_MADE_HERE = (
+    f"rows-{_TOKEN}.arrow",
+    *(f"{name}-{_TOKEN}.npy" for name in ("vectors", "scales", "codes", "spread", "reduce")),
+    f"recipe-{_TOKEN}.json",
+    f"recipe-{_TOKEN}.safetensors",
+    f"lance-{_TOKEN}",
+    TEMPORARY,
+)
+"""Globs of what a build writes, and deletes when a later one is whole."""
+
+_OF_FORMAT_1 = ("recipe.json", "recipe.safetensors")
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Facts:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Make `facts` what counts in `folder`; the recipe is written before.
+    """Make `facts` what counts in `folder`; the files that they name are written before.
 
     Raises:
         StorageError: the disk is full, read-only or broken.
@@ -86,16 +98,20 @@ def read_facts(folder: Path, *, by_hash: bool = False) -> Facts:
         content = json.loads(file.read_bytes())
         if content.pop("format") != FORMAT:
             raise InputError(f"{file}: another format than {FORMAT}; build it again")
-        recipe_json = (folder / RECIPE).read_text("utf-8")
-        made = Made(recipe_json=recipe_json, **content.pop("made"))
         files = {name: Kept(**kept) for name, kept in content.pop("files").items()}
+        recipe_json = (folder / files[RECIPE].name).read_text("utf-8")
+        made = Made(recipe_json=recipe_json, **content.pop("made"))
         facts = Facts(made=made, files=files, **content)
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is no index ({error.filename} is missing); "
             f"make one with: echovec index VECTORS -o {folder}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or file} cannot be read: {error.strerror}; check its rights and disk"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{file} is damaged ({error}); build the index again") from error
@@ -133,14 +149,15 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
 
 
 def _ours(folder: Path, name: str) -> bool:
-    known = name in (INDEX, RECIPE, ARRAYS)
-    return known or any((folder / name).match(pattern) for pattern in _MADE_HERE)
+    if name in _OF_FORMAT_1:
+        return (folder / INDEX).exists()
+    return name == INDEX or any((folder / name).match(pattern) for pattern in _MADE_HERE)
 
 
 def clear(folder: Path, facts: Facts) -> None:
     """Delete what builds before this one left."""
     names = {kept.name for kept in facts.files.values()} | {facts.options.get("folder")}
-    for pattern in _MADE_HERE:
+    for pattern in (*_MADE_HERE, *_OF_FORMAT_1):
         for path in folder.glob(pattern):
             if path.name in names:
                 continue

@@ -169,11 +169,13 @@ def write_map(
         The Parquet file.
 
     Raises:
-        InputError: an unknown method, or no cluster.
+        InputError: an unknown method, no cluster, or OUT.parquet is there and no map's points.
         DependencyError: umap is asked for and not installed.
         StorageError: the disk is full, read-only or broken.
     """
     out = Path(out)
+    table = out.with_suffix(".parquet")
+    _check_table(table)
     xy_N2 = plane(points, method, seed=seed)
     found = find_clusters(
         points.vectors_ND, min(clusters, len(points.ids)), texts=points.texts, seed=seed
@@ -182,10 +184,27 @@ def write_map(
     facts = f"{shown:,} rows" if shown == total else f"{shown:,} of {total:,} rows, evenly taken"
     facts += ", two principal axes" if method == "pca" else ", UMAP"
     text = page(points, xy_N2, colours(points, found, xy_N2), title=title, facts=facts)
-    table = out.with_suffix(".parquet")
     _write_table(points, xy_N2, found, table)
     write_file(out, text.encode("utf-8", "replace"))
     return table
+
+
+def _check_table(path: Path) -> None:
+    """Refuse to replace a Parquet file that no map has written: vectors may be of the same name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return
+    try:
+        names = set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        names = set()
+    if not {"x", "y", "cluster"} <= names or "embedding" in names:
+        raise InputError(
+            f"{path} would be replaced by the map's points, and holds something else; give the "
+            "page another name"
+        )
 
 
 def _write_table(points: Points, xy_N2: NDArray[np.float32], found: Clusters, path: Path) -> None:

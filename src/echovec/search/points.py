@@ -37,6 +37,8 @@ def points_of(blocks: Iterable[Block], num_rows: int, limit: int | None) -> Poin
     """The points of an index's blocks; see `Index.points`."""
     import pyarrow as pa
 
+    if not num_rows:
+        raise InputError("the index holds no rows: all were removed; add some with --update")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}; ask for at least 1 point")
     count = num_rows if limit is None else min(limit, num_rows)

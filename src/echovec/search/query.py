@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +13,31 @@ from echovec.errors import InputError, RecipeError
 from echovec.files.disk import write_file
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Made
-from echovec.search.layout import ARRAYS, RECIPE
+from echovec.search.layout import RECIPE, Kept, read_facts
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
     from echovec.recipe import Role
 
 
-def keep_recipe(folder: Path, made: Made, arrays: Path | None) -> None:
-    """Write the recipe into an index, its arrays first.
+def keep_recipe(folder: Path, token: str, made: Made, arrays: Path | None) -> dict[str, Kept]:
+    """Write the recipe into an index, `token` in its name, and its arrays beside it.
 
     Raises:
         StorageError: the disk is full, read-only or broken.
     """
-    if arrays is not None:
-        write_file(folder / ARRAYS, arrays.read_bytes())
     fields = json.loads(made.recipe_json)
     fields.pop("run", None)  # beside .npy and .jsonl it stands in the recipe's file
     text = json.dumps(fields, indent=2, ensure_ascii=False)
-    write_file(folder / RECIPE, text.encode() + b"\n")
+    kept = {RECIPE: _keep(folder / f"recipe-{token}.json", text.encode() + b"\n")}
+    if arrays is not None:
+        kept["arrays"] = _keep(folder / f"recipe-{token}.safetensors", arrays.read_bytes())
+    return kept
+
+
+def _keep(path: Path, data: bytes) -> Kept:
+    write_file(path, data)
+    return Kept(path.name, len(data), sha256(data).hexdigest())
 
 
 def load_embedder(folder: Path, made: Made, model: str | Path | None = None) -> Embedder:
@@ -52,7 +59,7 @@ def load_embedder(folder: Path, made: Made, model: str | Path | None = None) -> 
     from echovec.recipe import Recipe
 
     try:
-        recipe = Recipe.load(folder)
+        recipe = Recipe.load(folder / read_facts(folder).files[RECIPE].name)
     except RecipeError:
         # A single file of vectors names the arrays of a fitted recipe and does not hold them.
         name = str(json.loads(made.recipe_json).get("name"))
