@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError
+from echovec.text.check import text_problem
 from echovec.train.cloze import cloze
-from echovec.train.rows import rows_of
+from echovec.train.rows import Row, rows_of, whole
 
 ANCHORS = ("anchor", "query", "sent0", "query_text")
 POSITIVES = ("positive", "pos", "sent1", "positive_passages")
@@ -137,14 +138,13 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         InputError: no such file, an unknown layout, or no usable row.
     """
     path = (folder or Path()) / Path(source.path).expanduser()
-    if not path.exists():
-        raise InputError(f"no training data at {path}; give a file or folder that is there")
     examples: list[Example] = []
     skipped: list[str] = []
-    for place, row in enumerate(rows_of(path), start=1):
+    for place, found in enumerate(rows_of(path), start=1):
         if source.limit is not None and len(examples) >= source.limit:
             break
         try:
+            row = whole(found)
             chosen = named(row, source.columns) if source.columns else row
             examples.append(
                 labelled({**row, **chosen}, source.label) if source.label else example_of(chosen)
@@ -169,7 +169,7 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
     return TrainingSet(source, name, tuple(examples), tuple(skipped))
 
 
-def example_of(row: Mapping[str, Any]) -> Example:
+def example_of(row: Row) -> Example:
     """One row of any of the layouts: its first positive, and all its negatives.
 
     Raises:
@@ -179,7 +179,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Example(anchor, positives[0], tuple(negatives))
 
 
-def named(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+def named(row: Row, columns: Sequence[str]) -> Row:
     """A row with the columns that it is to be read by, under the usual names.
 
     Raises:
@@ -191,7 +191,7 @@ def named(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
     return {name: row[column] for name, column in zip(names, columns, strict=True)}
 
 
-def labelled(row: Mapping[str, Any], column: str) -> Example:
+def labelled(row: Row, column: str) -> Example:
     """One row of texts with labels; its own positive until it is `paired`.
 
     Raises:
@@ -202,10 +202,11 @@ def labelled(row: Mapping[str, Any], column: str) -> Example:
     label = row[column]
     if label is None or not str(label).strip():
         raise InputError(f"{column} is {label!r}; a label is needed")
-    text = _first(row, ("text", *ANCHORS))
-    if text is None:
+    of_text = _first(row, ("text", *ANCHORS))
+    if of_text is None:
         raise InputError(f"columns {', '.join(map(str, row))}: there is no text")
-    return Example(_text(text, "text"), text, label=str(label))
+    text = _text(row[of_text], of_text)
+    return Example(text, text, label=str(label))
 
 
 def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:
@@ -228,26 +229,39 @@ def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:
     return pairs, [label for label, own in texts.items() if len(own) == 1]
 
 
-def columns_of(row: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
+def columns_of(row: Row) -> tuple[str, list[str], list[str]]:
     """Anchor, positives (at least one) and negatives of a row of any of the layouts.
 
     Raises:
         InputError: the columns are of none of them, or a text is missing or empty.
     """
-    if "text" in row and "positive" not in row:
-        text = _text(row["text"], "text")
-        return text, [text], []
-    anchor = _first(row, ANCHORS)
-    positive = _first(row, POSITIVES)
+    of_anchor, of_positive = pair_columns(row)
+    anchor, positive = row[of_anchor], row[of_positive]
+    if of_anchor == of_positive:
+        return _text(anchor, of_anchor), [anchor], []
+    positives = _texts(positive, "positive")
+    if not positives:
+        raise InputError("no positive")
+    negatives = [
+        text for name, value in row.items() if is_negative(name) for text in _texts(value, name)
+    ]
+    return _text(anchor, "anchor"), positives, negatives
+
+
+def pair_columns(row: Row) -> tuple[str, str]:
+    """The columns that hold the anchor and the positive; twice `text` where it stands alone.
+
+    Raises:
+        InputError: there are none.
+    """
+    if "text" in row and not any(name in row for name in POSITIVES):
+        return "text", "text"
+    anchor, positive = _first(row, ANCHORS), _first(row, POSITIVES)
     if anchor is None or positive is None:
         raise InputError(
             f"columns {', '.join(map(str, row))}: there is no anchor (query) or no positive (pos)"
         )
-    positives = _texts(positive)
-    if not positives:
-        raise InputError("no positive")
-    negatives = [text for name, value in row.items() if is_negative(name) for text in _texts(value)]
-    return _text(anchor, "anchor"), positives, negatives
+    return anchor, positive
 
 
 def is_negative(column: str) -> bool:
@@ -256,22 +270,25 @@ def is_negative(column: str) -> bool:
     return numbered or column in ("negative", "neg", "hard_neg", "negative_passages")
 
 
-def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+def _first(row: Row, names: tuple[str, ...]) -> str | None:
+    """The first of these columns that the row has something in."""
+    return next((name for name in names if row.get(name) is not None), None)
 
 
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list | tuple) else [value]
+def _texts(value: Any, name: str) -> list[str]:
+    """The texts of a cell, one or a list; what is empty is none."""
     texts = []
-    for one in values:
+    for one in value if isinstance(value, list | tuple) else [value]:
         if isinstance(one, Mapping):  # tevatron: a title belongs to its text
-            one = " ".join(part for part in (one.get("title"), one.get("text")) if part)
-        if isinstance(one, str) and one.strip():
-            texts.append(one)
+            one = " ".join(str(part) for part in (one.get("title"), one.get("text")) if part)
+        if one is not None and one != "" and not (isinstance(one, str) and one.isspace()):
+            texts.append(_text(one, name))
     return texts
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} is {value!r}; a text is needed")
+    if problem := text_problem(value):
+        raise InputError(f"{name} {problem}")
     return value
