@@ -53,7 +53,8 @@ class Source:
         path: a file or a folder.
         name: what reports call it; by default the file's.
         ratio: which part of its rows an epoch shows (the paper, section 5.2: ELI5 0.1).
-        instructions: for the anchor; several take turns, row by row (NLI and Quora in the paper).
+        instructions: for the anchor; of several each batch has one (NLI and Quora in the paper),
+            which hangs on its first row.
         symmetric: both sides are alike (sentence pairs), so the positive gets the instruction too.
         label: a column that says which texts belong together, such as the class of a text or the
             passage of a question: each text's positive is another text with the same value.
@@ -76,6 +77,10 @@ class Source:
     licence: str = "not stated"
 
     def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise InputError(f"ratio={self.ratio}; give a number above 0, at most 1")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit={self.limit}; give at least 1, or leave it out")
         if len(self.columns) > 2:
             raise InputError(
                 f"columns={list(self.columns)}; give one, or an anchor's and a positive's"
