@@ -221,6 +221,25 @@ def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
         train(run, tmp_path / "r")
 
 
+def test_simcse_sets_each_text_against_itself(tmp_path):
+    """Also where the file has pairs: what people say belongs together is not looked at."""
+    from echovec.train.job import training_sets
+
+    run = TINY.changed(["objective=simcse", "input_dropout=0.2"])
+    for one, paired in zip(training_sets(run), training_sets(TINY), strict=True):
+        assert one.source.symmetric
+        for example in (*one.examples, *one.held):
+            assert example.anchor == example.positive
+            assert not example.negatives
+        assert any(example.anchor != example.positive for example in paired.examples)
+
+
+def test_widths_above_the_vectors_are_refused(tmp_path):
+    """Before a step, with the number there is."""
+    with pytest.raises(InputError, match="the vectors have 32"):
+        train(TINY.changed(["matryoshka=[8, 64]"]), tmp_path / "r")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -237,9 +256,19 @@ def test_every_kind_of_run_ends(tmp_path, settings):
     assert np.isfinite(losses(done.history)).all()
 
 
-def test_the_checks_hold_on_a_run():
-    """Cached, dropout, temperature, adapters, packed, checkpointing."""
-    for finding in check_module.check_run(TINY):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["lora_dropout=0.2"],
+        ["objective=simcse", "input_dropout=0.2"],
+        ["matryoshka=[8, 32]", "symmetric_loss=true"],
+    ],
+    ids=" ".join,
+)
+def test_the_checks_hold_on_a_run(settings):
+    """Cached, dropout, temperature, adapters, packed, checkpointing; of every kind of run."""
+    for finding in check_module.check_run(TINY.changed(settings)):
         assert finding.holds, finding
 
 

@@ -174,6 +174,16 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
     return TrainingSet(source, name, tuple(examples), tuple(skipped))
 
 
+def against_themselves(one: TrainingSet) -> TrainingSet:
+    """The set's distinct anchors, each its own positive, both sides alike: SimCSE's pairs."""
+    texts = dict.fromkeys(example.anchor for example in one.examples)
+    return replace(
+        one,
+        source=replace(one.source, symmetric=True),
+        examples=tuple(Example(text, text) for text in texts),
+    )
+
+
 def example_of(row: Row) -> Example:
     """One row of any of the layouts: its first positive, and all its negatives.
 

@@ -8,7 +8,6 @@ model card) and `index.html` (the run page).
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora
-from echovec.train.data import TrainingSet, hold_out, read
+from echovec.train.data import TrainingSet, against_themselves, hold_out, read
 from echovec.train.run import Run
 from echovec.train.schedule import schedule
 
@@ -108,15 +107,19 @@ def require() -> None:
 
 
 def training_sets(run: Run, data: str | Path | None = None) -> list[TrainingSet]:
-    """The run's sets, read."""
+    """The run's sets, read; for "simcse" each text against itself."""
     if run.model == "tiny" and not run.sources:
         from echovec.train.tiny import tiny_sets
 
-        return [hold_out(one, run.held_out) for one in tiny_sets()]
-    if not run.sources:
+        sets = tiny_sets()
+    elif run.sources:
+        folder = Path(data) if data is not None else None
+        sets = [read(source, folder) for source in run.sources]
+    else:
         raise InputError(f"run {run.name!r} names no data; add a [[sources]] table with a path")
-    folder = Path(data) if data is not None else None
-    return [hold_out(read(source, folder), run.held_out) for source in run.sources]
+    if run.objective == "simcse":
+        sets = [against_themselves(one) for one in sets]
+    return [hold_out(one, run.held_out) for one in sets]
 
 
 def build(run: Run) -> Parts:
@@ -147,6 +150,10 @@ def build(run: Run) -> Parts:
     embedder = Embedder.from_model(
         inner, tokenizer, run.recipe, engine="packed" if packs else "plain"
     )
+    if max(run.matryoshka, default=0) > embedder.dimension:
+        raise InputError(
+            f"matryoshka={list(run.matryoshka)}; the vectors have {embedder.dimension} numbers"
+        )
     if isinstance(embedder.backbone, PlainBackbone):
         embedder.backbone.evaluates = False
     module: nn.Module = EchoModule(embedder, wrapped)
@@ -251,8 +258,3 @@ def _adapter_in(folder: Path) -> Path:
     if not found.is_dir():
         raise TrainingError(f"init={str(folder)!r}: no such folder")
     return found
-
-
-def clear(out: Path) -> None:
-    """Remove the checkpoints of a run that has ended."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

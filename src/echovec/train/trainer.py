@@ -253,7 +253,10 @@ def _placeholder() -> Table:
 
 def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> None:
     transformer = parts.transformer
-    features, _ = _split(collator([Step(step.of, step.rows[:2])]))
+    batch = collator([Step(step.of, step.rows[:2])])
+    features = {
+        key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")
+    }
     transformer.train()
     with torch.no_grad():
         first, second = (transformer(dict(features))["sentence_embedding"] for _ in range(2))
@@ -262,10 +265,3 @@ def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> Non
             "both views of a text are the same vector, so SimCSE has nothing to learn from; set "
             "input_dropout=0.1"
         )
-
-
-def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    anchor = {
-        key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")
-    }
-    return anchor, batch
