@@ -245,6 +245,12 @@ def test_parts_cover_a_step():
     assert sum((step.part(rank, 3).rows for rank in range(3)), ()) == step.rows
 
 
+def test_a_step_that_leaves_rows_over_is_an_error():
+    """In every objective; rows would be lost in silence."""
+    with pytest.raises(TrainingError, match="batch_size=12 is not a multiple of 5 processes"):
+        Step(0, tuple(range(12))).part(0, 5)
+
+
 def classes(tmp_path: Path, rows: int, labels: int) -> TrainingSet:
     """Texts of a few classes, read by their label."""
     lines = [json.dumps({"text": f"text {i}", "label": i % labels}) for i in range(rows)]

@@ -221,6 +221,31 @@ def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
         train(run, tmp_path / "r")
 
 
+def test_processes_have_the_same_columns_and_instruction():
+    """What they gather from each other has to fit: the whole batch decides, not a part of it."""
+    from echovec.train.data import Example, Source, TrainingSet
+    from echovec.train.job import build
+    from echovec.train.schedule import Step
+    from echovec.train.trainer import Collator
+
+    examples = (Example("a", "p", ("n", "m")), Example("b", "q"), *[Example("c", "r", ("s",))] * 2)
+    source = Source(path="", instructions=("first", "second"))
+    sets = [TrainingSet(source, "x", examples)]
+    parts = build(TINY.changed(["prompt=instruct"]))
+    collator = Collator(parts.transformer[0], sets, with_instructions=True)
+    whole = Step(0, (3, 0, 2, 1))
+    batches = [collator([whole.part(rank, 2)]) for rank in range(2)]
+    assert {key.split("_input_ids")[0] for key in batches[0] if key.endswith("_input_ids")} == {
+        "anchor",
+        "positive",
+    }
+    assert batches[0].keys() == batches[1].keys() == collator([whole]).keys()
+    told = [
+        parts.embedder.tokenizer.inner.decode(batch["anchor_input_ids"][0]) for batch in batches
+    ]
+    assert all("second" in text and "first" not in text for text in told)
+
+
 def test_simcse_sets_each_text_against_itself(tmp_path):
     """Also where the file has pairs: what people say belongs together is not looked at."""
     from echovec.train.job import training_sets
