@@ -196,6 +196,15 @@ def test_held_rows_are_never_trained_on():
     seen = {t for e in one.examples for t in (e.anchor, e.positive)}
     assert not seen & {t for e in one.held for t in (e.anchor, e.positive)}
     assert examples[0] not in one.examples
+    assert one.skipped == ("x: rows that share a text with a held one: 1",)
+    assert (len(one), one.left_out) == (17, 1)
+
+
+def test_holding_out_may_leave_nothing():
+    """Where few positives stand in all rows; the message says what to do."""
+    examples = [Example(f"a{i}", "yes" if i % 2 else "no") for i in range(100)]
+    with pytest.raises(InputError, match=r"x: all rows share a text .* held_out=0"):
+        hold_out(made_set("x", examples), 10)
 
 
 def test_a_batch_is_of_one_set_and_the_seed_decides():
@@ -292,6 +301,7 @@ def test_a_label_of_one_text_is_named(tmp_path):
     assert one.skipped[2] == "x.jsonl: texts that came again with the same label: 1"
     assert one.skipped[3] == "x.jsonl: no other text of 'b'"
     assert len(one.skipped) == 4
+    assert one.left_out == 4  # two without a label, one again, one alone
     with pytest.raises(InputError, match="there is no 'topic'"):
         read(Source(path="x.jsonl", label="topic"), tmp_path)
 
@@ -365,7 +375,7 @@ def test_a_sentence_and_its_text_are_a_pair(tmp_path):
     )
     one = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
     assert one.skipped == ("x.jsonl: texts with no sentence to take out: 1",)
-    assert len(one) == 200
+    assert (len(one), one.left_out) == (200, 2)  # and one that came again
     kept = 0
     for text, example in zip(texts, one.examples, strict=True):
         assert example.anchor in text

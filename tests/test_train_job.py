@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from echovec import Embedder
 from echovec.cli import app
-from echovec.errors import InputError, ModelError, TrainingError
+from echovec.errors import InputError, ModelError, StorageError, TrainingError
 from echovec.train import check as check_module
 from echovec.train.run import Run, read_run
 from echovec.train.tiny import tiny_model
@@ -171,6 +171,50 @@ def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
         (tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in "ab"
     )
     assert ours == theirs
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
+    """Whoever is killed at any moment goes on from the one before."""
+    from echovec.train.job import last_checkpoint
+
+    for step, state in ((4, "{}"), (8, '{"global_st'), (12, None)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoints" / "checkpoint-4"
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_a_torn_line_of_the_log_takes_no_other_with_it(tmp_path):
+    """What is logged after a crash begins a line of its own."""
+    from echovec.train.job import history_of, log_to
+
+    log_to(tmp_path, {"step": 1, "loss": 3.0})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    log_to(tmp_path, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.0})
+    assert losses(history_of(tmp_path)) == [3.0, 2.0, 1.0]
+
+
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    """Two that wrote the same files at once would read each other's halves."""
+    from echovec.train import job, trainer
+
+    monkeypatch.setattr(trainer, "fit", lambda *_, **__: (0, 0, []))
+    monkeypatch.setenv("RANK", "1")
+    job.train(TINY, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    monkeypatch.setenv("RANK", "0")
+    job.train(TINY, tmp_path / "r")
+    assert {"run.toml", "recipe.json", "adapter"} <= {p.name for p in (tmp_path / "r").iterdir()}
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path):
+    """A file in its place; the exit code is that of disks."""
+    (tmp_path / "r").write_text("x")
+    with pytest.raises(StorageError, match=f"{tmp_path}/r"):
+        train(TINY, tmp_path / "r")
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path):

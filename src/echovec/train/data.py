@@ -104,6 +104,9 @@ class TrainingSet:
     held: tuple[Example, ...] = field(default=(), repr=False)
     """Rows kept out of training, to watch the run by."""
 
+    left_out: int = 0
+    """How many rows of the source are neither trained on nor held."""
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -112,7 +115,10 @@ def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
     """The set without its last rows, which are kept to watch the run by; at most a tenth.
 
     Of a label at most one row is kept, since two would be each other's right answers. Rows that
-    share a text with a kept one are taken out too.
+    share a text with a kept one are taken out too, and counted.
+
+    Raises:
+        InputError: all do.
     """
     rows = min(rows, len(one) // 10)
     if rows == 0:
@@ -129,7 +135,12 @@ def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
     rest = tuple(
         e for e in one.examples if e not in kept and e.anchor not in seen and e.positive not in seen
     )
-    return replace(one, examples=rest, held=tuple(held))
+    if not rest:
+        raise InputError(
+            f"{one.name}: all rows share a text with one of the {len(held)} that are held out; set "
+            "held_out=0, or give the column that they share as label"
+        )
+    return _without(one, rest, "rows that share a text with a held one", held=tuple(held))
 
 
 def read(source: Source, folder: Path | None = None) -> TrainingSet:
@@ -156,8 +167,9 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
             )
         except InputError as error:
             skipped.append(f"{path.name}:{place}: {error}")
+    rows = len(examples)
+    left_out = len(skipped)
     if source.label:
-        rows = len(examples)
         examples, alone = paired(examples)
         if again := rows - len(examples) - len(alone):
             skipped.append(f"{path.name}: texts that came again with the same label: {again:,}")
@@ -171,17 +183,27 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")
     name = source.name or path.name.split(".")[0]
-    return TrainingSet(source, name, tuple(examples), tuple(skipped))
+    left_out += rows - len(examples)
+    return TrainingSet(source, name, tuple(examples), tuple(skipped), left_out=left_out)
 
 
 def against_themselves(one: TrainingSet) -> TrainingSet:
     """The set's distinct anchors, each its own positive, both sides alike: SimCSE's pairs."""
     texts = dict.fromkeys(example.anchor for example in one.examples)
-    return replace(
-        one,
-        source=replace(one.source, symmetric=True),
-        examples=tuple(Example(text, text) for text in texts),
-    )
+    examples = tuple(Example(text, text) for text in texts)
+    source = replace(one.source, symmetric=True)
+    return _without(one, examples, "texts that came again", source=source)
+
+
+def _without(
+    one: TrainingSet, examples: tuple[Example, ...], what: str, **changes: Any
+) -> TrainingSet:
+    """The set with fewer rows; what is neither there nor held any more is counted and named."""
+    made = replace(one, examples=examples, **changes)
+    if count := len(one) - len(made) - len(made.held):
+        line = f"{one.name}: {what}: {count:,}"
+        return replace(made, skipped=(*one.skipped, line), left_out=one.left_out + count)
+    return made
 
 
 def example_of(row: Row) -> Example:

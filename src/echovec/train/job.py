@@ -8,6 +8,7 @@ model card) and `index.html` (the run page).
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
+from echovec.files.disk import append, storage_errors, write_file
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.families import why_not
 from echovec.model.load import read_model
@@ -66,6 +68,7 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
 
     Raises:
         InputError: the folder holds another run, or the data cannot be read.
+        StorageError: the folder cannot be written to.
         TrainingError: the loss is no number, or two views that must differ are alike.
         DependencyError: the extra is not installed.
     """
@@ -73,11 +76,11 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
     from echovec.train.trainer import fit
 
     out = Path(out)
-    _claim(out, run)
+    if _is_first():
+        _claim(out, run)
     sets = training_sets(run, data)
-    for one in sets:
-        for line in one.skipped:
-            _append(out / LOG_FILE, {"skipped": line})
+    if _is_first() and not (out / LOG_FILE).exists():
+        log_to(out, *({"skipped": line} for one in sets for line in one.skipped))
     plan = schedule(sets, batch_size=run.batch_size, steps=run.steps, seed=run.seed)
     parts = build(run)
     if run.objective == "mntp":
@@ -86,7 +89,8 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
         steps, resumed_at, history = fit_mntp(parts, sets, plan, out)
     else:
         steps, resumed_at, history = fit(parts, sets, plan, out, data=data)
-    finish(parts, sets, out)
+    if _is_first():
+        finish(parts, sets, out)
     return Trained(out, steps, resumed_at, history)
 
 
@@ -210,22 +214,42 @@ def history_of(out: Path) -> list[dict[str, Any]]:
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint."""
-    found = [
-        path
-        for path in (out / CHECKPOINTS).glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last
-    ]
+    found = [path for path in (out / CHECKPOINTS).glob("checkpoint-*") if _is_whole(path)]
     return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def log_to(out: Path, entry: dict[str, Any]) -> None:
-    """One more line of the run's log."""
-    _append(out / LOG_FILE, entry)
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether nobody was killed while it was written: its state comes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def _append(file: Path, entry: dict[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(entry) + "\n")
+def log_to(out: Path, *entries: dict[str, Any]) -> None:
+    """More lines of the run's log, one for each entry; a line that a crash cut off stays alone.
+
+    Raises:
+        StorageError: the disk does not take them.
+    """
+    file = out / LOG_FILE
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    append(file, ("\n" if _is_torn(file) else "").encode() + lines.encode())
+
+
+def _is_torn(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-1, os.SEEK_END)
+            return opened.read(1) != b"\n"
+    except OSError:  # not there yet, or empty
+        return False
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes, of those that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _claim(out: Path, run: Run) -> None:
@@ -238,8 +262,9 @@ def _claim(out: Path, run: Run) -> None:
         )
     if (out / "recipe.json").is_file():
         raise InputError(f"{out} holds a run that has ended; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_file(file, text.encode())
 
 
 def _base(run: Run, device: str) -> tuple[Any, Any, Path | str | None]:
