@@ -290,6 +290,21 @@ def test_processes_have_the_same_columns_and_instruction():
     assert all("second" in text and "first" not in text for text in told)
 
 
+@pytest.mark.parametrize(
+    ("family", "prompt", "said"),
+    [("gpt2", "plain", "keeps its weights transposed"), ("gpt_neox", "instruct", "embed_in")],
+)
+def test_what_could_not_be_read_again_is_not_trained(family, prompt, said, tmp_path):
+    """Refused before the first step, not after the last."""
+    from echovec.train.job import build
+    from families import causal_model, family_tokenizer
+
+    causal_model(family).save_pretrained(tmp_path)
+    family_tokenizer(family).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=said):
+        build(TINY.changed([f'model="{tmp_path}"', f"prompt={prompt}"]))
+
+
 def test_simcse_sets_each_text_against_itself(tmp_path):
     """Also where the file has pairs: what people say belongs together is not looked at."""
     from echovec.train.job import training_sets
