@@ -64,6 +64,8 @@ def vectors(made, texts, **options):
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_plain_export_loads_without_code_and_is_the_same(name, tmp_path):
     """Route plain: a bare SentenceTransformer(folder) gives our vectors, cut texts included."""
+    from echovec.sentence_transformers import load
+
     made = embedder(PLAIN[name])
     parity = made.save_sentence_transformers(tmp_path / "x")
     assert parity.holds
@@ -73,6 +75,8 @@ def test_a_plain_export_loads_without_code_and_is_the_same(name, tmp_path):
     texts = [*REAL, "long " * 60]
     np.testing.assert_allclose(loaded.encode(texts), vectors(made, texts), atol=2e-6)
     assert loaded.similarity_fn_name == "cosine"
+    ours = load(tmp_path / "x", device="cpu")
+    np.testing.assert_allclose(ours.encode(texts), vectors(made, texts), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", MODULE)
@@ -89,6 +93,21 @@ def test_a_module_export_is_the_same_with_the_flag_and_with_our_loader(name, tmp
     loaded = load(tmp_path / "x", device="cpu")
     for encode, role in ((loaded.encode_query, "query"), (loaded.encode_document, "document")):
         np.testing.assert_allclose(encode(list(REAL)), vectors(made, REAL, role=role), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "table", [[], {}, None, ["x"], [{}], [{"type": "os.system", "path": ""}], [{"type": "x"}]]
+)
+def test_a_table_of_modules_that_no_export_has_is_refused(table, tmp_path):
+    """As an input error that shows it; nothing that it names is imported."""
+    from echovec.errors import InputError
+    from echovec.sentence_transformers import load
+
+    (tmp_path / "modules.json").write_text(json.dumps(table))
+    with pytest.raises(InputError, match="which no export has"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="is no sentence-transformers folder"):
+        load(tmp_path / "none")
 
 
 def test_an_instruction_is_a_prompt(tmp_path):

@@ -234,6 +234,21 @@ def test_too_few_texts_are_refused(embedder):
         pairs(embedder, TEXTS[:3] * 2, SHORT)
 
 
+def test_a_text_that_cannot_be_embedded_is_named(embedder):
+    """Before anything is asked."""
+    with pytest.raises(InputError, match=r"texts\[9\] is not valid Unicode"):
+        pairs(embedder, [*TEXTS, "\ud800"], SHORT)
+
+
+def test_a_model_that_writes_nothing_makes_no_pairs(embedder, monkeypatch):
+    """All is counted as left out, and nothing is an error."""
+    nothing = {form: [""] * len(TEXTS) for form in FORMS}
+    monkeypatch.setattr(ask, "asked", lambda *_, **how: nothing)
+    found = pairs(embedder, TEXTS, SHORT)
+    assert found.rows == ()
+    assert found.left_out == {"has fewer than two words": 2 * len(TEXTS)}
+
+
 def test_a_model_that_cannot_write_is_refused():
     """Made-up backbones have no words."""
     with pytest.raises(InputError, match="no language model"):

@@ -94,6 +94,80 @@ def test_broken_rows_are_named(tmp_path):
     assert [line.split(": ")[0] for line in one.skipped] == ["x.jsonl:2", "x.jsonl:3"]
 
 
+ONE = '{"anchor": "a", "positive": "p"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.jsonl", ONE + "{broken\n", "is not valid JSON"),
+        ("x.jsonl", ONE + "[1]\n", "is not a JSON object"),
+        ("x.jsonl", ONE + "[" * 100_000 + "\n", "is not valid JSON"),
+        (
+            "x.jsonl",
+            ONE + '{"anchor": "\\ud800", "positive": "p"}\n',
+            "anchor is not valid Unicode",
+        ),
+        ("x.jsonl", ONE + '{"anchor": "a", "positive": "p", "negative": 5}\n', "negative is 5"),
+        ("x.jsonl", ONE.encode() + b'{"anchor": "\xe9"}\n', "it holds the byte 0xE9"),
+        ("x.csv", "anchor,positive\na,p\nb,q,r\n", "has 3 cells, and the header has 2"),
+        ("x.csv", 'anchor,positive\na,p\n"b"x,q\n', "is not valid CSV"),
+        ("x.csv", b"anchor,positive\na,p\n\xe9,q\n", "it holds the byte 0xE9"),
+        ("x.tsv", 'anchor\tpositive\na\tp\n"b" said\tq\n', "is not valid CSV"),
+        ("x.txt", b"a\n\xff\n", "it holds the byte 0xFF"),
+    ],
+)
+def test_a_broken_row_says_why_and_the_rest_is_used(tmp_path, name, content, reason):
+    """In every format; a text that no model takes is found here, not in the middle of a run."""
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    one = read(Source(path=name), tmp_path)
+    assert [example.anchor for example in one.examples] == ["a"]
+    (line,) = one.skipped
+    assert line.startswith(f"{name}:2: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.jsonl.gz", gzip.compress(ONE.encode() * 500)[:-9], "cannot be read"),
+        ("x.jsonl.gz", ONE.encode(), "cannot be read"),
+        ("x.parquet", b"nonsense", "cannot be read"),
+        ("x.csv", b'anchor,positive\na,p\nb,"q\nc,r\n', "line 3 .* a quote that is never closed"),
+        ("x.tsv", b'anchor\tpositive\na\t"p\nb\tq\n', "line 2 .* a quote that is never closed"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, content, said):
+    """Rather than half of its rows, or a message of the library below."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}.*{said}"):
+        read(Source(path=name), tmp_path)
+
+
+def test_files_as_other_programs_write_them(tmp_path):
+    """A byte order mark, capitals in the ending, long cells, rows that leave out the last cells."""
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "x.jsonl").write_bytes(mark + ONE.encode())
+    (tmp_path / "Y.JSONL.GZ").write_bytes(gzip.compress(ONE.encode()))
+    (tmp_path / "z.csv").write_bytes(mark + b"anchor,positive,negative\na,p\n\nb," + b"q" * 200_000)
+    pq.write_table(pa.Table.from_pylist([{"anchor": "a", "positive": "p"}]), tmp_path / "x.parquet")
+    packed = gzip.compress((tmp_path / "x.parquet").read_bytes())
+    (tmp_path / "x.parquet.gz").write_bytes(packed)
+    for name in ("x.jsonl", "Y.JSONL.GZ", "x.parquet", "x.parquet.gz"):
+        assert read(Source(path=name), tmp_path).examples == (Example("a", "p"),)
+    expected = (Example("a", "p"), Example("b", "q" * 200_000))
+    assert read(Source(path="z.csv"), tmp_path).examples == expected
+
+
+def test_a_text_beside_a_pair_is_another_column():
+    """Whatever the positive is called, the row is a pair, and no text that is its own answer."""
+    assert example_of({"query": "a", "pos": ["p"], "text": "x"}) == Example("a", "p")
+    assert example_of({"query": "a", "positive_passages": [{"title": 7, "text": "p"}]}) == Example(
+        "a", "7 p"
+    )
+
+
 @pytest.mark.parametrize(("name", "text"), [("x.jsonl", "{}\n"), ("x.doc", "a"), ("gone", None)])
 def test_nothing_usable_is_an_error(tmp_path, name, text):
     """An empty set would train on nothing in silence."""
@@ -122,6 +196,15 @@ def test_held_rows_are_never_trained_on():
     seen = {t for e in one.examples for t in (e.anchor, e.positive)}
     assert not seen & {t for e in one.held for t in (e.anchor, e.positive)}
     assert examples[0] not in one.examples
+    assert one.skipped == ("x: rows that share a text with a held one: 1",)
+    assert (len(one), one.left_out) == (17, 1)
+
+
+def test_holding_out_may_leave_nothing():
+    """Where few positives stand in all rows; the message says what to do."""
+    examples = [Example(f"a{i}", "yes" if i % 2 else "no") for i in range(100)]
+    with pytest.raises(InputError, match=r"x: all rows share a text .* held_out=0"):
+        hold_out(made_set("x", examples), 10)
 
 
 def test_a_batch_is_of_one_set_and_the_seed_decides():
@@ -171,6 +254,12 @@ def test_parts_cover_a_step():
     assert sum((step.part(rank, 3).rows for rank in range(3)), ()) == step.rows
 
 
+def test_a_step_that_leaves_rows_over_is_an_error():
+    """In every objective; rows would be lost in silence."""
+    with pytest.raises(TrainingError, match="batch_size=12 is not a multiple of 5 processes"):
+        Step(0, tuple(range(12))).part(0, 5)
+
+
 def classes(tmp_path: Path, rows: int, labels: int) -> TrainingSet:
     """Texts of a few classes, read by their label."""
     lines = [json.dumps({"text": f"text {i}", "label": i % labels}) for i in range(rows)]
@@ -212,6 +301,7 @@ def test_a_label_of_one_text_is_named(tmp_path):
     assert one.skipped[2] == "x.jsonl: texts that came again with the same label: 1"
     assert one.skipped[3] == "x.jsonl: no other text of 'b'"
     assert len(one.skipped) == 4
+    assert one.left_out == 4  # two without a label, one again, one alone
     with pytest.raises(InputError, match="there is no 'topic'"):
         read(Source(path="x.jsonl", label="topic"), tmp_path)
 
@@ -285,7 +375,7 @@ def test_a_sentence_and_its_text_are_a_pair(tmp_path):
     )
     one = read(Source(path="x.jsonl", columns=("body",), cloze=True), tmp_path)
     assert one.skipped == ("x.jsonl: texts with no sentence to take out: 1",)
-    assert len(one) == 200
+    assert (len(one), one.left_out) == (200, 2)  # and one that came again
     kept = 0
     for text, example in zip(texts, one.examples, strict=True):
         assert example.anchor in text

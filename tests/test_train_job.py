@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from echovec import Embedder
 from echovec.cli import app
-from echovec.errors import InputError, ModelError, TrainingError
+from echovec.errors import InputError, ModelError, StorageError, TrainingError
 from echovec.train import check as check_module
 from echovec.train.run import Run, read_run
 from echovec.train.tiny import tiny_model
@@ -173,6 +173,50 @@ def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
     assert ours == theirs
 
 
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
+    """Whoever is killed at any moment goes on from the one before."""
+    from echovec.train.job import last_checkpoint
+
+    for step, state in ((4, "{}"), (8, '{"global_st'), (12, None)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoints" / "checkpoint-4"
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_a_torn_line_of_the_log_takes_no_other_with_it(tmp_path):
+    """What is logged after a crash begins a line of its own."""
+    from echovec.train.job import history_of, log_to
+
+    log_to(tmp_path, {"step": 1, "loss": 3.0})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    log_to(tmp_path, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.0})
+    assert losses(history_of(tmp_path)) == [3.0, 2.0, 1.0]
+
+
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    """Two that wrote the same files at once would read each other's halves."""
+    from echovec.train import job, trainer
+
+    monkeypatch.setattr(trainer, "fit", lambda *_, **__: (0, 0, []))
+    monkeypatch.setenv("RANK", "1")
+    job.train(TINY, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    monkeypatch.setenv("RANK", "0")
+    job.train(TINY, tmp_path / "r")
+    assert {"run.toml", "recipe.json", "adapter"} <= {p.name for p in (tmp_path / "r").iterdir()}
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path):
+    """A file in its place; the exit code is that of disks."""
+    (tmp_path / "r").write_text("x")
+    with pytest.raises(StorageError, match=f"{tmp_path}/r"):
+        train(TINY, tmp_path / "r")
+
+
 def test_another_run_in_the_folder_is_refused(tmp_path):
     """Nobody's run is continued with other settings."""
     (tmp_path / "run.toml").write_text(TINY.to_toml())
@@ -221,6 +265,65 @@ def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
         train(run, tmp_path / "r")
 
 
+def test_processes_have_the_same_columns_and_instruction():
+    """What they gather from each other has to fit: the whole batch decides, not a part of it."""
+    from echovec.train.data import Example, Source, TrainingSet
+    from echovec.train.job import build
+    from echovec.train.schedule import Step
+    from echovec.train.trainer import Collator
+
+    examples = (Example("a", "p", ("n", "m")), Example("b", "q"), *[Example("c", "r", ("s",))] * 2)
+    source = Source(path="", instructions=("first", "second"))
+    sets = [TrainingSet(source, "x", examples)]
+    parts = build(TINY.changed(["prompt=instruct"]))
+    collator = Collator(parts.transformer[0], sets, with_instructions=True)
+    whole = Step(0, (3, 0, 2, 1))
+    batches = [collator([whole.part(rank, 2)]) for rank in range(2)]
+    assert {key.split("_input_ids")[0] for key in batches[0] if key.endswith("_input_ids")} == {
+        "anchor",
+        "positive",
+    }
+    assert batches[0].keys() == batches[1].keys() == collator([whole]).keys()
+    told = [
+        parts.embedder.tokenizer.inner.decode(batch["anchor_input_ids"][0]) for batch in batches
+    ]
+    assert all("second" in text and "first" not in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "said"),
+    [("gpt2", "plain", "keeps its weights transposed"), ("gpt_neox", "instruct", "embed_in")],
+)
+def test_what_could_not_be_read_again_is_not_trained(family, prompt, said, tmp_path):
+    """Refused before the first step, not after the last."""
+    from echovec.train.job import build
+    from families import causal_model, family_tokenizer
+
+    causal_model(family).save_pretrained(tmp_path)
+    family_tokenizer(family).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=said):
+        build(TINY.changed([f'model="{tmp_path}"', f"prompt={prompt}"]))
+
+
+def test_simcse_sets_each_text_against_itself(tmp_path):
+    """Also where the file has pairs: what people say belongs together is not looked at."""
+    from echovec.train.job import training_sets
+
+    run = TINY.changed(["objective=simcse", "input_dropout=0.2"])
+    for one, paired in zip(training_sets(run), training_sets(TINY), strict=True):
+        assert one.source.symmetric
+        for example in (*one.examples, *one.held):
+            assert example.anchor == example.positive
+            assert not example.negatives
+        assert any(example.anchor != example.positive for example in paired.examples)
+
+
+def test_widths_above_the_vectors_are_refused(tmp_path):
+    """Before a step, with the number there is."""
+    with pytest.raises(InputError, match="the vectors have 32"):
+        train(TINY.changed(["matryoshka=[8, 64]"]), tmp_path / "r")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -237,9 +340,19 @@ def test_every_kind_of_run_ends(tmp_path, settings):
     assert np.isfinite(losses(done.history)).all()
 
 
-def test_the_checks_hold_on_a_run():
-    """Cached, dropout, temperature, adapters, packed, checkpointing."""
-    for finding in check_module.check_run(TINY):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["lora_dropout=0.2"],
+        ["objective=simcse", "input_dropout=0.2"],
+        ["matryoshka=[8, 32]", "symmetric_loss=true"],
+    ],
+    ids=" ".join,
+)
+def test_the_checks_hold_on_a_run(settings):
+    """Cached, dropout, temperature, adapters, packed, checkpointing; of every kind of run."""
+    for finding in check_module.check_run(TINY.changed(settings)):
         assert finding.holds, finding
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -132,6 +135,61 @@ def test_what_a_row_holds_stays(embedder, tmp_path):
     assert [len(e.negatives) for e in examples] == [2, 3, 2, 2]
 
 
+def test_columns_that_were_not_used_stay_whatever_they_hold(embedder, tmp_path):
+    """A second name of an anchor, a text, a date, half a character; and the file can be read."""
+    rows = [
+        {"anchor": "a b", "query": "q7", "text": "t", "positive": "p p", "note": "\ud800"},
+        {"anchor": None, "query": "c d", "positive": "q q", "pos": None},
+    ]
+    out = tmp_path / "out.jsonl"
+    mine(written(tmp_path, rows), out, embedder, OPEN)
+    first, second = mined_rows(out)
+    assert (first["query"], first["text"], first["note"]) == ("q7", "t", "\ud800")
+    assert (second["anchor"], second["pos"]) == ("c d", None)
+    assert [e.anchor for e in read(Source(path=str(out))).examples] == ["a b", "c d"]
+    dated = [{"anchor": "a b", "positive": "p p", "when": datetime.date(2020, 1, 2)}]
+    pq.write_table(pa.Table.from_pylist(dated), tmp_path / "dated.parquet")
+    mine(tmp_path / "dated.parquet", out, embedder, OPEN)
+    assert mined_rows(out)[0]["when"] == "2020-01-02"
+
+
+@pytest.mark.parametrize(
+    "answers", [{"answer": 42}, {"answers": [42]}, {"answers": {"text": ["42"]}}]
+)
+def test_an_answer_may_be_a_number(embedder, tmp_path, answers):
+    """A text that holds it is no negative."""
+    rows = [{"query": "how many?", "positive": "two score and two", **answers}]
+    pool = ["it is 42 here", "it is 43 here"]
+    mine(written(tmp_path, rows), tmp_path / "out.jsonl", embedder, OPEN, pool=pool)
+    assert negatives(mined_rows(tmp_path / "out.jsonl")[0]) == ["it is 43 here"]
+
+
+def test_an_anchor_of_many_rows_has_its_ranks_too(embedder, tmp_path):
+    """Its answers stand in other rows; they do not take the places of what can be a negative."""
+    rows = [{"query": "same", "positive": f"answer {i}"} for i in range(12)]
+    rows += [{"query": f"other {i}", "positive": f"text {i}"} for i in range(12)]
+    out = tmp_path / "out.jsonl"
+    mine(
+        written(tmp_path, rows),
+        out,
+        embedder,
+        Guards(num_negatives=5, range_max=5, relative_margin=None),
+    )
+    assert {len(negatives(row)) for row in mined_rows(out)} == {5}
+
+
+def test_a_pool_with_a_text_that_is_none_is_an_error(embedder, tmp_path):
+    """It would be mined as a negative; the file's row is named."""
+    with pytest.raises(InputError, match=r"pool\[1\] is blank"):
+        mine(written(tmp_path), tmp_path / "out.jsonl", embedder, pool=["a", " "])
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"text": "a"}\n{"text": ""}\n')
+    with pytest.raises(InputError, match=r"pool.jsonl:2: text is ''"):
+        mining.read_pool(pool)
+    with pytest.raises(InputError, match="no training data at"):
+        mining.read_pool(tmp_path / "gone.txt")
+
+
 def test_ranks_and_margins_are_kept(embedder, tmp_path):
     """Each bound holds for what is chosen, measured with the embedder itself."""
     path, out = written(tmp_path), tmp_path / "out.jsonl"
@@ -197,7 +255,12 @@ def test_bad_rows_are_named(embedder, tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"num_negatives": 0}, {"range_min": 5, "range_max": 5}, {"range_min": -1}],
+    [
+        {"num_negatives": 0},
+        {"range_min": 5, "range_max": 5},
+        {"range_min": -1},
+        {"sampling": "best"},
+    ],
 )
 def test_guards_that_cannot_be_are_refused(fields):
     """With the value in the message."""

@@ -35,12 +35,38 @@ def test_settings_change_fields():
 
 @pytest.mark.parametrize(
     "setting",
-    ["nonsense=1", "steps", "arm=sideways", "batch_size=0", "learning_rate=-1", "rank=x"],
+    [
+        *("nonsense=1", "steps", "arm=sideways", "batch_size=0", "learning_rate=-1", "rank=x"),
+        *("symmetric_loss=False", "across_devices=no", "name=5", "init=2024", "matryoshka=8"),
+        *('matryoshka=["a"]', "matryoshka=[0]", "steps=x", "steps=0", "seed=-1", "batch_size=true"),
+        *("learning_rate=inf", "lora_dropout=1", "mask_share=0", "mini_batch_tokens=-1"),
+        *("sources=5", "warmup_steps=-1", "held_out=-1", "learning_rate=true"),
+    ],
 )
 def test_a_bad_setting_is_an_error(setting):
     """It names the field."""
     with pytest.raises(InputError, match=setting.split("=")[0]):
         Run().changed([setting])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ('"x.jsonl"', "give a table"),
+        ("{}", "has no path"),
+        ("{path = 5}", "path=5; give a text"),
+        ('{path = "x", way = "y"}', "unknown setting of a source 'way'"),
+        ('{path = "x", symmetric = "no"}', "symmetric='no'; give true or false"),
+        ('{path = "x", ratio = "half"}', "ratio='half'; give a number"),
+        ('{path = "x", ratio = 2}', "ratio=2.0; give a number above 0, at most 1"),
+        ('{path = "x", limit = 0}', "limit=0; give at least 1"),
+        ('{path = "x", columns = [1]}', "columns=.* a list: a text"),
+    ],
+)
+def test_a_bad_source_is_an_error(source, said):
+    """Rather than a word that counts as true, or a part of the rows that nobody asked for."""
+    with pytest.raises(InputError, match=said):
+        Run().changed([f"sources=[{source}]"])
 
 
 def test_an_unknown_run_lists_those_that_ship():

@@ -36,7 +36,7 @@ def load(folder: str | Path, *, device: str | None = None) -> Any:
     from sentence_transformers import SentenceTransformer
 
     folder = Path(folder)
-    table = _read(folder / "modules.json")
+    table = _modules(folder)
     if table[0]["type"] != OWN_TYPE:
         return SentenceTransformer(str(folder), device=device, local_files_only=True)
     from sentence_transformers.base import modules as standard
@@ -47,11 +47,8 @@ def load(folder: str | Path, *, device: str | None = None) -> Any:
         modules: list[Any] = [EchoModule.load(str(folder), local_files_only=True)]
     for entry in table[1:]:
         name = entry["type"].rpartition(".")[2]
-        if name not in _STANDARD or not entry["type"].startswith("sentence_transformers."):
-            raise InputError(
-                f"{folder}: modules.json names {entry['type']!r}, which no export has; it was "
-                "edited: export again, or load it with SentenceTransformer yourself"
-            )
+        if name not in _STANDARD:
+            raise _edited(folder, entry)
         kind = getattr(standard, name)
         modules.append(
             kind.load(str(folder), subfolder=entry["path"], local_files_only=True)
@@ -62,8 +59,29 @@ def load(folder: str | Path, *, device: str | None = None) -> Any:
     return SentenceTransformer(
         modules=modules,
         device=device,
-        prompts=config["prompts"],
-        similarity_fn_name=config["similarity_fn_name"],
+        prompts=config.get("prompts"),
+        similarity_fn_name=config.get("similarity_fn_name"),
+    )
+
+
+def _modules(folder: Path) -> list[dict[str, str]]:
+    """Type and path of each module: sentence-transformers', but the first, which may be ours."""
+    table = _read(folder / "modules.json")
+    if not isinstance(table, list) or not table:
+        raise _edited(folder, table)
+    for place, entry in enumerate(table):
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise _edited(folder, entry)
+        kind = str(entry.get("type"))
+        if not kind.startswith("sentence_transformers.") and (place or kind != OWN_TYPE):
+            raise _edited(folder, entry)
+    return table
+
+
+def _edited(folder: Path, entry: Any) -> InputError:
+    return InputError(
+        f"{folder}: modules.json names {entry!r}, which no export has; it was edited: export "
+        "again, or load it with SentenceTransformer yourself"
     )
 
 

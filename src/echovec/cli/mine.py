@@ -62,9 +62,7 @@ def mine(
     from tqdm import tqdm
 
     from echovec import Embedder
-    from echovec.train.data import columns_of
-    from echovec.train.mine import Guards, mine
-    from echovec.train.rows import rows_of
+    from echovec.train.mine import Guards, mine, read_pool
 
     guards = Guards(
         num_negatives=num_negatives,
@@ -76,7 +74,7 @@ def mine(
         sampling=sampling,
         seed=seed,
     )
-    texts = [] if pool is None else [columns_of(row)[0] for row in rows_of(pool)]
+    texts = [] if pool is None else read_pool(pool)
     embedder = Embedder.load(model, recipe, precision=precision)
     kept = cache or output.with_name(output.name + ".vectors")
     with tqdm(total=0, unit="", disable=None, leave=False, bar_format=_BAR) as bar:

@@ -39,6 +39,7 @@ from echovec.errors import InputError
 from echovec.evaluate.vectors import Vectors, weight_of
 from echovec.model import cache
 from echovec.search.top import nearest
+from echovec.text.check import text_problem
 from echovec.text.tokenizer import HFTokenizer
 from echovec.train.examples import EXAMPLES, FORMS
 from echovec.train.mine import folded
@@ -150,6 +151,9 @@ def pairs(
         StorageError: a disk does not take it.
     """
     asking = asking or Asking()
+    for place, text in enumerate(texts):
+        if problem := text_problem(text):
+            raise InputError(f"texts[{place}] {problem}; take it out", index=place)
     texts = list(dict.fromkeys(texts))
     if len(texts) <= asking.within:
         raise InputError(

@@ -20,7 +20,7 @@ def write_card(run: Run, sets: Sequence[TrainingSet], out: Path, *, last: dict[s
     """
     rows = [
         f"| {one.name} | {len(one):,} of {len(one) + len(one.held):,} rows | "
-        f"{one.source.ratio:g} | {one.source.licence} | {len(one.skipped):,} |"
+        f"{one.source.ratio:g} | {one.source.licence} | {one.left_out:,} |"
         for one in sets
     ]
     scores = [f"| {name} | {value:g} |" for name, value in sorted(last.items())]
@@ -43,7 +43,7 @@ def write_card(run: Run, sets: Sequence[TrainingSet], out: Path, *, last: dict[s
         "",
         "## What it saw",
         "",
-        "| set | rows to train on | ratio | licence | rows that could not be used |",
+        "| set | rows to train on | ratio | licence | rows left out |",
         "|---|---|---|---|---|",
         *rows,
         "",

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError
+from echovec.text.check import text_problem
 from echovec.train.cloze import cloze
-from echovec.train.rows import rows_of
+from echovec.train.rows import Row, rows_of, whole
 
 ANCHORS = ("anchor", "query", "sent0", "query_text")
 POSITIVES = ("positive", "pos", "sent1", "positive_passages")
@@ -52,7 +53,8 @@ class Source:
         path: a file or a folder.
         name: what reports call it; by default the file's.
         ratio: which part of its rows an epoch shows (the paper, section 5.2: ELI5 0.1).
-        instructions: for the anchor; several take turns, row by row (NLI and Quora in the paper).
+        instructions: for the anchor; of several each batch has one (NLI and Quora in the paper),
+            which hangs on its first row.
         symmetric: both sides are alike (sentence pairs), so the positive gets the instruction too.
         label: a column that says which texts belong together, such as the class of a text or the
             passage of a question: each text's positive is another text with the same value.
@@ -75,6 +77,10 @@ class Source:
     licence: str = "not stated"
 
     def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise InputError(f"ratio={self.ratio}; give a number above 0, at most 1")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit={self.limit}; give at least 1, or leave it out")
         if len(self.columns) > 2:
             raise InputError(
                 f"columns={list(self.columns)}; give one, or an anchor's and a positive's"
@@ -98,6 +104,9 @@ class TrainingSet:
     held: tuple[Example, ...] = field(default=(), repr=False)
     """Rows kept out of training, to watch the run by."""
 
+    left_out: int = 0
+    """How many rows of the source are neither trained on nor held."""
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -106,7 +115,10 @@ def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
     """The set without its last rows, which are kept to watch the run by; at most a tenth.
 
     Of a label at most one row is kept, since two would be each other's right answers. Rows that
-    share a text with a kept one are taken out too.
+    share a text with a kept one are taken out too, and counted.
+
+    Raises:
+        InputError: all do.
     """
     rows = min(rows, len(one) // 10)
     if rows == 0:
@@ -123,7 +135,12 @@ def hold_out(one: TrainingSet, rows: int) -> TrainingSet:
     rest = tuple(
         e for e in one.examples if e not in kept and e.anchor not in seen and e.positive not in seen
     )
-    return replace(one, examples=rest, held=tuple(held))
+    if not rest:
+        raise InputError(
+            f"{one.name}: all rows share a text with one of the {len(held)} that are held out; set "
+            "held_out=0, or give the column that they share as label"
+        )
+    return _without(one, rest, "rows that share a text with a held one", held=tuple(held))
 
 
 def read(source: Source, folder: Path | None = None) -> TrainingSet:
@@ -137,22 +154,22 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         InputError: no such file, an unknown layout, or no usable row.
     """
     path = (folder or Path()) / Path(source.path).expanduser()
-    if not path.exists():
-        raise InputError(f"no training data at {path}; give a file or folder that is there")
     examples: list[Example] = []
     skipped: list[str] = []
-    for place, row in enumerate(rows_of(path), start=1):
+    for place, found in enumerate(rows_of(path), start=1):
         if source.limit is not None and len(examples) >= source.limit:
             break
         try:
+            row = whole(found)
             chosen = named(row, source.columns) if source.columns else row
             examples.append(
                 labelled({**row, **chosen}, source.label) if source.label else example_of(chosen)
             )
         except InputError as error:
             skipped.append(f"{path.name}:{place}: {error}")
+    rows = len(examples)
+    left_out = len(skipped)
     if source.label:
-        rows = len(examples)
         examples, alone = paired(examples)
         if again := rows - len(examples) - len(alone):
             skipped.append(f"{path.name}: texts that came again with the same label: {again:,}")
@@ -166,10 +183,30 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")
     name = source.name or path.name.split(".")[0]
-    return TrainingSet(source, name, tuple(examples), tuple(skipped))
+    left_out += rows - len(examples)
+    return TrainingSet(source, name, tuple(examples), tuple(skipped), left_out=left_out)
 
 
-def example_of(row: Mapping[str, Any]) -> Example:
+def against_themselves(one: TrainingSet) -> TrainingSet:
+    """The set's distinct anchors, each its own positive, both sides alike: SimCSE's pairs."""
+    texts = dict.fromkeys(example.anchor for example in one.examples)
+    examples = tuple(Example(text, text) for text in texts)
+    source = replace(one.source, symmetric=True)
+    return _without(one, examples, "texts that came again", source=source)
+
+
+def _without(
+    one: TrainingSet, examples: tuple[Example, ...], what: str, **changes: Any
+) -> TrainingSet:
+    """The set with fewer rows; what is neither there nor held any more is counted and named."""
+    made = replace(one, examples=examples, **changes)
+    if count := len(one) - len(made) - len(made.held):
+        line = f"{one.name}: {what}: {count:,}"
+        return replace(made, skipped=(*one.skipped, line), left_out=one.left_out + count)
+    return made
+
+
+def example_of(row: Row) -> Example:
     """One row of any of the layouts: its first positive, and all its negatives.
 
     Raises:
@@ -179,7 +216,7 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Example(anchor, positives[0], tuple(negatives))
 
 
-def named(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+def named(row: Row, columns: Sequence[str]) -> Row:
     """A row with the columns that it is to be read by, under the usual names.
 
     Raises:
@@ -191,7 +228,7 @@ def named(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
     return {name: row[column] for name, column in zip(names, columns, strict=True)}
 
 
-def labelled(row: Mapping[str, Any], column: str) -> Example:
+def labelled(row: Row, column: str) -> Example:
     """One row of texts with labels; its own positive until it is `paired`.
 
     Raises:
@@ -202,10 +239,11 @@ def labelled(row: Mapping[str, Any], column: str) -> Example:
     label = row[column]
     if label is None or not str(label).strip():
         raise InputError(f"{column} is {label!r}; a label is needed")
-    text = _first(row, ("text", *ANCHORS))
-    if text is None:
+    of_text = _first(row, ("text", *ANCHORS))
+    if of_text is None:
         raise InputError(f"columns {', '.join(map(str, row))}: there is no text")
-    return Example(_text(text, "text"), text, label=str(label))
+    text = _text(row[of_text], of_text)
+    return Example(text, text, label=str(label))
 
 
 def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:
@@ -228,26 +266,39 @@ def paired(examples: Iterable[Example]) -> tuple[list[Example], list[str]]:
     return pairs, [label for label, own in texts.items() if len(own) == 1]
 
 
-def columns_of(row: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
+def columns_of(row: Row) -> tuple[str, list[str], list[str]]:
     """Anchor, positives (at least one) and negatives of a row of any of the layouts.
 
     Raises:
         InputError: the columns are of none of them, or a text is missing or empty.
     """
-    if "text" in row and "positive" not in row:
-        text = _text(row["text"], "text")
-        return text, [text], []
-    anchor = _first(row, ANCHORS)
-    positive = _first(row, POSITIVES)
+    of_anchor, of_positive = pair_columns(row)
+    anchor, positive = row[of_anchor], row[of_positive]
+    if of_anchor == of_positive:
+        return _text(anchor, of_anchor), [anchor], []
+    positives = _texts(positive, "positive")
+    if not positives:
+        raise InputError("no positive")
+    negatives = [
+        text for name, value in row.items() if is_negative(name) for text in _texts(value, name)
+    ]
+    return _text(anchor, "anchor"), positives, negatives
+
+
+def pair_columns(row: Row) -> tuple[str, str]:
+    """The columns that hold the anchor and the positive; twice `text` where it stands alone.
+
+    Raises:
+        InputError: there are none.
+    """
+    if "text" in row and not any(name in row for name in POSITIVES):
+        return "text", "text"
+    anchor, positive = _first(row, ANCHORS), _first(row, POSITIVES)
     if anchor is None or positive is None:
         raise InputError(
             f"columns {', '.join(map(str, row))}: there is no anchor (query) or no positive (pos)"
         )
-    positives = _texts(positive)
-    if not positives:
-        raise InputError("no positive")
-    negatives = [text for name, value in row.items() if is_negative(name) for text in _texts(value)]
-    return _text(anchor, "anchor"), positives, negatives
+    return anchor, positive
 
 
 def is_negative(column: str) -> bool:
@@ -256,22 +307,25 @@ def is_negative(column: str) -> bool:
     return numbered or column in ("negative", "neg", "hard_neg", "negative_passages")
 
 
-def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+def _first(row: Row, names: tuple[str, ...]) -> str | None:
+    """The first of these columns that the row has something in."""
+    return next((name for name in names if row.get(name) is not None), None)
 
 
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list | tuple) else [value]
+def _texts(value: Any, name: str) -> list[str]:
+    """The texts of a cell, one or a list; what is empty is none."""
     texts = []
-    for one in values:
+    for one in value if isinstance(value, list | tuple) else [value]:
         if isinstance(one, Mapping):  # tevatron: a title belongs to its text
-            one = " ".join(part for part in (one.get("title"), one.get("text")) if part)
-        if isinstance(one, str) and one.strip():
-            texts.append(one)
+            one = " ".join(str(part) for part in (one.get("title"), one.get("text")) if part)
+        if one is not None and one != "" and not (isinstance(one, str) and one.isspace()):
+            texts.append(_text(one, name))
     return texts
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} is {value!r}; a text is needed")
+    if problem := text_problem(value):
+        raise InputError(f"{name} {problem}")
     return value

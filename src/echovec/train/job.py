@@ -8,7 +8,7 @@ model card) and `index.html` (the run page).
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 
 from echovec.embedder import Embedder
 from echovec.errors import DependencyError, InputError, TrainingError
+from echovec.files.disk import append, storage_errors, write_file
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.families import why_not
 from echovec.model.load import read_model
@@ -25,7 +26,7 @@ from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora
-from echovec.train.data import TrainingSet, hold_out, read
+from echovec.train.data import TrainingSet, against_themselves, hold_out, read
 from echovec.train.run import Run
 from echovec.train.schedule import schedule
 
@@ -67,6 +68,7 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
 
     Raises:
         InputError: the folder holds another run, or the data cannot be read.
+        StorageError: the folder cannot be written to.
         TrainingError: the loss is no number, or two views that must differ are alike.
         DependencyError: the extra is not installed.
     """
@@ -74,11 +76,11 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
     from echovec.train.trainer import fit
 
     out = Path(out)
-    _claim(out, run)
+    if _is_first():
+        _claim(out, run)
     sets = training_sets(run, data)
-    for one in sets:
-        for line in one.skipped:
-            _append(out / LOG_FILE, {"skipped": line})
+    if _is_first() and not (out / LOG_FILE).exists():
+        log_to(out, *({"skipped": line} for one in sets for line in one.skipped))
     plan = schedule(sets, batch_size=run.batch_size, steps=run.steps, seed=run.seed)
     parts = build(run)
     if run.objective == "mntp":
@@ -87,7 +89,8 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
         steps, resumed_at, history = fit_mntp(parts, sets, plan, out)
     else:
         steps, resumed_at, history = fit(parts, sets, plan, out, data=data)
-    finish(parts, sets, out)
+    if _is_first():
+        finish(parts, sets, out)
     return Trained(out, steps, resumed_at, history)
 
 
@@ -108,15 +111,19 @@ def require() -> None:
 
 
 def training_sets(run: Run, data: str | Path | None = None) -> list[TrainingSet]:
-    """The run's sets, read."""
+    """The run's sets, read; for "simcse" each text against itself."""
     if run.model == "tiny" and not run.sources:
         from echovec.train.tiny import tiny_sets
 
-        return [hold_out(one, run.held_out) for one in tiny_sets()]
-    if not run.sources:
+        sets = tiny_sets()
+    elif run.sources:
+        folder = Path(data) if data is not None else None
+        sets = [read(source, folder) for source in run.sources]
+    else:
         raise InputError(f"run {run.name!r} names no data; add a [[sources]] table with a path")
-    folder = Path(data) if data is not None else None
-    return [hold_out(read(source, folder), run.held_out) for source in run.sources]
+    if run.objective == "simcse":
+        sets = [against_themselves(one) for one in sets]
+    return [hold_out(one, run.held_out) for one in sets]
 
 
 def build(run: Run) -> Parts:
@@ -147,6 +154,10 @@ def build(run: Run) -> Parts:
     embedder = Embedder.from_model(
         inner, tokenizer, run.recipe, engine="packed" if packs else "plain"
     )
+    if max(run.matryoshka, default=0) > embedder.dimension:
+        raise InputError(
+            f"matryoshka={list(run.matryoshka)}; the vectors have {embedder.dimension} numbers"
+        )
     if isinstance(embedder.backbone, PlainBackbone):
         embedder.backbone.evaluates = False
     module: nn.Module = EchoModule(embedder, wrapped)
@@ -203,22 +214,42 @@ def history_of(out: Path) -> list[dict[str, Any]]:
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint."""
-    found = [
-        path
-        for path in (out / CHECKPOINTS).glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last
-    ]
+    found = [path for path in (out / CHECKPOINTS).glob("checkpoint-*") if _is_whole(path)]
     return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def log_to(out: Path, entry: dict[str, Any]) -> None:
-    """One more line of the run's log."""
-    _append(out / LOG_FILE, entry)
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether nobody was killed while it was written: its state comes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def _append(file: Path, entry: dict[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(entry) + "\n")
+def log_to(out: Path, *entries: dict[str, Any]) -> None:
+    """More lines of the run's log, one for each entry; a line that a crash cut off stays alone.
+
+    Raises:
+        StorageError: the disk does not take them.
+    """
+    file = out / LOG_FILE
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    append(file, ("\n" if _is_torn(file) else "").encode() + lines.encode())
+
+
+def _is_torn(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-1, os.SEEK_END)
+            return opened.read(1) != b"\n"
+    except OSError:  # not there yet, or empty
+        return False
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes, of those that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _claim(out: Path, run: Run) -> None:
@@ -231,8 +262,9 @@ def _claim(out: Path, run: Run) -> None:
         )
     if (out / "recipe.json").is_file():
         raise InputError(f"{out} holds a run that has ended; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_file(file, text.encode())
 
 
 def _base(run: Run, device: str) -> tuple[Any, Any, Path | str | None]:
@@ -251,8 +283,3 @@ def _adapter_in(folder: Path) -> Path:
     if not found.is_dir():
         raise TrainingError(f"init={str(folder)!r}: no such folder")
     return found
-
-
-def clear(out: Path) -> None:
-    """Remove the checkpoints of a run that has ended."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echovec.errors import TrainingError
+from echovec.errors import InputError, TrainingError
 from echovec.model.adapter import WEIGHTS_FILE
 
 NAME = "default"
+EMBEDDING = "embed_tokens"
+"""What the input embedding has to be called for its rows to be trained (model/adapter.py)."""
 
 
 def adapted(
@@ -29,19 +31,34 @@ def adapted(
 
     Returns:
         PEFT's model; adapter weights are float32 whatever the model computes in.
+
+    Raises:
+        InputError: an adapter of this model could be trained, but not be read again.
     """
     from peft import LoraConfig, get_peft_model
 
+    embedding = next(n for n, m in model.named_modules() if m is model.get_input_embeddings())
+    if token_ids and embedding.rpartition(".")[2] != EMBEDDING:
+        raise InputError(
+            f"prompt='instruct' trains a row of {EMBEDDING}, and {type(model).__name__} calls its "
+            f"token embeddings {embedding}; use prompt='plain', or another model"
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="all-linear",
-        trainable_token_indices={"embed_tokens": list(token_ids)} if token_ids else None,
+        trainable_token_indices={EMBEDDING: list(token_ids)} if token_ids else None,
     )
     with warnings.catch_warnings():  # PEFT asks transformers by a name that will go
         warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
         wrapped = get_peft_model(model, config)
+    if wrapped.peft_config[NAME].fan_in_fan_out:
+        raise InputError(
+            f"{type(model).__name__} keeps its weights transposed, and adapters of such weights "
+            "are not read; train another model"
+        )
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

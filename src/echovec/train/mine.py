@@ -22,20 +22,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
-from echovec.evaluate.vectors import Vectors
+from echovec.evaluate.vectors import Vectors, is_blank, weight_of
 from echovec.files.disk import write_file
 from echovec.files.vectors import Made, in_memory
 from echovec.recipe import Role
 from echovec.search.index import Index
 from echovec.search.top import Places, Scores, nearest
-from echovec.train.data import ANCHORS, POSITIVES, columns_of, is_negative
-from echovec.train.rows import rows_of
+from echovec.text.check import text_problem
+from echovec.train.data import columns_of, is_negative, pair_columns
+from echovec.train.rows import Row, rows_of, whole
 
 if TYPE_CHECKING:
     from echovec.embedder import Embedder
@@ -75,6 +76,10 @@ class Guards:
             raise InputError(
                 f"range_min={self.range_min}, range_max={self.range_max}; give 0 or more, and a "
                 "range_max above range_min"
+            )
+        if self.sampling not in get_args(Sampling):
+            raise InputError(
+                f"sampling={self.sampling!r}; there are {', '.join(get_args(Sampling))}"
             )
 
 
@@ -154,26 +159,30 @@ def mine(
         raise InputError(f"{out.name}: mined rows are written as .jsonl")
     mined = Mined()
     rows = _rows(Path(data), mined)
-    texts = list(dict.fromkeys([t for r in rows for t in (*r.positives, *r.negatives)] + [*pool]))
+    more = _checked(pool)
+    texts = list(dict.fromkeys([t for r in rows for t in (*r.positives, *r.negatives)] + more))
     vectors = Vectors(embedder, cache, advance=advance)
     anchor_role: Role = "symmetric" if symmetric else "query"
     text_role: Role = "symmetric" if symmetric else "document"
     text_instruction = instruction if symmetric else None
     anchors = [row.anchor for row in rows]
-    expect(
-        _weight(vectors.missing(anchors, anchor_role, instruction))
-        + _weight(vectors.missing(texts, text_role, text_instruction))
-    )
+    missing = [
+        *vectors.missing(anchors, anchor_role, instruction),
+        *vectors.missing(texts, text_role, text_instruction),
+    ]
+    expect(sum(map(weight_of, missing)))
     anchors_QD = vectors.encode(anchors, anchor_role, instruction)
     texts_ND = vectors.encode(texts, text_role, text_instruction)
-    # A few more than asked for: the positives themselves are among the nearest.
-    depth = min(len(texts), guards.range_max + max(len(row.positives) for row in rows))
+    known = _known_positives(rows)
+    # More than asked for: texts that are answers have no rank, and may all be among the nearest.
+    spelled = Counter(map(folded, texts))
+    answers = max(sum(spelled[text] for text in _own(row, known)) for row in rows)
+    depth = min(len(texts), guards.range_max + answers)
     if approximate:
         places, scores = _by_graph(anchors_QD, texts_ND, depth, embedder.recipe.fingerprint)
     else:
         places, scores = map(list, nearest(anchors_QD, texts_ND, depth))
     place_of = {text: place for place, text in enumerate(texts)}
-    known = _known_positives(rows)
     lines = []
     for number, row in enumerate(rows):
         first = texts_ND[place_of[row.positives[0]]]
@@ -185,8 +194,8 @@ def mine(
         chosen = _choose(row, candidates, positive_score, known, guards, number, mined)
         mined.rows += 1
         mined.positive_score += positive_score
-        lines.append(json.dumps(_written(row, chosen), ensure_ascii=False))
-    write_file(out, ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
+        lines.append(_line(_written(row, chosen)))
+    write_file(out, b"".join(lines))
     mined.positive_score /= mined.rows
     mined.negative_score /= max(1, mined.negatives)
     return mined
@@ -218,7 +227,7 @@ def _choose(
     mined: Mined,
 ) -> list[str]:
     """The negatives of one row."""
-    own = {folded(row.anchor)} | known[folded(row.anchor)]
+    own = _own(row, known)
     taken = {folded(text) for text in row.negatives}
     passed: list[tuple[str, float]] = []
     rank = 0  # among texts that are no answers
@@ -246,6 +255,11 @@ def _choose(
     return [text for text, _ in passed]
 
 
+def _own(row: _Row, known: Mapping[str, set[str]]) -> set[str]:
+    """What is no negative of a row, folded: its anchor, and all positives of an anchor like it."""
+    return {folded(row.anchor)} | known[folded(row.anchor)]
+
+
 def _refused(
     text: str, score: float, positive_score: float, row: _Row, taken: set[str], guards: Guards
 ) -> str:
@@ -269,17 +283,41 @@ def folded(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
-def _rows(path: Path, mined: Mined) -> list[_Row]:
-    if not path.exists():
-        raise InputError(f"no training data at {path}; give a file or folder that is there")
-    rows = []
+def read_pool(path: Path) -> list[str]:
+    """The texts of a file: one a line, or the anchors of rows.
+
+    Raises:
+        InputError: the file cannot be read, or one of its rows has no text.
+    """
+    texts = []
     for place, row in enumerate(rows_of(path), start=1):
         try:
+            texts.append(columns_of(whole(row))[0])
+        except InputError as error:
+            raise InputError(
+                f"{path.name}:{place}: {error}; correct it or take the row out"
+            ) from None
+    return texts
+
+
+def _checked(pool: Iterable[str]) -> list[str]:
+    texts = list(pool)
+    for place, text in enumerate(texts):
+        if problem := text_problem(text) or ("is blank" if is_blank(text) else None):
+            raise InputError(f"pool[{place}] {problem}; take it out")
+    return texts
+
+
+def _rows(path: Path, mined: Mined) -> list[_Row]:
+    rows = []
+    for place, found in enumerate(rows_of(path), start=1):
+        try:
+            row = whole(found)
             anchor, positives, negatives = columns_of(row)
         except InputError as error:
             mined.skipped.append(f"{path.name}:{place}: {error}")
             continue
-        used = {"text", *ANCHORS, *POSITIVES}
+        used = {"anchor", "positive", *pair_columns(row)}
         rest = {k: v for k, v in row.items() if k not in used and not is_negative(k)}
         rows.append(_Row(anchor, positives, negatives, _answers(row), rest))
     if not rows:
@@ -288,13 +326,18 @@ def _rows(path: Path, mined: Mined) -> list[_Row]:
     return rows
 
 
-def _answers(row: Mapping[str, Any]) -> list[str]:
-    """The answer strings of a row: `answer`, `answers`, or SQuAD's `answers.text`; folded."""
-    found = row.get("answers", row.get("answer"))
+def _answers(row: Row) -> list[str]:
+    """Answers, texts or numbers: of `answer`, `answers`, or SQuAD's `answers.text`; folded."""
+    found = row.get("answer") if row.get("answers") is None else row["answers"]
     if isinstance(found, Mapping):
         found = found.get("text")
-    texts = [found] if isinstance(found, str) else found or []
-    return [folded(text) for text in texts if isinstance(text, str) and text.strip()]
+    answers = found if isinstance(found, list | tuple) else [found]
+    texts = [
+        str(answer)
+        for answer in answers
+        if isinstance(answer, str | int | float) and not isinstance(answer, bool)
+    ]
+    return [folded(text) for text in texts if text.strip()]
 
 
 def _known_positives(rows: Sequence[_Row]) -> Mapping[str, set[str]]:
@@ -315,7 +358,9 @@ def _written(row: _Row, chosen: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _weight(texts: Sequence[str]) -> int:
-    from echovec.evaluate.vectors import weight_of
-
-    return sum(map(weight_of, texts))
+def _line(row: Row) -> bytes:
+    """A row of JSON; what JSON has no form for, such as a date, as text."""
+    try:
+        return json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate in a column of the row's own
+        return json.dumps(row, default=str).encode() + b"\n"

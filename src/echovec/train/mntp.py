@@ -51,7 +51,7 @@ class Masked(nn.Module):
         ids_N, hide_N = torch.cat(sequences), torch.cat(hidden)
         shown_N = torch.where(hide_N, self._blank, ids_N)
         read = self._backbone.read(
-            batch_of(shown_N.numpy(), lengths), [-1], How(bidirectional=True)
+            batch_of(shown_N.cpu().numpy(), lengths), [-1], How(bidirectional=True)
         )
         h_ND = read.hidden[0]
         places_M = torch.nonzero(hide_N)[:, 0]
@@ -92,7 +92,7 @@ def fit(
         sequences = [ids[: run.max_tokens] for ids in found if len(ids) > 1]
         if not sequences:
             raise TrainingError("a batch has no text of two tokens; give longer texts")
-        # Masked by the step's own rows, so a resumed run hides the same tokens.
+        # Masked by the part's own rows, so a resumed run hides the same tokens.
         drawn = np.random.default_rng([run.seed, *step.rows])
         hidden = [hide(len(one), run.mask_share, drawn) for one in sequences]
         return {"sequences": [torch.tensor(one) for one in sequences], "hidden": hidden}

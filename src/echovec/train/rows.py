@@ -2,6 +2,9 @@
 
 .jsonl, .csv, .tsv, .parquet or .txt (a text a line), plain or .gz; a folder written by
 `datasets.save_to_disk`, one with `train.*` files, or a retrieval set with a training split.
+
+A row that cannot be parsed is a string in its place: why, as half a sentence. What is wrong with a
+file as a whole is an InputError.
 """
 
 from __future__ import annotations
@@ -9,16 +12,26 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError
 from echovec.evaluate.layout import LocalSet, corpus_of, queries_of, read_set
 
+Row = Mapping[str, Any]
 
-def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file or folder, one after the other."""
+
+def rows_of(path: Path) -> Iterator[Row | str]:
+    """The rows of a file or folder, one after the other.
+
+    Raises:
+        InputError: no such file or folder, of no known kind, or damaged.
+    """
+    if not path.exists():
+        raise InputError(f"no training data at {path}; give a file or folder that is there")
     if path.is_dir():
         if (path / "dataset_info.json").is_file():
             import datasets
@@ -34,22 +47,50 @@ def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
         for file in files:
             yield from rows_of(file)
         return
-    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    if kind == "parquet":
-        import pyarrow.parquet as pq
+    name = path.name.lower()
+    kind = name.removesuffix(".gz").rsplit(".", 1)[-1]
+    if kind not in (*_READERS, "parquet"):
+        raise InputError(f"{path.name}: there are readers for {', '.join((*_READERS, 'parquet'))}")
+    opened = gzip.open if name.endswith(".gz") else open
+    with _damage(path):
+        if kind == "parquet":
+            import pyarrow.parquet as pq
 
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-        return
-    readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _csv, "tsv": _tsv, "txt": _lines}
-    if kind not in readers:
-        raise InputError(f"{path.name}: there are readers for {', '.join((*readers, 'parquet'))}")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as lines:
-        yield from readers[kind](lines)
+            with opened(path, "rb") as raw, pq.ParquetFile(raw) as file:
+                for batch in file.iter_batches():
+                    yield from batch.to_pylist()
+            return
+        # Bytes that are not UTF-8 pass as surrogates, so that they cost their own row only.
+        with opened(
+            path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as lines:
+            yield from _READERS[kind](lines)
 
 
-def _judged(folder: Path) -> Iterator[Mapping[str, Any]]:
+def whole(row: Row | str) -> Row:
+    """A row that was parsed.
+
+    Raises:
+        InputError: it was not; says why.
+    """
+    if isinstance(row, str):
+        raise InputError(row)
+    return row
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what damaged files raise into an InputError that names the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    # Arrow's own errors are ValueErrors and OSErrors.
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; check how it was made") from error
+
+
+def _judged(folder: Path) -> Iterator[Row]:
     """A row for each query of a retrieval set's training split and each of its documents."""
     one = read_set(folder)
     if not isinstance(one, LocalSet) or "train" not in one.splits:
@@ -64,26 +105,70 @@ def _judged(folder: Path) -> Iterator[Mapping[str, Any]]:
                 yield {"query": query["text"], "positive_passages": [documents[document]]}
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def _json_lines(file: Iterable[str]) -> Iterator[Row | str]:
     for line in file:
         if not line.strip():
             continue
+        if problem := _not_utf8(line):
+            yield problem
+            continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            row = {"broken": str(error)}
-        yield row if isinstance(row, dict) else {"broken": "not an object"}
+        except (ValueError, RecursionError) as error:
+            yield f"is not valid JSON: {error}"
+            continue
+        yield row if isinstance(row, dict) else 'is not a JSON object such as {"text": "a text"}'
 
 
-def _csv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    yield from csv.DictReader(file)
+def _csv(file: Iterable[str]) -> Iterator[Row | str]:
+    return _table(file, ",")
 
 
-def _tsv(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    yield from csv.DictReader(file, delimiter="\t")
+def _tsv(file: Iterable[str]) -> Iterator[Row | str]:
+    return _table(file, "\t")
 
 
-def _lines(file: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def _table(file: Iterable[str], delimiter: str) -> Iterator[Row | str]:
+    # The limit (128 KiB a cell) is the module's; a text may be longer, and a C long holds this.
+    csv.field_size_limit(2**31 - 1)
+    # Strict: without it a quote that is never closed swallows the rest of the file in silence.
+    rows = csv.reader(file, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        line = rows.line_num + 1  # where the row begins: a quoted cell may hold more
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            if not header or str(error) == "unexpected end of data":
+                raise InputError(
+                    f"line {line} is no row ({error}); is there a quote that is never closed?"
+                ) from None
+            yield f"is not valid CSV: {error}"
+            continue
+        if cells is None:
+            return
+        if not header:
+            header = cells
+        elif len(cells) > len(header):
+            yield f"has {len(cells)} cells, and the header has {len(header)}"
+        elif cells:  # fewer: the last columns are empty
+            yield _not_utf8("".join(cells)) or dict(zip(header, cells, strict=False))
+
+
+def _lines(file: Iterable[str]) -> Iterator[Row | str]:
     for line in file:
         if line.strip():
-            yield {"text": line.strip()}
+            yield _not_utf8(line) or {"text": line.strip()}
+
+
+def _not_utf8(text: str) -> str | None:
+    """Say which byte could not be decoded, or None."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) & 0xFF
+        return f"is not valid UTF-8: it holds the byte 0x{byte:02X}"
+    return None
+
+
+_READERS = {"jsonl": _json_lines, "json": _json_lines, "csv": _csv, "tsv": _tsv, "txt": _lines}

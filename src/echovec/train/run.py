@@ -8,11 +8,12 @@ the default model learns best with on development data (docs/train.md).
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from echovec.errors import InputError
 from echovec.presets import as_recipe, preset
@@ -22,6 +23,28 @@ from echovec.train.data import Source
 Arm = Literal["echo", "classical", "bidirectional"]
 Objective = Literal["contrastive", "simcse", "mntp"]
 Prompt = Literal["plain", "instruct"]
+
+_BOUNDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("steps", "batch_size", "rank", "max_tokens", "eval_every", "save_every"),
+        (lambda value: value >= 1, "at least 1"),
+    ),
+    **dict.fromkeys(
+        ("learning_rate", "temperature", "alpha"),
+        (lambda value: 0 < value < math.inf, "a number above 0"),
+    ),
+    **dict.fromkeys(
+        ("mini_batch_tokens", "warmup_steps", "weight_decay", "max_grad_norm", "held_out"),
+        (lambda value: value >= 0, "0 or more"),
+    ),
+    **dict.fromkeys(
+        ("lora_dropout", "input_dropout"), (lambda value: 0 <= value < 1, "0 to below 1")
+    ),
+    "mask_share": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+    "matryoshka": (lambda value: all(width >= 1 for width in value), "widths of at least 1"),
+    "seed": (lambda value: 0 <= value < 1 << 32, "0 to 4294967295"),
+}
+"""What a field's value has to be, where its kind does not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +141,10 @@ class Run:
             literal = allowed and all(isinstance(value, str) for value in allowed)
             if literal and getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}; there are {', '.join(allowed)}")
-        for name in ("batch_size", "rank", "max_tokens", "eval_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}; give at least 1")
-        for name in ("learning_rate", "temperature", "alpha"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}; give a number above 0")
+        for name, (holds, what) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise InputError(f"{name}={value}; give {what}")
         if self.objective == "simcse" and not (self.input_dropout or self.lora_dropout):
             raise InputError(
                 "objective='simcse' compares a text with itself under another dropout, and this "
@@ -213,38 +234,53 @@ def run_of(text: str, *, name: str) -> Run:
 
 def _made(make: Any, first: Any, content: Mapping[str, Any]) -> Run:
     fields = dict(content)
-    known = {one.name for one in dataclasses.fields(Run)}
-    if unknown := [key for key in fields if key not in known]:
-        raise InputError(f"unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    if "sources" in fields:
+    if isinstance(fields.get("sources"), list | tuple):
         fields["sources"] = tuple(_source(one) for one in fields["sources"])
-    if "matryoshka" in fields:
-        fields["matryoshka"] = tuple(fields["matryoshka"])
-    for one in dataclasses.fields(Run):
-        value = fields.get(one.name)
-        if isinstance(one.default, float) and isinstance(value, int):
-            fields[one.name] = float(value)
-        expected = (int,) if isinstance(one.default, int) else (float, int)
-        is_number = isinstance(one.default, int | float) and not isinstance(one.default, bool)
-        if value is not None and is_number and not isinstance(value, expected):
-            raise InputError(f"{one.name}={value!r}; give a number")
-    made: Run = make(first, **fields)
+    made: Run = make(first, **_of_their_kinds(Run, fields, "setting"))
     return made
 
 
 def _source(content: Any) -> Source:
-    try:
-        fields = dict(content)
-        for name in ("instructions", "columns"):
-            if isinstance(fields.get(name), str):
-                raise InputError(
-                    f"{name}={fields[name]!r}; give a list, such as [{fields[name]!r}]"
-                )
-            if name in fields:
-                fields[name] = tuple(fields[name])
-        return Source(**fields)
-    except TypeError as error:
-        raise InputError(f"a source of the run cannot be read: {error}") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f'source {content!r}; give a table, such as {{path = "pairs.jsonl"}}')
+    if "path" not in content:
+        raise InputError(f"a source of the run has no path: {dict(content)}; give a file or folder")
+    return Source(**_of_their_kinds(Source, content, "setting of a source"))
+
+
+def _of_their_kinds(of: type, content: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The fields of a dataclass as TOML has them, each of the kind that it has to be."""
+    kinds = get_type_hints(of)
+    if unknown := [key for key in content if key not in kinds]:
+        raise InputError(f"unknown {what} {unknown[0]!r}; there are {', '.join(sorted(kinds))}")
+    fields = {}
+    for name, value in content.items():
+        if wanted := _not_of(value, kinds[name]):
+            raise InputError(f"{name}={value!r}; give {wanted}")
+        if isinstance(value, list):
+            value = tuple(value)
+        elif kinds[name] is float:
+            value = float(value)
+        fields[name] = value
+    return fields
+
+
+def _not_of(value: Any, kind: Any) -> str | None:
+    """What a value has to be, or None where it is of that kind."""
+    if get_origin(kind) is Literal:
+        return None  # Run itself says what there is
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        if isinstance(value, list | tuple):
+            return next((f"a list: {no}" for one in value if (no := _not_of(one, inner))), None)
+        return f"a list, such as {[value]!r}"
+    kinds = get_args(kind) or (kind,)  # of "int | None" both
+    kinds = (*kinds, int) if float in kinds else kinds
+    fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    return None if fits else _KINDS.get(kinds[0], f"a {kinds[0].__name__}")
+
+
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text in quotes"}
 
 
 def read_run(named: str) -> Run:

@@ -27,10 +27,26 @@ class Step:
 
     rows: tuple[int, ...]
 
+    batch: tuple[int, ...] = ()
+    """Where these are one process's part: the rows of all."""
+
+    @property
+    def all_rows(self) -> tuple[int, ...]:
+        """The whole batch, which decides what is the same in all processes."""
+        return self.batch or self.rows
+
     def part(self, rank: int, world: int) -> Step:
-        """What one of several processes takes of it."""
+        """What one of several processes takes of it.
+
+        Raises:
+            TrainingError: it cannot be shared out without leaving rows over.
+        """
+        if len(self.rows) % world:
+            raise TrainingError(
+                f"batch_size={len(self.rows)} is not a multiple of {world} processes"
+            )
         size = len(self.rows) // world
-        return Step(self.of, self.rows[rank * size : (rank + 1) * size])
+        return Step(self.of, self.rows[rank * size : (rank + 1) * size], self.rows)
 
 
 def schedule(
@@ -73,17 +89,15 @@ def _epoch(one: TrainingSet, place: int, batch_size: int, drawn: random.Random) 
     waiting = deque(rows[: max(1, round(len(rows) * one.source.ratio))])
     batches = []
     while len(waiting) >= batch_size:
-        chosen, waiting = _batch(one.examples, waiting, batch_size)
+        chosen = _batch(one.examples, waiting, batch_size)
         if len(chosen) < batch_size:
             break  # what is left repeats itself too much for a whole batch
         batches.append(Step(place, tuple(chosen)))
     return batches
 
 
-def _batch(
-    examples: Sequence[Example], waiting: deque[int], batch_size: int
-) -> tuple[list[int], deque[int]]:
-    """The first rows that fit together, and those that still wait, in order."""
+def _batch(examples: Sequence[Example], waiting: deque[int], batch_size: int) -> list[int]:
+    """The first rows that fit together, taken from those that wait; the others keep their order."""
     chosen: list[int] = []
     passed: list[int] = []
     wanted: set[str] = set()  # anchors and positives of the batch
@@ -101,4 +115,5 @@ def _batch(
         wanted |= own
         unwanted |= against
         labels.add(example.label)
-    return chosen, deque(passed + list(waiting))
+    waiting.extendleft(reversed(passed))
+    return chosen

@@ -63,8 +63,9 @@ class Collator:
             "anchor": [example.anchor for example in examples],
             "positive": [example.positive for example in examples],
         }
-        # As many negatives as every row has: a column is whole or it is not there.
-        for place in range(min(len(example.negatives) for example in examples)):
+        # As many negatives as every row of the batch has: a column is whole or it is not there, and
+        # processes that gather each other's have the same ones.
+        for place in range(min(len(one.examples[row].negatives) for row in part.all_rows)):
             columns[f"negative_{place}"] = [example.negatives[place] for example in examples]
         batch: dict[str, Any] = {}
         for name, texts in columns.items():
@@ -78,7 +79,7 @@ class Collator:
         role = None if source.symmetric else "query" if column == "anchor" else "document"
         if not self._with_instructions or role == "document" or not source.instructions:
             return role, None
-        return role, source.instructions[part.rows[0] % len(source.instructions)]
+        return role, source.instructions[part.all_rows[0] % len(source.instructions)]
 
 
 class AdapterSaves:
@@ -149,8 +150,6 @@ def fit(
     run = parts.run
     asked = arguments(run, out, len(plan))
     world = max(1, asked.world_size)
-    if run.batch_size % world:
-        raise TrainingError(f"batch_size={run.batch_size} is not a multiple of {world} processes")
     collator = Collator(parts.transformer[0], sets, with_instructions=run.prompt == "instruct")
     loss = make_loss(run, parts.transformer)
     watch = Watch(parts, sets, out, data=data)
@@ -253,7 +252,10 @@ def _placeholder() -> Table:
 
 def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> None:
     transformer = parts.transformer
-    features, _ = _split(collator([Step(step.of, step.rows[:2])]))
+    batch = collator([Step(step.of, step.rows[:2])])
+    features = {
+        key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")
+    }
     transformer.train()
     with torch.no_grad():
         first, second = (transformer(dict(features))["sentence_embedding"] for _ in range(2))
@@ -262,10 +264,3 @@ def _refuse_identical_views(parts: Parts, collator: Collator, step: Step) -> Non
             "both views of a text are the same vector, so SimCSE has nothing to learn from; set "
             "input_dropout=0.1"
         )
-
-
-def _split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    anchor = {
-        key.removeprefix("anchor_"): v for key, v in batch.items() if key.startswith("anchor_")
-    }
-    return anchor, batch

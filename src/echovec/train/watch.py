@@ -108,7 +108,7 @@ def _sts_dev(data: str | Path | None) -> tuple[list[str], list[str], list[float]
         return None
     from echovec.train.rows import rows_of
 
-    rows = list(rows_of(found[0]))
+    rows = [row for row in rows_of(found[0]) if not isinstance(row, str)]
     rows = rows[:: max(1, len(rows) // _STS_PAIRS)]  # of all its parts
     keys = ("sentence1", "sentence2", "score")
     if not rows or any(key not in rows[0] for key in keys):
