@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers.utils import logging as chatter
 
 import families
-from echovec.errors import ModelError
+from echovec.errors import InputError, ModelError
 from echovec.model.load import load_model, quiet_transformers, read_model
+from echovec.model.precision import pick_device
 
 WEIGHT = "model.layers.1.mlp.down_proj.weight"
 FILE = "model.safetensors"
@@ -110,3 +111,19 @@ def test_loads_in_two_threads_leave_no_setting_behind() -> None:
     leave.set()
     thread.join()
     assert chatter.get_verbosity() == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_cpu_is_a_cpu_by_whatever_number(device: str) -> None:
+    """What is asked of "cpu" holds for "cpu:0": its 8 and 16 bits, its memory, its batches."""
+    assert pick_device(device) == "cpu"
+
+
+def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which there are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda") == "cuda"
+    assert pick_device("cuda:1") == "cuda:1"
+    with pytest.raises(InputError, match="'cuda:2': this torch sees cuda:0 to cuda:1 only"):
+        pick_device("cuda:2")
