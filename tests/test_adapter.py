@@ -36,7 +36,14 @@ def adapter(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"use_rslora": True}, {"trainable_token_indices": {"embed_tokens": [1, 5]}}]
+    "options",
+    [
+        {},
+        {"use_rslora": True},
+        {"trainable_token_indices": {"embed_tokens": [1, 5]}},
+        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "orthogonal"},
+    ],
 )
 def test_merging_equals_peft(adapter, options):
     """Every weight of the merged model."""
@@ -135,3 +142,22 @@ def test_no_adapter_is_an_error(tmp_path):
     """The folder is named."""
     with pytest.raises(ModelError, match="cannot read"):
         merge(tiny_model()[0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights='olora'"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+    ],
+)
+def test_what_is_no_sum_with_the_published_weights_is_refused(adapter, change, said):
+    """PiSSA and OLoRA changed the model's own weights; others apply to some tokens or layers."""
+    folder, _ = adapter()
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change), "utf-8")
+    model, _ = tiny_model()
+    with pytest.raises(ModelError, match=said):
+        merge(model, folder)

@@ -155,7 +155,7 @@ def test_the_norm_of_16_bits_is_rounded_once(offset: float) -> None:
     x = drawn(50, 64, dtype=torch.bfloat16)
     with torch.inference_mode():
         got = Norm(module, offset, 1e-5)(x)
-    gain = (module.weight + offset).double()
+    gain = module.weight.double() + offset
     want = functional.rms_norm(x.double(), (64,), gain, 1e-5)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.double(), want, atol=1e-6, rtol=2**-8)

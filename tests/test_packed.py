@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -185,18 +186,20 @@ def test_the_hash_is_the_plain_one(family: str) -> None:
     assert packed(family, prepack=False).weights_hash() == want
 
 
-def test_float32_retry_from_bfloat16() -> None:
-    """The second try of a bfloat16 model computes its weights in float32."""
-    model = copy.deepcopy(families.causal_model("llama")).to(torch.bfloat16)
+@pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "shared"])
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_float32_retry_from_bfloat16(family: str, prepack: bool) -> None:
+    """The second try of a bfloat16 model computes its weights in float32, nothing in 16 bits."""
+    model = copy.deepcopy(families.causal_model(family)).to(torch.bfloat16)
     batch = made_batch([9, 4])
     want = one_by_one(copy.deepcopy(model).float().base_model, batch, -1)
     with torch.inference_mode():
-        backbone = PackedBackbone(model, prepack=True)
+        backbone = PackedBackbone(model, prepack=prepack)
         (got,) = backbone.forward(batch, float32=True)
         (rough,) = backbone.forward(batch)
     assert got.dtype == torch.float32
     assert furthest(got, want) < 3e-5
-    assert 1e-4 < furthest(rough.float(), want) < 0.1
+    assert 1e-4 < furthest(rough.float(), want) < 0.2
 
 
 def test_the_prefix_runs_once() -> None:
@@ -434,3 +437,51 @@ def test_sizes_are_few() -> None:
     """A thousand sizes become five dozen, and none grows by much."""
     assert len({rounded_rows(n) for n in range(1, 1001)}) < 60
     assert all(n <= rounded_rows(n) < n + (8 if n <= 256 else 32) for n in range(1, 5000))
+
+
+def test_the_second_try_keeps_adapters() -> None:
+    """In float32 a model with LoRA is that model, not the one below its adapters."""
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(families.causal_model("llama")).bfloat16()
+    targets = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's, about transformers
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets)).eval()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=source))
+    batch = made_batch([9, 4])
+    with torch.inference_mode():
+        (want,) = PlainBackbone(adapted).forward(batch, float32=True)
+        (got,) = PackedBackbone(adapted, prepack=False).forward(batch, float32=True)
+        with adapted.disable_adapter():
+            (without,) = PlainBackbone(adapted).forward(batch, float32=True)
+    assert furthest(got, want) < 3e-5
+    assert furthest(without, want) > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_repacked_weights_keep_no_gradient(dtype: torch.dtype) -> None:
+    """A gradient that the products would leave out is refused, not wrong; states are the same."""
+    model = copy.deepcopy(families.causal_model("llama")).to(dtype)
+    backbone, batch = PackedBackbone(model, prepack=True), made_batch([9, 4])
+    (states,) = backbone.forward(batch)
+    assert not states.requires_grad
+    with torch.inference_mode():
+        (want,) = backbone.forward(batch)
+    torch.testing.assert_close(states, want)
+
+
+def test_a_shared_model_may_be_moved() -> None:
+    """Tables of positions follow a model to another device."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    backbone, batch = PackedBackbone(model, prepack=False), made_batch([9, 4])
+    with torch.inference_mode():
+        backbone.forward(batch)
+        cos, _ = backbone._table(4, torch.float32)
+        model.to("meta")
+        moved, _ = backbone._table(4, torch.float32)
+    assert cos.device.type == "cpu"
+    assert moved.device.type == "meta"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 
+from echovec.model.parts import How, Importance
 from echovec.model.plain import PlainBackbone
 from echovec.presets import PRESETS
 from echovec.text.drafts import render
@@ -116,3 +118,53 @@ def test_the_hash_follows_the_weights_not_their_dtype_or_place():
     with torch.no_grad():
         wide.base_model.layers[1].mlp.down_proj.weight[0, 0] += 1e-3
     assert PlainBackbone(half).weights_hash() != PlainBackbone(wide).weights_hash()
+
+
+def test_every_module_keeps_its_mode():
+    """A part that is frozen in evaluation mode inside a model in training stays so, and back."""
+    model = copy.deepcopy(causal_model("llama")).base_model
+    modes = {}
+    for number, module in enumerate(model.modules()):
+        module.training = modes[module] = number % 2 == 0
+    seen = []
+    hook = model.layers[0].register_forward_pre_hook(
+        lambda *_: seen.append(any(module.training for module in model.modules()))
+    )
+    with torch.no_grad():
+        PlainBackbone(model).forward(batch_of("llama", ["a text"]))
+    hook.remove()
+    assert seen == [False]
+    assert {module: module.training for module in model.modules()} == modes
+
+
+def test_threads_take_turns_in_one_model():
+    """Two embedders around one model: hooks of the one never see what the other computes."""
+    model = copy.deepcopy(causal_model("llama")).base_model
+    texts = list(sentences()[::60])
+    mine, other = batch_of("llama", texts), batch_of("llama", [*texts[::-1], "one more"])
+    how = How(attention=(1, 2), importance=(Importance(0),))
+    with torch.no_grad():
+        want = PlainBackbone(model).read(mine, [2], how)
+    threads = []
+
+    def meanwhile(*_):
+        if not threads:  # in the middle of the first run, between its two blocks
+            threads.append(Thread(target=run_other))
+            threads[0].start()
+            threads[0].join(0.3)
+
+    def run_other():
+        with torch.no_grad():
+            PlainBackbone(model).forward(other)
+
+    hook = model.layers[1].register_forward_pre_hook(meanwhile)
+    with torch.no_grad():
+        got = PlainBackbone(model).read(mine, [2], how)
+    threads[0].join()
+    hook.remove()
+    for have, wanted in zip(
+        got.hidden + got.attention + got.importance,
+        want.hidden + want.attention + want.importance,
+        strict=True,
+    ):
+        torch.testing.assert_close(have, wanted)

@@ -223,3 +223,36 @@ def test_the_plain_engine_has_no_8_bits(tmp_path: Path) -> None:
     """Asking for both is an error that says which to leave out."""
     with pytest.raises(InputError, match="leave out engine='plain'"):
         Embedder.load(tmp_path, dtype="int8", engine="plain")
+
+
+@pytest.mark.skipif(not loops.ready(), reason="no numba here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bad", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+def test_rows_that_are_not_finite_stay_so(bad: float, dtype: torch.dtype) -> None:
+    """8 bits cannot say NaN: the row's scale does, and rows beside it are what they were."""
+    x = drawn(5, 128).to(dtype)
+    broken = x.clone()
+    broken[2, 9] = bad
+    whole, step = loops.quantize(x, torch.ones(128))
+    again, spoilt = loops.quantize(broken, torch.ones(128))
+    assert torch.isnan(spoilt[2])
+    assert torch.isnan(loops.dequantize(again.to(dtype), spoilt)[2]).all()
+    rest = [0, 1, 3, 4]
+    assert torch.equal(again[rest], whole[rest])
+    assert torch.equal(spoilt[rest], step[rest])
+
+
+@pytest.mark.skipif(not loops.ready(), reason="no numba here")
+def test_torchs_default_dtype_changes_no_room() -> None:
+    """A loop gets as much memory as it writes while another thread reads a model in 16 bits."""
+    x = drawn(3, 128)
+    whole, step = loops.quantize(x, torch.ones(128))
+    torch.set_default_dtype(torch.float64)  # a smaller one would be written beyond
+    try:
+        again, twice = loops.quantize(x, torch.ones(128, dtype=torch.float32))
+        turned = loops.spread(torch.eye(64, dtype=torch.float32))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert twice.dtype == turned.dtype == torch.float32
+    assert torch.equal(again, whole)
+    assert torch.equal(twice, step)

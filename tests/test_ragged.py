@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -182,3 +184,28 @@ def test_gradients_flow_on_cuda() -> None:
         (states.float() * towards_PD.to(CUDA)).sum().backward()
         grads.append(model.base_model.layers[0].self_attn.q_proj.weight.grad.float())
     assert furthest(grads[0], grads[1]) < 0.05
+
+
+def test_kernels_are_launched_where_their_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton asks the thread for its device, which is the first card where nothing was said."""
+    inside: list[Tensor] = []
+    launched: list[Tensor] = []
+
+    @contextmanager
+    def noted(x: Tensor) -> Iterator[None]:
+        inside.append(x)
+        yield
+        inside.remove(x)
+
+    class Kernel:
+        def __getitem__(self, grid: Any) -> Any:
+            return lambda x, *args, **options: launched.extend(y for y in inside if y is x)
+
+    monkeypatch.setattr(torch.cuda, "device_of", noted)
+    monkeypatch.setattr(kernels, "_kernel", lambda name: Kernel())
+    x = torch.zeros(3, 2, 8)
+    turn = torch.ones(3, 1, 4), torch.zeros(3, 1, 4)
+    kernels.gate(x.flatten(1))
+    kernels.turn(x, *turn)
+    kernels.place(x, x, x[:1], x[:1], torch.arange(4), turn)
+    assert [tuple(y.shape) for y in launched] == [(3, 16), (3, 2, 8), (3, 2, 8)]

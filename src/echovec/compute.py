@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -82,10 +83,10 @@ def compute(
     ):
         for chunk, finite_SD in _all(forward, _shared_out(chunks, workers), workers, room):
             if vectors is None:
-                vectors = torch.zeros(num_texts, finite_SD.shape[1])
-            order_S = torch.from_numpy(chunk[0].order_S)
-            share_S1 = torch.from_numpy(chunk[0].share_S).float()[:, None]
-            vectors.index_add_(0, order_S, finite_SD * share_S1)
+                vectors = finite_SD.new_zeros(num_texts, finite_SD.shape[1])
+            order_S = torch.tensor(chunk[0].order_S)
+            share_S = torch.tensor(chunk[0].share_S, dtype=torch.float32)
+            vectors.index_add_(0, order_S, finite_SD * share_S[:, None])
             for batch in chunk:
                 truncated[batch.order_S[batch.truncated_S]] = True
             bar.update(len(chunk[0]))
@@ -179,7 +180,10 @@ def _finite(forward: Forward, chunk: Chunk, z_SD: Tensor) -> Tensor:
     if not len(bad):
         return z_SD
     rows = bad.cpu().numpy()
-    again = forward(tuple(batch.select(rows) for batch in chunk), float32=True)
+    # What float32 has room for says nothing about the model's own dtype.
+    wide = partial(forward, float32=True)
+    fitted = _fitting(wide, tuple(batch.select(rows) for batch in chunk), Room())
+    again = torch.cat([z_SD for _, z_SD in fitted])
     still = (~torch.isfinite(again).all(dim=1)).nonzero()[:, 0]
     if len(still):
         row = int(chunk[0].order_S[int(bad[still[0]])])

@@ -24,7 +24,14 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _ROOT = "base_model.model."
 _EMBEDDING = "embed_tokens.token_adapter.trainable_tokens_delta"
-_UNKNOWN = ("use_dora", "fan_in_fan_out", "alpha_pattern", "rank_pattern", "modules_to_save")
+_UNKNOWN = (
+    *("use_dora", "fan_in_fan_out", "alpha_pattern", "rank_pattern", "modules_to_save"),
+    *("alora_invocation_tokens", "layer_replication", "use_bdlora"),
+    *("arrow_config", "kasa_config", "monteclora_config"),
+)
+_INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Beginnings of an adapter that leave the model's own weights as they are; PiSSA's, OLoRA's and
+others' do not, and such an adapter is no sum with the published ones."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -170,6 +177,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"cannot read the adapter in {folder}: {error}") from error
     kind = config.get("peft_type")
     odd = [name for name in _UNKNOWN if config.get(name)]
+    if (initial := config.get("init_lora_weights")) not in _INITIAL:
+        odd.append(f"init_lora_weights={initial!r}")
     if kind != "LORA" or odd or config.get("bias", "none") != "none":
         raise ModelError(
             f"{folder}: an adapter of kind {kind} with {', '.join(odd) or 'biases'} is not read; "

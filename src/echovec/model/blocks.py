@@ -39,12 +39,13 @@ class Norm:
             return loops.norm(x, self.held, self.eps)
         gain = self.module.weight
         assert isinstance(gain, Tensor)
-        frozen = not gain.requires_grad
-        gain = (gain + self.offset if self.offset else gain).to(x.dtype)
-        if frozen and torch.is_grad_enabled() and x.requires_grad:
-            return gradients.norm(x, gain, self.eps)
+        if self.offset:  # summed in float32: 16 bits have few digits left beside a 1
+            gain = self.wide_gain()
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             return scaled(x.float(), gain.float(), self.eps).to(x.dtype)
+        frozen, gain = not gain.requires_grad, gain.to(x.dtype)
+        if frozen and torch.is_grad_enabled() and x.requires_grad:
+            return gradients.norm(x, gain, self.eps)
         return functional.rms_norm(x, gain.shape, gain, self.eps)
 
     @property
@@ -82,7 +83,7 @@ def scaled(x: Tensor, gain: Tensor, eps: float) -> Tensor:
 @lru_cache
 def _constant(value: float) -> Tensor:
     with torch.inference_mode(False):
-        return torch.tensor(value)
+        return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -56,11 +57,12 @@ def works(device: torch.device) -> bool:
 
 def _trial(device: torch.device) -> list[tuple[str, Tensor, Tensor]]:
     """Each kernel's name, and what it and its twin make of a few numbers."""
-    x_NXE = torch.linspace(-2, 2, 3 * 4 * 8, device=device).reshape(3, 4, 8)
+    numbers: dict[str, Any] = {"dtype": torch.float32, "device": device}
+    x_NXE = torch.linspace(-2, 2, 3 * 4 * 8, **numbers).reshape(3, 4, 8)
     q_NHE, k_NGE, v_NGE = torch.split(x_NXE, [2, 1, 1], dim=1)
-    prefix_2AGE = torch.linspace(3, 5, 2 * 2 * 8, device=device).reshape(2, 2, 1, 8)
+    prefix_2AGE = torch.linspace(3, 5, 2 * 2 * 8, **numbers).reshape(2, 2, 1, 8)
     rows_K = torch.tensor([0, 1, 2, 3, 0, 1, 4], device=device)
-    angle = torch.linspace(0, 3, 3 * 4, device=device).reshape(3, 1, 4)
+    angle = torch.linspace(0, 3, 3 * 4, **numbers).reshape(3, 1, 4)
     turning = angle.cos(), angle.sin()
     begin = prefix_2AGE[0], prefix_2AGE[1], rows_K, turning
     left, right = x_NXE.flatten(1).chunk(2, dim=1)
@@ -79,7 +81,8 @@ def gate(both_NF2: Tensor) -> Tensor:
     block = min(_BLOCK, 1 << (F - 1).bit_length())
     while F % block and block > 128:  # no block is half empty where one of this size can be had
         block //= 2
-    _kernel("gate")[(N, -(-F // block))](both_NF2, out_NF, F, BLOCK=block)
+    with _on(both_NF2):
+        _kernel("gate")[(N, -(-F // block))](both_NF2, out_NF, F, BLOCK=block)
     return out_NF
 
 
@@ -97,7 +100,9 @@ def turn(qk_NXE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     N, X, E = qk_NXE.shape
     half = E // 2
     width = 1 << (half - 1).bit_length()
-    _kernel("turn")[(N, X)](qk_NXE, cos, sin, qk_NXE.stride(0), qk_NXE.stride(1), half, WIDTH=width)
+    strides = qk_NXE.stride(0), qk_NXE.stride(1)
+    with _on(qk_NXE):
+        _kernel("turn")[(N, X)](qk_NXE, cos, sin, *strides, half, WIDTH=width)
     return qk_NXE
 
 
@@ -137,24 +142,30 @@ def place(
     k_KGE, v_KGE = (x.new_empty(len(rows_K), G, E) for x in (k_NGE, v_NGE))
     cos, sin = (k_NGE, k_NGE) if turn is None else turn
     half = E // 2
-    _kernel("place")[(len(rows_K), G)](
-        k_NGE,
-        v_NGE,
-        prefix_k,
-        prefix_v,
-        rows_K,
-        cos,
-        sin,
-        k_KGE,
-        v_KGE,
-        len(prefix_k),
-        k_NGE.stride(0),
-        v_NGE.stride(0),
-        half,
-        WIDTH=1 << (half - 1).bit_length(),
-        TURNS=turn is not None,
-    )
+    with _on(k_NGE):
+        _kernel("place")[(len(rows_K), G)](
+            k_NGE,
+            v_NGE,
+            prefix_k,
+            prefix_v,
+            rows_K,
+            cos,
+            sin,
+            k_KGE,
+            v_KGE,
+            len(prefix_k),
+            k_NGE.stride(0),
+            v_NGE.stride(0),
+            half,
+            WIDTH=1 << (half - 1).bit_length(),
+            TURNS=turn is not None,
+        )
     return k_KGE, v_KGE
+
+
+def _on(x: Tensor) -> AbstractContextManager[None]:
+    """Where a tensor is: Triton launches on the thread's current device, wherever tensors are."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 def _kernel(name: str) -> Any:

@@ -12,13 +12,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 import torch
 
-from echovec.errors import InputError, ModelError, PrecisionWarning
+from echovec.errors import EchovecError, InputError, ModelError, PrecisionWarning
 from echovec.model import store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
+from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
 from echovec.model.heap import limit_memory
 from echovec.model.packed import PackedBackbone
@@ -61,13 +63,13 @@ def load_model(
         The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
 
     Raises:
-        ModelError: not found, not to be fetched, not in safetensors or GGUF, or of a family that
-            the engine asked for cannot run.
+        ModelError: not found, not to be fetched, not in safetensors or GGUF, damaged, without some
+            of its weights, or of a family that the engine asked for cannot run.
         InputError: no such engine, or none that computes in this dtype.
     """
     rounds = dtype == "int8"
     engine, dtype = _computing(engine, dtype, device, insist=insist)
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if device == "cpu":
         limit_memory()
@@ -80,21 +82,16 @@ def load_model(
 
     def read() -> Any:
         nonlocal known_hash
-        loaded = AutoModel.from_pretrained(
-            str(source), dtype=getattr(torch, dtype), use_safetensors=True, **common
-        )
+        loaded = _without_head(source, getattr(torch, dtype), common)
         if adapter is not None:
             base = hash_of(loaded)
             known_hash = adapted_hash(base, adapter_hash(adapter))
             merge(loaded, adapter)
         return loaded.to(device).eval()
 
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
-            loaded = read()
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _explain(error, source) from error
+    with _reading(source):
+        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
+        loaded = read()
     if rounds and insist and (reason := why_not(loaded.base_model)):
         raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
@@ -102,7 +99,7 @@ def load_model(
         return PlainBackbone(loaded, known_hash=known_hash), tokenizer, source
 
     def read_again() -> PlainBackbone:
-        with quiet_transformers():
+        with _reading(source):
             return PlainBackbone(read(), known_hash=known_hash)
 
     largest = None
@@ -121,23 +118,62 @@ def read_model(
     """A model without its head, its tokenizer and where they are from; for training.
 
     Raises:
-        ModelError: not found, not to be fetched, or not in safetensors or GGUF.
+        ModelError: not found, not to be fetched, not in safetensors or GGUF, damaged, or without
+            some of its weights.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if device == "cpu":
         limit_memory()
     source = resolve(model)
     common = {} if isinstance(source, Path) else {"local_files_only": store.is_offline()}
+    with _reading(source):
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
+        loaded = _without_head(source, dtype, common)
+    return loaded.to(device), tokenizer, source
+
+
+def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]) -> Any:
+    """A model without its head; ModelError where its files lack weights.
+
+    transformers fills those with random numbers, others at each load, under a mere warning.
+    """
+    from transformers import AutoModel
+
+    loaded, report = AutoModel.from_pretrained(
+        str(source),
+        dtype=dtype,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # looked at below, where they can be named
+        output_loading_info=True,
+        **common,
+    )
+    if lacking := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{str(source)!r} lacks {len(lacking)} of the model's weights ({lacking[0]}, ...): its "
+            "files are incomplete or of another model; fetch or save it again"
+        )
+    if report["mismatched_keys"]:
+        name, found, wanted = min(report["mismatched_keys"])
+        raise ModelError(
+            f"{str(source)!r}: {name} is {tuple(found)} in its files and {tuple(wanted)} by its "
+            "config.json: one of them is of another model; fetch or save it again"
+        )
+    return loaded
+
+
+@contextmanager
+def _reading(source: Path | str) -> Iterator[None]:
+    """Without chatter; what goes wrong with a model's files becomes a ModelError."""
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
-            loaded = AutoModel.from_pretrained(
-                str(source), dtype=dtype, use_safetensors=True, **common
-            )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+            yield
+    except EchovecError:
+        raise
+    except Exception as error:  # OSError, KeyError, SafetensorError, ...: the files decide which
+        if is_out_of_memory(error):
+            raise
         raise _explain(error, source) from error
-    return loaded.to(device), tokenizer, source
 
 
 def _packs(model: Any, engine: Engine) -> bool:
@@ -211,6 +247,8 @@ def _say_not_rounded(asked: bool) -> None:
 def _explain(error: Exception, source: Path | str) -> ModelError:
     said = str(error).strip().splitlines()
     first = said[0] if said else type(error).__name__
+    if first.endswith(":") and len(said) > 1:
+        first += f" {said[1].strip()}"
     if "trust_remote_code" in str(error):
         hint = (
             "this model comes with Python code of its own, which is not run unless you ask: "
@@ -228,17 +266,25 @@ def _explain(error: Exception, source: Path | str) -> ModelError:
     return ModelError(f"cannot load the model {str(source)!r}: {first}; {hint}")
 
 
+_one_at_a_time = RLock()
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers while a model is read."""
+    """No progress bars and no advice from transformers while a model is read.
+
+    One thread at a time: these settings, and the dtype that transformers makes torch's default
+    while it reads, are the whole process's.
+    """
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    with _one_at_a_time:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()

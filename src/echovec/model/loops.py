@@ -68,16 +68,21 @@ def spread(x_ND: Tensor) -> Tensor:
     by 64 (a Hadamard transform of parts, in another order: QuaRot, arXiv 2404.00456).
     """
     out_ND = x_ND.clone(memory_format=torch.contiguous_format)
-    room = torch.empty(4 * out_ND.shape[1])
+    room = out_ND.new_empty(4 * out_ND.shape[1])
     _loops().spread.ctypes(out_ND.data_ptr(), *out_ND.shape, room.data_ptr())
     return out_ND
 
 
 def quantize(x_ND: Tensor, by_D: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows times `by_D` (float32), spread, in 8 bits with 128 for zero; each row's scale."""
+    """Rows times `by_D` (float32), spread, in 8 bits with 128 for zero; each row's scale.
+
+    8 bits hold no NaN and no infinity: a row with one has NaN for its scale.
+    """
     x_ND = x_ND.contiguous()
-    out_ND = torch.empty(x_ND.shape, dtype=torch.uint8)
-    step_N, room = torch.empty(len(x_ND)), torch.empty(4 * x_ND.shape[1])
+    out_ND = x_ND.new_empty(x_ND.shape, dtype=torch.uint8)
+    # float32 by name: torch's default is the process's to change, and the loop takes addresses.
+    step_N = x_ND.new_empty(len(x_ND), dtype=torch.float32)
+    room = x_ND.new_empty(4 * x_ND.shape[1], dtype=torch.float32)
     _loops().quantize.ctypes(
         x_ND.data_ptr(),
         _half(x_ND),

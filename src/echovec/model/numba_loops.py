@@ -160,10 +160,17 @@ def quantize(x_, half, N, D, by_, out_, scale_, room_):
             for i in range(h):
                 size = np.int32(bits[k, i] & np.int32(0x7FFFFFFF))
                 top = size if size > top else top
-        most = np.int32(top).view(np.float32)
-        most = most if most > np.float32(1e-30) else np.float32(1e-30)
-        scale[n] = most / _LEVELS
-        steps = _LEVELS / most
+        if top >= np.int32(0x7F800000):  # infinity or NaN, which whole numbers cannot say
+            scale[n] = np.float32(np.nan)
+            steps = np.float32(0)
+            for k in range(4):
+                for i in range(h):
+                    two[k, i] = np.float32(0)
+        else:
+            most = np.int32(top).view(np.float32)
+            most = most if most > np.float32(1e-30) else np.float32(1e-30)
+            scale[n] = most / _LEVELS
+            steps = _LEVELS / most
         for k in range(4):
             for i in range(h):
                 # Positive by the zero point: cutting off the fraction rounds to the nearest.

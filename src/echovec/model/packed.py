@@ -119,7 +119,7 @@ class PackedBackbone:
             heap.keep_freed()
         self._prefixes: dict[tuple[bytes, int, bool], Prefix] = {}  # the oldest goes first
         self._lock = Lock()
-        self._tables: dict[tuple[torch.dtype, str], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[tuple[torch.dtype, str, torch.device], tuple[Tensor, Tensor]] = {}
         self._embedded = float(getattr(model, "embedding_multiplier", 1.0))
         self._enlarged = enlarged(model)
         self._read_plain = plain
@@ -174,23 +174,28 @@ class PackedBackbone:
         pooled_only: bool = False,
         float32: bool = False,
     ) -> list[Tensor]:
-        """Hidden states of each layer asked for: h_TD, or h_PD with `pooled_only`."""
+        """Hidden states of each layer asked for: h_TD, or h_PD with `pooled_only`.
+
+        Differentiable without `prepack` only: libraries that multiply repacked weights know of no
+        gradient, so none is kept.
+        """
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
         layout = lay_out(batch, round_up=self._row_counts)
         blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
-        prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
-        if self._ragged and not float32:
-            states = self._ragged_states(layout, prefix, wanted, pooled_only)
-        else:
-            h_ND = self._embed(sent(layout.ids_N, self.device), wide=float32)
-            reads = self._laid(layout, len(prefix.states[0]), h_ND)
-            states = passes.states(
-                h_ND, reads, prefix, blocks, self._norm, wanted, pooled_only=pooled_only
-            )
-        if pooled_only:
-            return states
-        together = zip(states, wanted, strict=True)
-        return [self._with_prefix(layout, prefix, h_ND, layer, batch) for h_ND, layer in together]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.prepacked):
+            prefix = self._prefix(layout, max(wanted), wide=float32, blocks=blocks)
+            if self._ragged and not float32:
+                states = self._ragged_states(layout, prefix, wanted, pooled_only)
+            else:
+                h_ND = self._embed(sent(layout.ids_N, self.device), wide=float32)
+                reads = self._laid(layout, len(prefix.states[0]), h_ND)
+                states = passes.states(
+                    h_ND, reads, prefix, blocks, self._norm, wanted, pooled_only=pooled_only
+                )
+            if pooled_only:
+                return states
+            every = zip(states, wanted, strict=True)
+            return [self._with_prefix(layout, prefix, h_ND, layer, batch) for h_ND, layer in every]
 
     def weights_hash(self) -> str:
         """Hash of the backbone without its head: the same as the plain backbone's."""
@@ -266,9 +271,8 @@ class PackedBackbone:
     def _prefix(self, layout: Layout, last: int, *, wide: bool, blocks: Sequence[Block]) -> Prefix:
         """Keys and values of the shared beginning, for the blocks up to layer `last`."""
         # Kept between calls only where nothing can change behind our back.
-        keep = self.prepacked and not torch.is_grad_enabled()
         key = (layout.prefix_ids.tobytes(), last, wide)
-        if keep and (known := self._prefixes.get(key)) is not None:
+        if self.prepacked and (known := self._prefixes.get(key)) is not None:
             return known
         h_ND = self._embed(sent(layout.prefix_ids, self.device), wide=wide)
         turns = {
@@ -290,7 +294,7 @@ class PackedBackbone:
                 )
             states.append(h_ND)
         prefix = Prefix(keys, values, states)
-        if keep:
+        if self.prepacked:
             with self._lock:  # batches run in several threads
                 self._prefixes[key] = prefix
                 while len(self._prefixes) > _PREFIXES_KEPT:
@@ -310,9 +314,14 @@ class PackedBackbone:
         return both[torch.where(flat_T < 0, position_T, flat_T + len(begin_AD))]
 
     def _embed(self, ids_N: Tensor, *, wide: bool) -> Tensor:
-        h_ND: Tensor = self.model.embed_tokens(ids_N)
-        h_ND = h_ND * self._embedded if self._embedded != 1 else h_ND
-        return h_ND.float() if wide else h_ND
+        embed = self.model.embed_tokens
+        if wide:  # before anything is multiplied and rounded
+            scale = getattr(embed, "embed_scale", None)  # Gemma's
+            h_ND: Tensor = embed.weight[ids_N].float()
+            h_ND = h_ND if scale is None else h_ND * scale.float()
+        else:
+            h_ND = embed(ids_N)
+        return h_ND * self._embedded if self._embedded != 1 else h_ND
 
     def _factors(self, positions_N: Int, dtype: torch.dtype) -> Tensor | None:
         """What the queries of each row are multiplied with, or None."""
@@ -327,8 +336,9 @@ class PackedBackbone:
 
     def _table(self, positions: int, dtype: torch.dtype, kind: str = "") -> tuple[Tensor, Tensor]:
         """Cosines and sines [positions or more, E / 2] of a kind of positions."""
-        table = self._tables.get((dtype, kind))
+        key = (dtype, kind, self.device)  # a model that is shared may be moved
+        table = self._tables.get(key)
         if table is None or len(table[0]) < positions:
             table = rotary_table(self.model, kind, max(1024, 2 * positions), dtype)
-            self._tables[dtype, kind] = table
+            self._tables[key] = table
         return table

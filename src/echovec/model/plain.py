@@ -9,9 +9,11 @@ that (hooks, another mask, the eager attention) lasts for one call.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from threading import Lock, RLock
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -123,10 +125,10 @@ class PlainBackbone:
         row_S, last_S = row_T[ends], column_T[ends]
         rows_P = torch.from_numpy(batch.pooled[0]).to(row_T.device)
         row_P, column_P = row_T[rows_P], column_T[rows_P]
-        if how.bidirectional:
-            self._see_both_ways(inputs, float32=float32)
         folding = Folding(how.importance, batch, row_T, column_T)
-        with ExitStack() as parts:
+        with _alone(self.model), ExitStack() as parts:
+            if how.bidirectional:
+                self._see_both_ways(inputs, float32=float32)
             blocks = hooks.blocks_of(self.model, self.num_layers)
             outputs = parts.enter_context(hooks.attention_outputs(blocks, how.attention))
             if how.importance:
@@ -162,13 +164,8 @@ class PlainBackbone:
         """Run the model once; the rows asked for of each layer asked for."""
         inner = any(layer != self.num_layers for layer in layers)
         inputs = inputs | {"use_cache": False, "output_hidden_states": inner, "return_dict": True}
-        was_training = self.model.training
-        if self.evaluates:
-            self.model.eval()
-        try:
+        with _alone(self.model), _evaluating(self.model) if self.evaluates else nullcontext():
             output = self._run_float32(inputs) if float32 else self.model(**inputs)
-        finally:
-            self.model.train(was_training)
         if not inner:
             return [output.last_hidden_state[row_P, column_P]] * len(layers)
         # hidden_states[-1] is before the final norm in some families: the last is read by name.
@@ -238,6 +235,35 @@ class PlainBackbone:
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         return torch.func.functional_call(self.model, wide, (), inputs)
+
+
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_finding = Lock()
+
+
+@contextmanager
+def _alone(model: Any) -> Iterator[None]:
+    """One thread at a time in a model, however many backbones and embedders are around it.
+
+    Hooks, the eager attention and the evaluation mode are the model's, thus every thread's.
+    """
+    with _finding:
+        lock = _locks.setdefault(model, RLock())
+    with lock:
+        yield
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def hash_of(model: Any) -> str:

@@ -21,15 +21,18 @@ def pick_device(device: str | None) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
+    kind = str(device).split(":")[0]
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={device!r}: this torch sees no CUDA device; use device='cpu'")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device={device!r}: this torch sees no MPS device; use device='cpu'")
     try:
-        return str(torch.device(device))
+        found = torch.device(device)
     except RuntimeError:
         raise InputError(f"device={device!r} is no device; use cpu, cuda, cuda:1 or mps") from None
+    if kind == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={device!r}: this torch sees cuda:0 to cuda:{count - 1} only")
+    return "cpu" if kind == "cpu" else str(found)  # of CPUs there is one, by whatever number
 
 
 def multiplies_bfloat16(device: str) -> bool:

@@ -114,7 +114,7 @@ class Quantized:
     def weight(self) -> Tensor:
         """The weights as near as 8 bits hold them; nothing keeps the others."""
         whole_OI: Tensor = self._packed.to_dense().float().t() * self._scale_O[:, None]
-        back_II = loops.spread(torch.eye(whole_OI.shape[1])).t()
+        back_II = loops.spread(torch.eye(whole_OI.shape[1], dtype=torch.float32)).t()
         return ((whole_OI @ back_II) * self._by_I).to(self._dtype)
 
 

@@ -7,6 +7,7 @@ causal, position-aware, deterministic, and small enough to check by hand. Its ve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,12 +30,15 @@ class TinyBackbone:
         max_positions: int | None = 4096,
         seed: int = 0,
     ) -> None:
-        source = torch.Generator().manual_seed(seed)
+        numbers: dict[str, Any] = {
+            "generator": torch.Generator().manual_seed(seed),
+            "dtype": torch.float32,
+        }
         self.dim = dim
         self.num_layers = num_layers
         self.max_positions = max_positions
-        self._embed_VD = torch.randn(vocab_size, dim, generator=source)
-        self._mix_LDD = torch.randn(num_layers, dim, dim, generator=source) / dim**0.5
+        self._embed_VD = torch.randn(vocab_size, dim, **numbers)
+        self._mix_LDD = torch.randn(num_layers, dim, dim, **numbers) / dim**0.5
 
     def forward(
         self,
@@ -46,7 +50,7 @@ class TinyBackbone:
     ) -> list[Tensor]:
         """Hidden states of each layer asked for, [T, D], or [P, D] with `pooled_only`."""
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
-        sequences = torch.split(torch.from_numpy(batch.ids_T), batch.lengths_S.tolist())
+        sequences = torch.split(torch.tensor(batch.ids_T), batch.lengths_S.tolist())
         per_sequence = [self._states(ids_L) for ids_L in sequences]
         chosen = [torch.cat([states[layer] for states in per_sequence]) for layer in wanted]
         if not pooled_only:

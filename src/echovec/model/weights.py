@@ -41,6 +41,10 @@ class Modules:
     plus = Stock.plus
     times = Stock.times
 
+    def wide(self, x_NI: Tensor) -> Tensor:
+        """The same in float32, adapters too; what is widened is let go again."""
+        return torch.cat([_wide(module, x_NI) for module in self._modules], dim=-1)
+
     def weight(self) -> Tensor:
         """The modules' weights, one below the other; adapters not included."""
         return torch.cat([module.weight for module in self._modules])  # type: ignore[misc]
@@ -51,6 +55,15 @@ class Modules:
         if getattr(self._modules[0], "bias", None) is None:
             return None
         return torch.cat([module.bias for module in self._modules])  # type: ignore[misc]
+
+
+def _wide(module: nn.Module, x_NI: Tensor) -> Tensor:
+    state = [*module.named_parameters(), *module.named_buffers()]
+    widened = {name: x.float() if x.is_floating_point() else x for name, x in state}
+    if type(module) is nn.Linear:  # nobody else who is in the model sees anything of it
+        return functional.linear(x_NI, widened["weight"], widened.get("bias"))
+    outputs: Tensor = torch.func.functional_call(module, widened, (x_NI,))
+    return outputs
 
 
 def prepacked(*modules: nn.Linear) -> Linear:
@@ -105,12 +118,12 @@ class SharedGate(Pair):
 
     def __init__(self, gate: nn.Module, up: nn.Module) -> None:
         super().__init__(Modules(gate), Modules(up))
-        self._both = Modules(gate, up)
+        self.linear = Modules(gate, up)
 
     def __call__(self, x_NI: Tensor, name: str) -> Tensor:
         """The inside of the MLP; for a gradient one product, whose backward pass is ours."""
         if name == "silu" and torch.is_grad_enabled():
-            return gradients.gate(self._both(x_NI))
+            return gradients.gate(self.linear(x_NI))
         return super().__call__(x_NI, name)
 
 
@@ -185,10 +198,12 @@ class Wide(Stock):
     """A linear map in float32, its weights widened at each call and let go again."""
 
     def __init__(self, inner: Linear | Gate) -> None:
-        self._inner = inner
+        self._inner: Linear | Gate = getattr(inner, "linear", inner)
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         """The product."""
+        if isinstance(self._inner, Modules):
+            return self._inner.wide(x_NI)
         bias = self._inner.bias
         return functional.linear(
             x_NI, self._inner.weight().float(), None if bias is None else bias.float()

@@ -1,0 +1,111 @@
+"""Computing chunks: memory that runs out in the second try, and arrays of another process."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import families
+from echovec.compute import compute
+from echovec.errors import NonFiniteError, PrecisionWarning
+from echovec.model.backbone import Backbone
+from echovec.model.plain import PlainBackbone
+from echovec.model.tiny import TinyBackbone
+from echovec.text.batch import Batch, Chunk
+from test_packed import made_batch, packed
+
+LENGTHS = [3, 9, 5, 7, 4]
+
+
+def first_ids(chunk: Chunk) -> Tensor:
+    """Each sequence's length, as its vector."""
+    return torch.from_numpy(chunk[0].lengths_S).float()[:, None].expand(-1, 2)
+
+
+def test_the_second_try_is_halved_too_where_memory_runs_out() -> None:
+    """Rows that are not finite come back in float32 in their order, though one fits at a time."""
+    sizes: list[int] = []
+
+    def forward(chunk: Chunk, *, float32: bool = False) -> Tensor:
+        if not float32:
+            return torch.full((len(chunk[0]), 2), torch.inf)
+        if len(chunk[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(chunk[0]))
+        return first_ids(chunk)
+
+    batch = made_batch(LENGTHS)
+    with pytest.warns(PrecisionWarning, match="5 vectors"):
+        vectors, _ = compute(forward, [(batch,)])
+    assert sizes == [1] * len(LENGTHS)
+    assert vectors[:, 0].tolist() == batch.lengths_S.tolist()
+
+
+def test_a_row_that_stays_broken_is_named_after_halving() -> None:
+    """The error has the place of the first text that float32 does not mend, not of its half."""
+
+    def forward(chunk: Chunk, *, float32: bool = False) -> Tensor:
+        if float32 and len(chunk[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        short = first_ids(chunk)
+        return torch.where(short == 4 * 2 + 13, torch.nan, short if float32 else torch.nan)
+
+    with pytest.raises(NonFiniteError) as caught:
+        compute(forward, [(made_batch(LENGTHS),)])
+    assert caught.value.row == LENGTHS.index(4)
+
+
+def locked(batch: Batch) -> Batch:
+    """The same batch as another process would hand it on: nothing in it may be written."""
+    arrays = {
+        field.name: np.array(value)
+        for field in dataclasses.fields(batch)
+        if isinstance(value := getattr(batch, field.name), np.ndarray)
+    }
+    for array in arrays.values():
+        array.setflags(write=False)
+    return dataclasses.replace(batch, **arrays)
+
+
+@pytest.mark.filterwarnings("always:The given NumPy array is not writable")
+def test_arrays_that_cannot_be_written_are_read_in_silence(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Ray hands out such arrays: no engine warns of them, and vectors are the same."""
+    model = families.causal_model("llama")
+    backbones: list[Backbone] = [
+        PlainBackbone(model),
+        packed("llama", prepack=True),
+        TinyBackbone(vocab_size=1000),
+    ]
+    batch = made_batch(LENGTHS)
+    torch.set_warn_always(True)
+    try:
+        for backbone in backbones:
+
+            def forward(
+                chunk: Chunk, *, float32: bool = False, backbone: Backbone = backbone
+            ) -> Tensor:
+                (h_TD,) = backbone.forward(chunk[0])
+                return h_TD[torch.tensor(chunk[0].offsets_S1[1:] - 1)]
+
+            want, _ = compute(forward, [(batch,)])
+            got, _ = compute(forward, [(locked(batch),)])
+            torch.testing.assert_close(got, want)
+    finally:
+        torch.set_warn_always(False)
+    assert not [w for w in recwarn if "not writable" in str(w.message)]
+
+
+def test_torchs_default_dtype_is_nothing_to_us() -> None:
+    """Vectors are float32 while another thread reads a model in 16 bits."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        vectors, _ = compute(lambda chunk, float32=False: first_ids(chunk), [(made_batch([3]),)])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert vectors.dtype == torch.float32

@@ -1,0 +1,129 @@
+"""Loading: what a damaged or incomplete model folder says, and loads from several threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.utils import logging as chatter
+
+import families
+from echovec.errors import InputError, ModelError
+from echovec.model.load import load_model, quiet_transformers, read_model
+from echovec.model.precision import pick_device
+
+WEIGHT = "model.layers.1.mlp.down_proj.weight"
+FILE = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound model folder."""
+    families.causal_model("llama").save_pretrained(tmp_path)
+    families.family_tokenizer("llama").save_pretrained(tmp_path)
+    return tmp_path
+
+
+def without(tensors: dict[str, Tensor]) -> None:
+    """One weight is gone."""
+    del tensors[WEIGHT]
+
+
+def narrower(tensors: dict[str, Tensor]) -> None:
+    """One weight has another shape."""
+    tensors[WEIGHT] = tensors[WEIGHT][:, :10].contiguous()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without, r"lacks 1 of the model's weights \(layers.1.mlp.down_proj.weight"),
+        (narrower, r"down_proj.weight is \(32, 10\) in its files and \(32, 64\) by its config"),
+    ],
+    ids=["missing", "mismatched"],
+)
+def test_weights_are_never_made_up(
+    folder: Path, change: Callable[[dict[str, Tensor]], None], said: str
+) -> None:
+    """What a file lacks is an error that names it, for embedding and training, not random."""
+    tensors = load_file(folder / FILE)
+    change(tensors)
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=said):
+        load_model(folder, device="cpu", dtype="float32")
+    with pytest.raises(ModelError, match=said):
+        read_model(folder, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_sound_folders_lack_nothing(family: str, tmp_path: Path) -> None:
+    """Models saved with their heads, in every family, load without complaint."""
+    families.causal_model(family).save_pretrained(tmp_path)
+    families.family_tokenizer(family).save_pretrained(tmp_path)
+    read_model(tmp_path, device="cpu", dtype=torch.float32)
+
+
+def cut_short(folder: Path) -> None:
+    """Half of the weights' file, as a broken download leaves it."""
+    whole = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(whole[: len(whole) // 2])
+
+
+def odd_heads(folder: Path) -> None:
+    """A width that is no multiple of the heads."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 3}), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"), [(cut_short, "incomplete"), (odd_heads, "not a multiple")]
+)
+def test_damaged_folders_are_model_errors(
+    folder: Path, damage: Callable[[Path], None], why: str
+) -> None:
+    """Whatever a library raises for a broken file, the error says where, why and the way out."""
+    damage(folder)
+    with pytest.raises(ModelError, match=f"{folder.name}.*{why}.*fetch the model again"):
+        load_model(folder, device="cpu", dtype="float32")
+
+
+def test_loads_in_two_threads_leave_no_setting_behind() -> None:
+    """A second load waits for the first, and finds transformers' verbosity as it was."""
+    before = chatter.get_verbosity()
+    inside, leave = Event(), Event()
+
+    def second() -> None:
+        with quiet_transformers():
+            inside.set()
+            leave.wait(10)
+
+    thread = Thread(target=second)
+    with quiet_transformers():
+        thread.start()
+        assert not inside.wait(0.2)
+    assert inside.wait(10)
+    leave.set()
+    thread.join()
+    assert chatter.get_verbosity() == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_cpu_is_a_cpu_by_whatever_number(device: str) -> None:
+    """What is asked of "cpu" holds for "cpu:0": its 8 and 16 bits, its memory, its batches."""
+    assert pick_device(device) == "cpu"
+
+
+def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which there are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda") == "cuda"
+    assert pick_device("cuda:1") == "cuda:1"
+    with pytest.raises(InputError, match="'cuda:2': this torch sees cuda:0 to cuda:1 only"):
+        pick_device("cuda:2")
