@@ -194,6 +194,17 @@ def test_links_lead_somewhere(page):
             assert heading in {re.sub(r"[^\w -]", "", t).replace(" ", "-") for t in titles}
 
 
+def test_every_verb_is_documented():
+    """The command line's page lists every verb once, and the README's table names each."""
+    verbs = [command.name for command in app.registered_commands]
+    page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    listed = re.findall(r"^    echovec ([a-z]+)", page[: page.index("Results and data")], re.M)
+    assert sorted(listed) == sorted(verbs)
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
+    named = re.findall(r"[a-z]+", " ".join(rows))
+    assert set(verbs) <= set(named)
+
+
 def test_every_page_is_in_the_index():
     """docs/index.md links to every page of docs/."""
     linked = set(LINK.findall((ROOT / "docs" / "index.md").read_text("utf-8")))
