@@ -21,7 +21,7 @@ $(BIN)/.ready-dev: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,dev,eval,train,serve]'
 	@touch $@
 
-setup: $(BIN)/.ready-dev  ## virtual environment with everything, in .venv
+setup: $(BIN)/.ready-dev  ## virtual environment with what check and test need, in .venv
 
 demo: $(BIN)/.ready  ## the main job: the standard library's docstrings, embedded and searched
 	$(BIN)/echovec demo

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import echovec
 from echovec.cli import app
-from echovec.errors import InputError
+from echovec.errors import InputError, RecipeError
 from echovec.presets import fitted_names, preset_names
 
 
@@ -66,6 +66,14 @@ def test_compare_prints_a_row_for_classical_echo_and_each_recipe_asked_for(verb)
     assert [[cell.strip() for cell in row] for row in rows] == wanted
     assert len(FakeEmbedder.loaded) == 1
     assert "\x1b" not in result.output
+
+
+def test_compare_knows_a_wrong_recipe_before_it_loads_a_model(verb):
+    """A typo in `--recipe` is named at once."""
+    result = verb("a cat", "two dogs", "--recipe", "ecko")
+    assert isinstance(result.exception, RecipeError)
+    assert "ecko" in str(result.exception)
+    assert FakeEmbedder.loaded == []
 
 
 def test_compare_gives_json_for_machines(verb):

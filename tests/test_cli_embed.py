@@ -524,6 +524,38 @@ def test_engine_ray_is_the_runner_by_another_name(tmp_path):
         assert "--runner ray is for a folder of shards" in str(done.exception)
 
 
+def test_calibrate_knows_a_wrong_kind_before_it_loads_a_model(monkeypatch, tmp_path):
+    """A typo in `--kind` is named at once."""
+    monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    done = CliRunner().invoke(app, ["calibrate", "-o", str(tmp_path / "r"), "--kind", "captoin"])
+    assert isinstance(done.exception, InputError)
+    assert "captoin" in str(done.exception)
+
+
+@LINUX
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("out", ["/dev/full", "closed"])
+def test_standard_output_that_takes_nothing_is_no_traceback(unbuffered, out):
+    """A full disk behind `>` is a message and 4, a pipe whose reader has gone is 1 in silence."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    if out == "/dev/full":
+        writer = os.open(out, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "echovec", "--version"],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert "ignored" not in done.stderr
+    full = out == "/dev/full"
+    assert done.returncode == (4 if full else 1)
+    assert ("No space left on device" in done.stderr) is full
+
+
 def test_demo_knows_a_wrong_recipe_before_it_loads_a_model(monkeypatch, tmp_path):
     """A typo in the second recipe is named at once."""
     monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))

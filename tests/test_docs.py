@@ -12,6 +12,7 @@ import importlib.util
 import io
 import re
 import shlex
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
@@ -192,6 +193,29 @@ def test_links_lead_somewhere(page):
             lines = target.read_text("utf-8").splitlines()
             titles = [line.lstrip("# ").lower() for line in lines if line.startswith("#")]
             assert heading in {re.sub(r"[^\w -]", "", t).replace(" ", "-") for t in titles}
+
+
+def test_the_rooms_of_the_design_are_those_of_the_contract():
+    """The table of rooms in docs/design.md has the layers that `make check` proves, in order."""
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    table = text[text.index("cli      ") :].partition("```")[0]
+    heads = re.findall(r"^\w+(?: *\| *\w+)*", table, re.M)
+    drawn = [re.findall(r"\w+", head) for head in heads]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = [re.findall(r"echovec\.(\w+)", layer) for layer in layers]
+    assert [room for row in drawn for room in row] == [room for row in rooms for room in row]
+
+
+def test_every_verb_is_documented():
+    """The command line's page lists every verb once, and the README's table names each."""
+    verbs = [command.name for command in app.registered_commands]
+    page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    listed = re.findall(r"^    echovec ([a-z]+)", page[: page.index("Results and data")], re.M)
+    assert sorted(listed) == sorted(verbs)
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
+    named = re.findall(r"[a-z]+", " ".join(rows))
+    assert set(verbs) <= set(named)
 
 
 def test_every_page_is_in_the_index():

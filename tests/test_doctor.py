@@ -108,6 +108,42 @@ def test_a_broken_copy_in_the_cache_fails(tmp_path, monkeypatch):
     assert "--remove broken-copy" in found.to_do
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_setting_that_names_no_model_fails(tmp_path, monkeypatch, there):
+    """ECHOVEC_MODEL_DIR that no model is in is wrong, and what is missing is said."""
+    folder = tmp_path / "model"
+    if there:
+        folder.mkdir()
+    monkeypatch.setenv("ECHOVEC_MODEL_DIR", str(folder))
+    found = next(finding for finding in models() if finding.topic == "default model")
+    assert found.state == "FAIL"
+    assert ("has no config.json" if there else "does not exist") in found.found
+    assert "unset it" in found.to_do
+
+
+def test_the_self_test_takes_the_model_that_the_setting_names(tmp_path, monkeypatch):
+    """A folder in ECHOVEC_MODEL_DIR is the default model, so vectors of it are looked at."""
+    from echovec.doctor.report import findings
+    from plugins_stub import saved
+
+    loaded = []
+    monkeypatch.setenv("ECHOVEC_MODEL_DIR", saved(tmp_path))
+    monkeypatch.setattr(Embedder, "load", lambda model, *_: loaded.append(model) or embedder())
+    (line,) = [finding.found for finding in findings() if finding.topic == "self-test"]
+    assert loaded == [None]
+    assert line.startswith("on the default model")
+
+
+def test_no_extra_of_developers_is_offered():
+    """Extras that this project's own checks need are nobody else's lack."""
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    own = {name for name in extras if name.startswith("dev") or name in ("all", "bench", "docs")}
+    assert own == set(room._FOR_DEVELOPERS)
+
+
 def test_nothing_private_is_in_it(tmp_path, monkeypatch):
     """The home folder is `~`, settings are named without their values, JSON holds the same."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -125,6 +125,20 @@ def test_an_instruction_is_a_prompt(tmp_path):
         loaded.encode_document(["a cat"], prompt="Find animals")
 
 
+def test_the_module_gives_no_nan(tmp_path):
+    """A text without tokens, or without room beside the instruction, is an error."""
+    from echovec.sentence_transformers import load
+
+    made = embedder(Template("{text}{text}"))
+    made.save_sentence_transformers(tmp_path / "x")
+    loaded = load(tmp_path / "x", device="cpu")
+    with pytest.raises(ValueError, match="no tokens"):
+        loaded.encode(["a cat", ""])
+    loaded[0].program["max_positions"] = 1
+    with pytest.raises(ValueError, match="budget 0"):
+        loaded.encode(["a cat"])
+
+
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_echo_tokenizer_writes_our_prompt(kind):
     """Its file gives the very ids of our renderer, for every kind of tokenizer but one."""

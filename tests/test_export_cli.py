@@ -7,6 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from echovec import Embedder
 from echovec.cli import app
 from echovec.errors import DependencyError, InputError
 from plugins_stub import saved
@@ -41,6 +42,16 @@ def test_an_unknown_target_is_refused(tmp_path):
     given = ["export", str(tmp_path / "x"), "--to", "tensorflow"]
     with pytest.raises(InputError, match="sentence-transformers"):
         CliRunner().invoke(app, given, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("said", [["--route", "plane"], []])
+def test_what_cannot_be_is_said_before_a_model_is_loaded(tmp_path, monkeypatch, said):
+    """A route that there is not, and a folder that is there, cost no wait."""
+    monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    folder = tmp_path / "x" if said else tmp_path
+    done = CliRunner().invoke(app, ["export", str(folder), *said])
+    assert isinstance(done.exception, InputError)
+    assert ("plane" if said else "is there already") in str(done.exception)
 
 
 @pytest.mark.parametrize("to", ["sentence-transformers", "onnx", "openvino"])

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from echovec import Embedder, InputError, RecipeError, Template, View
+from echovec import Embedder, InputError, RecipeError, Template, TruncationWarning, View
 from echovec.export.parity import REAL
 from echovec.presets import recipe_of
 from echovec.recipe import Recipe
@@ -62,9 +62,24 @@ def test_an_onnx_graph_gives_our_vectors(graph):
     runtime = Runtime(folder, threads=1)
     made = embedder()
     ours, _ = made.encode(REAL, role="query", instruction="Find it", return_truncated=True)
-    theirs = runtime.encode(list(REAL), role="query", instruction="Find it", batch_tokens=100)
+    with pytest.warns(TruncationWarning):
+        theirs = runtime.encode(list(REAL), role="query", instruction="Find it", batch_tokens=100)
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     assert not list(folder.rglob("*.unfinished"))
+
+
+def test_a_runtime_says_what_it_was_given_wrong(graph):
+    """A cut is a warning; one text for a list and an unknown role are errors; no text is [0, d]."""
+    from echovec.export.runtime import Runtime
+
+    runtime = Runtime(graph[0], threads=1)
+    with pytest.warns(TruncationWarning, match="1 of 2 texts were cut to the budget of 24 tokens"):
+        runtime.encode(["short", "word " * 50], instruction="Find it")
+    with pytest.raises(InputError, match="give a list"):
+        runtime.encode("a text", instruction="Find it")
+    with pytest.raises(InputError, match="role='both'"):
+        runtime.encode(["a text"], role="both", instruction="Find it")
+    assert runtime.encode([], instruction="Find it").shape == (0, embedder().dimension)
 
 
 def test_no_two_example_inputs_are_one_tensor():

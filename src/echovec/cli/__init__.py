@@ -1,14 +1,17 @@
 """The command line: one file per verb, no logic. `main` turns errors into messages and exit codes.
 
-Exit codes: 0 done, 2 bad input or option, 3 model or extra not available, 4 disk, 130 Ctrl-C.
+Exit codes: 0 done, 1 what was looked at is wrong, 2 bad input or option, 3 model or extra not
+available, 4 disk, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -35,7 +38,7 @@ from echovec.cli import (
     train,
     tune,
 )
-from echovec.errors import EchovecError
+from echovec.errors import EchovecError, StorageError
 from echovec.version import __version__
 
 app = typer.Typer(
@@ -94,10 +97,33 @@ def main() -> None:
     except EchovecError as error:
         print(f"echovec: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        _cannot_write(error)
     except SystemExit as stop:  # typer has turned Ctrl-C into this, quietly
         if stop.code == 130:
             print("\nechovec: stopped by Ctrl-C", file=sys.stderr)
+        try:
+            sys.stdout.flush()  # left to Python's end, a full disk would be a grumble and code 120
+        except OSError as error:
+            _cannot_write(error)
         raise
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _cannot_write(error: OSError) -> NoReturn:
+    """End with 4 where a disk refuses, with 1 where the reader of a pipe has gone."""
+    if error.errno not in (*_NO_ROOM, errno.EPIPE):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's end tries again
+    if error.errno == errno.EPIPE:
+        sys.exit(1)
+    print(
+        f"echovec: error: cannot write: {error.strerror}; make room or choose another disk",
+        file=sys.stderr,
+    )
+    sys.exit(StorageError.exit_code)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -113,14 +113,15 @@ def calibrate(
     from echovec.calibrate.fitting import steps_of
 
     methods = method or ["center-scale"]
-    steps_of(methods, options)  # an option that cannot be used is said before a model is loaded
+    # An option that cannot be used is said before a model is loaded.
+    steps_of(methods, options)
+    writing = Writing(seed=seed, kinds=tuple(kind or KINDS))
+    writing = writing if count is None else replace(writing, count=count)
     started = time.monotonic()
     embedder = Embedder.load(
         model, recipe, device=device, precision=precision, max_tokens=max_tokens
     )
     if not texts:
-        writing = Writing(seed=seed, kinds=tuple(kind or KINDS))
-        writing = writing if count is None else replace(writing, count=count)
         with tqdm(
             total=writing.count, unit=" texts", desc="writing", disable=None, leave=False
         ) as bar:

@@ -33,19 +33,22 @@ def compare(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16 or float16; by default what suits the device."),
+        typer.Option(help="float32, bfloat16, float16 or int8; by default by device."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Print the cosine of two texts under classical, echo and any other recipes."""
     from echovec import Embedder
     from echovec.errors import InputError
+    from echovec.presets import as_recipe
     from echovec.text.check import text_problem
 
     for which, text in (("A", a), ("B", b)):
         if problem := text_problem(text):
             raise InputError(f'text {which} {problem}; give a text in quotes: compare "A" "B"')
     names = list(dict.fromkeys((*ALWAYS, *(recipe or ()))))
+    for name in names:  # a typo shall not wait for the model
+        as_recipe(name)
     embedder = Embedder.load(model, names[0], precision=precision, device=device, dtype=dtype)
     rows = [_cosine(embedder.with_recipe(name), a, b) for name in names]
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -22,7 +22,7 @@ def export(
         typer.Option(help="auto, plain (no code to load) or module (a module file in the folder)."),
     ] = "auto",
     max_tokens: Annotated[
-        int | None, typer.Option(help="Token budget per copy; by default the recipe's.")
+        int | None, typer.Option(min=1, help="Token budget per copy; by default the recipe's.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub name.")] = None,
 ) -> None:
@@ -30,11 +30,15 @@ def export(
     from echovec.embedder import Embedder
     from echovec.errors import InputError
     from echovec.export.formats import FORMATS
-    from echovec.export.to_sentence_transformers import need_sentence_transformers
+    from echovec.export.to_sentence_transformers import Route, need_sentence_transformers
 
     if to not in FORMATS:
         raise InputError(f"--to {to!r}; there are {', '.join(FORMATS)}")
-    need_sentence_transformers()  # before a model is loaded
+    need_sentence_transformers()  # before a model is loaded, as what follows
+    if folder.exists():
+        raise InputError(f"{folder} is there already; remove it or choose another folder")
+    if route not in get_args(Route):
+        raise InputError(f"--route {route!r}; there are {', '.join(get_args(Route))}")
     embedder = Embedder.load(model, recipe, max_tokens=max_tokens, revision=revision)
     parity = FORMATS[to](embedder, folder, route)
     print("\n".join(parity.lines()))

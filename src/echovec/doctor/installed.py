@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from echovec.doctor.finding import Finding
 from echovec.version import __version__
 
-_FOR_DEVELOPERS = ("all", "bench", "dev", "dev-plugins", "docs")
+_FOR_DEVELOPERS = ("all", "bench", "dev", "dev-plugins", "dev-serve", "docs")
 
 
 def installed() -> Iterator[Finding]:

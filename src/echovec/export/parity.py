@@ -166,7 +166,7 @@ def compare(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", TruncationWarning)  # it is what is tried here
                 mine = embedder.encode(own, role=None if role == "symmetric" else role)
-            theirs = np.asarray(export(own, role), dtype=np.float32)
+                theirs = np.asarray(export(own, role), dtype=np.float32)
             diffs.append(float(np.abs(mine - theirs).max()))
             cosines.append(float(_cosines(mine, theirs).min()))
         groups.append(Group(name, len(own), max(diffs), min(cosines)))

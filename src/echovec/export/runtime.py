@@ -2,7 +2,8 @@
 
     folder/model.onnx (or model.xml, model.bin)    ids, mask, spans of each pass -> unit vectors
     folder/echovec/                                recipe.json, its arrays, the tokenizer
-    folder/graph.json                              which engine, the model's limit of positions
+    folder/graph.json                              which engine, the model's limit of positions,
+                                                   numbers to a vector
 
 Texts are rendered as everywhere in this package; only the arithmetic is the other engine's.
 """
@@ -10,6 +11,7 @@ Texts are rendered as everywhere in this package; only the arithmetic is the oth
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.errors import DependencyError, InputError
+from echovec.errors import DependencyError, InputError, TruncationWarning
 from echovec.recipe import ROLES, Recipe, Role
 from echovec.saved import EXPORT_FOLDER
 from echovec.text.batch import Batch
@@ -72,6 +74,8 @@ class Runtime:
             ]
             for role in ROLES
         }
+        self._max_positions: int | None = about["max_positions"]
+        self._dim = int(about.get("dim", 0))  # folders of before have none
         self._run = ENGINES[about["engine"]](folder / about["file"], threads)
 
     def encode(
@@ -84,14 +88,29 @@ class Runtime:
     ) -> Vectors:
         """Unit vectors of texts, in order: float32 [n, d].
 
+        Texts that are longer than the budget are cut, with a TruncationWarning; another budget is
+        another export.
+
+        Args:
+            texts: a list; each is embedded as it stands.
+            role: "query", "document", or None for neither.
+            instruction: what the vectors are for, where the recipe takes one.
+            batch_tokens: the most tokens of one run, padding included.
+
         Raises:
-            InputError: a text cannot be embedded; `index` is its place.
+            InputError: a text cannot be embedded, and `index` is its place; or `texts` is a single
+                text, or the role is unknown.
         """
+        if isinstance(texts, str):
+            raise InputError(f"texts is one text ({texts[:40]!r}); give a list of texts: [text]")
         chosen = role or "symmetric"
+        if chosen not in ROLES:
+            raise InputError(f"role={role!r}; there are 'query', 'document', or None for neither")
         rendered = render_passes(self._renderers[chosen], list(texts), instruction)
         lengths = np.max([own.lengths_S for own in rendered], axis=0)
         order = np.argsort(-lengths, kind="stable")
         found: list[tuple[NDArray[np.int64], Vectors]] = []
+        cut = np.zeros(len(texts), bool)
         start = 0
         while start < len(order):
             places = order[start : start + max(1, batch_tokens // int(lengths[order[start]]))]
@@ -101,11 +120,16 @@ class Runtime:
             for k, (one, own) in enumerate(zip(self._passes[chosen], rendered, strict=True)):
                 views = [self.recipe.views[chosen][place] for place in one.places]
                 spans = [one.templates.index(view.template) for view in views]
-                feed |= _padded(own.lay(places), spans, k, longest)
+                batch = own.lay(places)
+                cut[places] |= batch.truncated_S
+                feed |= _padded(batch, spans, k, longest)
             found.append((places, self._run(feed)))
-        out = np.zeros((len(texts), found[0][1].shape[1] if found else 0), np.float32)
+        out = np.zeros((len(texts), found[0][1].shape[1] if found else self._dim), np.float32)
         for places, vectors in found:
             out[places] = vectors
+        if cut.any():
+            limits = self.recipe.max_tokens, self._max_positions
+            warnings.warn(TruncationWarning.of(cut.tolist(), *limits), stacklevel=2)
         return out
 
 

@@ -113,6 +113,7 @@ def _write(embedder: Embedder, folder: Path, graph: Graph, known: Path | None) -
         "engine": graph.engine,
         "file": graph.file,
         "max_positions": embedder.backbone.max_positions,
+        "dim": embedder.dimension,
     }
     (folder / GRAPH_FILE).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
