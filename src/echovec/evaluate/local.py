@@ -191,6 +191,11 @@ def _classification(one: LocalSet, split: str) -> Any:
     if split == "train":
         raise InputError(f"{one.name}: the train split is what the classifier learns from")
     parts = {name: rows_of(one, name) for name in ("train", split)}
+    if len({type(row["label"]) for rows in parts.values() for row in rows}) > 1:
+        raise InputError(
+            f"{one.folder}: some labels of train and {split} are texts and some whole numbers; "
+            "write all of them as one of the two"
+        )
     return DatasetDict({n: _columns(rows, text="text", label="label") for n, rows in parts.items()})
 
 
@@ -204,15 +209,8 @@ def _clustering(one: LocalSet, split: str) -> Any:
 
 
 def _summarization(one: LocalSet, split: str) -> Any:
-    rows = rows_of(one, split)
-    for number, row in enumerate(rows, 1):
-        if len(row["relevance"]) != len(row["machine_summaries"]):
-            raise InputError(
-                f"{files_of(one, split)[0]}, line {number}: {len(row['relevance'])} scores in "
-                f"'relevance' for {len(row['machine_summaries'])} machine summaries"
-            )
     names = ("human_summaries", "machine_summaries", "relevance")
-    rows = [{"text": "", **row} for row in rows]
+    rows = [{"text": "", **row} for row in rows_of(one, split)]
     return {split: _columns(rows, text="text", **{name: name for name in names})}
 
 
@@ -237,11 +235,6 @@ def _reranking(one: LocalSet, split: str) -> Any:
     ranked: dict[str, list[str]] = {}
     for number, row in enumerate(rows_of(one, split)):
         query = f"q{number:06}"
-        if not row["positive"] or not row["negative"]:
-            raise InputError(
-                f"{files_of(one, split)[0]}, line {number + 1}: a query needs texts in both "
-                "'positive' and 'negative'"
-            )
         queries.append({"id": query, "text": row["query"]})
         texts = [(t, 1) for t in row["positive"]] + [(t, 0) for t in row["negative"]]
         grades = {f"{query}-d{i:06}": grade for i, (_, grade) in enumerate(texts)}
