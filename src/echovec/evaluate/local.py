@@ -77,10 +77,24 @@ class LocalTask:
         if self.exact:
             return str(metadata_of(self.published_name or "").revision)
         # Of all splits together: mteb keeps splits in one file only if they are of one revision.
+        return self._hash
+
+    def revision_of(self, split: str) -> str:
+        """The same for one split: only the test split of exact data is mteb's own."""
+        return self.revision if split == "test" else self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         found = hashlib.sha256()
         for file in sorted({f for split in self.set.splits for f in files_of(self.set, split)}):
-            found.update(file.read_bytes())
+            content = file.read_bytes()
+            found.update(f"{file.name}\0{len(content)}\0".encode())
+            found.update(content)
         return found.hexdigest()[:16]
+
+    def is_reported(self, split: str) -> bool:
+        """Whether scores of this split are what is reported: nothing may be chosen by them."""
+        return split == "test"
 
     def make(self, split: str) -> Any:
         """The task, loaded: an instance of mteb's class with the split's data in it.
@@ -89,7 +103,7 @@ class LocalTask:
             InputError: a file of it is broken.
         """
         base = self._base()
-        metadata = self._metadata(split)
+        metadata = self.metadata(split)
         dataset = _DATASETS[self.category](self.set, split)
         subset = subset_of(metadata)
 
@@ -131,7 +145,8 @@ class LocalTask:
         scores = {"min_score": 0, "max_score": 5}  # a linear scaling, which no correlation sees
         return type("Own", (base,), scores) if self.category == "Summarization" else base
 
-    def _metadata(self, split: str) -> Any:
+    def metadata(self, split: str) -> Any:
+        """The task on this split as mteb describes it, with the set's own instruction."""
         from mteb.abstasks.task_metadata import TaskMetadata
 
         prompt = instruction_of(
