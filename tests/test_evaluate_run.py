@@ -382,12 +382,17 @@ def test_nothing_is_left_out_without_a_word(sets, tmp_path):
         find_tasks(["summarization"], tmp_path)
 
 
-def test_a_task_is_not_exact_by_its_number_of_lines(tmp_path):
-    """As many queries as mteb's task, other texts: the name says that it is another task."""
-    row = {"query": "a", "positive": ["b"], "negative": ["c"]}
-    write(tmp_path / "AskUbuntuDupQuestions/test.jsonl", [row] * 361)
-    ((source, _),) = find_tasks(["local"], tmp_path).tasks
-    assert (source.name, source.exact) == ("AskUbuntuDupQuestions-local", False)
+def test_a_reranking_is_exact_by_texts_characters_and_judgements(tmp_path):
+    """361 queries, 1,975 of 7,220 documents relevant, 397,127 characters: AskUbuntu; else not."""
+    rows = [{"query": "a", "positive": ["b"] * 5, "negative": ["c"] * 15} for _ in range(361)]
+    for row in rows[: 1975 - 5 * 361]:
+        row["positive"].append(row["negative"].pop())
+    rows[0]["query"] += "a" * (397_127 - 21 * 361)
+    for missing, name in ((0, "AskUbuntuDupQuestions"), (1, "AskUbuntuDupQuestions-local")):
+        rows[0]["query"] = rows[0]["query"][missing:]
+        write(tmp_path / "AskUbuntuDupQuestions/test.jsonl", rows)
+        ((source, _),) = find_tasks(["local"], tmp_path).tasks
+        assert (source.name, source.exact) == (name, not missing)
 
 
 def test_a_classification_is_exact_with_its_train_file(data, tmp_path):

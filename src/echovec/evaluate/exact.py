@@ -99,6 +99,7 @@ def _text_facts(rows: Sequence[Row]) -> Facts:
 def _reranking_facts(rows: Sequence[Row]) -> Facts:
     texts = [text for row in rows for text in (row["query"], *row["positive"], *row["negative"])]
     return {
+        ("num_samples",): len(texts),
         ("num_queries",): len(rows),
         ("number_of_characters",): sum(map(len, texts)),
         ("relevant_docs_statistics", "num_relevant_docs"): sum(len(r["positive"]) for r in rows),
