@@ -13,9 +13,10 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from echovec import Embedder, InputError, StorageError
 from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
-from echovec.tune.dev import CATEGORIES, DevTask
+from echovec.tune.dev import CATEGORIES, DevData, DevTask
 from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
+from echovec.tune.run import _scored_on
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
 from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
@@ -391,6 +392,18 @@ def test_prompts_are_asked_for_by_name():
 
 
 # -- the ledger -------------------------------------------------------------------------------
+
+
+def test_scores_are_kept_under_every_judgement():
+    """Another grade in the middle of a large array makes another file of scores."""
+    grade_QN = np.eye(60, dtype=np.int64)
+    rows = {"queries": np.arange(60), "documents": np.arange(60)}
+    names = set()
+    for value in (0, 1):
+        grade_QN[30, 31] = value
+        task = DevTask("a", "Retrieval", "dev", rows, {"grade": grade_QN.copy()})
+        names.add(_scored_on({}, DevData(tasks=[task]), [], []))
+    assert len(names) == 2
 
 
 class Counted:
