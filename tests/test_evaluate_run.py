@@ -25,6 +25,7 @@ from echovec.evaluate import interval as interval_module  # noqa: E402
 from echovec.evaluate import results  # noqa: E402
 from echovec.evaluate.layout import rows_of  # noqa: E402
 from echovec.evaluate.local import LocalTask  # noqa: E402
+from echovec.evaluate.reproduce.scores import comparison_of  # noqa: E402
 from echovec.evaluate.results import read_outcomes  # noqa: E402
 from echovec.evaluate.run import Evaluation, evaluate  # noqa: E402
 from echovec.evaluate.sample import stratified_rows  # noqa: E402
@@ -340,6 +341,16 @@ def test_a_changed_task_is_evaluated_again(sets, tmp_path):
     assert set(instructed.instruction.values()) == {"Find the tone"}
     clustered = run('category = "Clustering"\ninstruction = "Find the tone"')
     assert {(one.category, one.metric) for one in clustered} == {("Clustering", "v_measure")}
+
+
+def test_whole_tasks_have_one_seed(sets, tmp_path):
+    """The seed draws samples: whole tasks of runs with different seeds are on the same items."""
+    found = [
+        evaluate(embedder(), [name], ["Alike"], out=tmp_path, data=sets, seed=seed)[0]
+        for name, seed in (("echo", 1), ("classical", 2))
+    ]
+    assert [one.seed for one in found] == [42, 42]
+    assert len(comparison_of(found, ["echo", "classical"]).tasks) == 1
 
 
 def test_lines_that_move_to_another_split_make_other_data(sets, tmp_path):

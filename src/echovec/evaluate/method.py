@@ -170,7 +170,7 @@ class Method:
             interval=interval(items),
             interval_method=interval_method(items),
             sample=self.sample,
-            seed=self.seed,
+            seed=SEED if self.sample is None else self.seed,
             model=recipe.model.name,
             recipe_name=recipe.name,
             fingerprint=self.vectors.fingerprint,

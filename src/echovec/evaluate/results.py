@@ -64,7 +64,7 @@ class Outcome:
     """At most how many items were taken; None: all of them."""
 
     seed: int
-    """What the sample was drawn with; of whole tasks it says nothing. mteb draws with its own."""
+    """What the sample was drawn with; of a whole task mteb's own, so that all have one."""
 
     model: str
     """The model's name."""
