@@ -95,6 +95,25 @@ def test_parts_count_alike():
     assert "within each part" in interval_method(both)
 
 
+def test_parts_over_the_same_items_share_their_draws():
+    """The mean of a part with itself is as unsure as the part; of two samples it is surer."""
+    one = ITEMS["v-measure"]
+    same = {"kind": "parts", "parts": [one, one], "same items": True}
+    np.testing.assert_allclose(replicates(same), replicates(one), atol=1e-12)
+    two = {"kind": "parts", "parts": [one, one]}
+    assert replicates(two).std() < 0.85 * replicates(one).std()
+
+
+def test_parts_may_have_parts():
+    """An aggregate of tasks that have several sets each has an interval and words for it."""
+    inner = {"kind": "parts", "parts": [ITEMS["v-measure"]] * 2}
+    outer = {"kind": "parts", "parts": [inner, ITEMS["v-measure"]]}
+    assert num_items(outer) == 3 * N
+    assert "texts (the clustering is not repeated" in interval_method(outer)
+    low, high = interval(outer)
+    assert 0 <= low < high <= 1
+
+
 def test_nothing_to_resample_has_no_interval():
     """No items: no interval, words that say so, and an error for who asks for replicates."""
     assert interval({}) is None

@@ -118,5 +118,22 @@ def test_candidates_are_measured_alike():
     """Other tasks, samples or no outcomes at all cannot be compared."""
     with pytest.raises(InputError, match="not measured on the same"):
         choose([outcome(), outcome(recipe_name="b", fingerprint="b", sample=5)])
+    with pytest.raises(InputError, match="not measured on the same"):
+        choose([outcome(), outcome(recipe_name="b", fingerprint="b", data_revision="other")])
+    whole = choose([outcome(seed=1), outcome(recipe_name="b", fingerprint="b", seed=2)])
+    assert len(whole.scores) == 2, "the seed of a sample says nothing of a whole task"
     with pytest.raises(InputError, match="no outcomes"):
         choose([])
+
+
+def test_nothing_is_chosen_on_the_split_that_mteb_reports():
+    """A task whose only split is called dev is reported on it, so it is test data."""
+    with pytest.raises(InputError, match="nothing may be chosen on test data"):
+        choose([outcome(reported=True)])
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path):
+    """Where no folder can be made, the message names the file that cannot be written."""
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(StorageError, match=r"cannot write .*file.*STSBenchmark--dev\.json"):
+        write_outcome(outcome(), tmp_path / "file")

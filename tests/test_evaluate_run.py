@@ -23,7 +23,9 @@ mteb = pytest.importorskip("mteb")
 from echovec.errors import InputError, NotAvailableError, StorageError  # noqa: E402
 from echovec.evaluate import interval as interval_module  # noqa: E402
 from echovec.evaluate import results  # noqa: E402
+from echovec.evaluate.layout import rows_of  # noqa: E402
 from echovec.evaluate.local import LocalTask  # noqa: E402
+from echovec.evaluate.reproduce.scores import comparison_of  # noqa: E402
 from echovec.evaluate.results import read_outcomes  # noqa: E402
 from echovec.evaluate.run import Evaluation, evaluate  # noqa: E402
 from echovec.evaluate.sample import stratified_rows  # noqa: E402
@@ -320,6 +322,107 @@ def test_changed_data_are_evaluated_again(sets, tmp_path):
     assert [one.num_items for one in before] == [40, 12]
     assert [one.num_items for one in after] == [12, 12]
     assert [line.split(",")[0] for line in said] == ["Alike"]
+
+
+def test_a_changed_task_is_evaluated_again(sets, tmp_path):
+    """Another instruction or type in task.toml is another score; a recipe without one stays."""
+    shutil.copytree(sets / "Topics", tmp_path / "data/Topics")
+    toml, said = tmp_path / "data/Topics/task.toml", []
+
+    def run(text):
+        toml.write_text(text)
+        options = {"out": tmp_path / "o", "data": tmp_path / "data", "say": said.append}
+        return evaluate(embedder(), ["echo", "echo-instruct"], ["Topics"], **options)
+
+    run('instruction = "Find the topic"')
+    said.clear()
+    _, instructed = run('instruction = "Find the tone"')
+    assert [line.split(":")[0] for line in said] == ["Topics, echo-instruct"]
+    assert set(instructed.instruction.values()) == {"Find the tone"}
+    clustered = run('category = "Clustering"\ninstruction = "Find the tone"')
+    assert {(one.category, one.metric) for one in clustered} == {("Clustering", "v_measure")}
+
+
+def test_whole_tasks_have_one_seed(sets, tmp_path):
+    """The seed draws samples: whole tasks of runs with different seeds are on the same items."""
+    found = [
+        evaluate(embedder(), [name], ["Alike"], out=tmp_path, data=sets, seed=seed)[0]
+        for name, seed in (("echo", 1), ("classical", 2))
+    ]
+    assert [one.seed for one in found] == [42, 42]
+    assert len(comparison_of(found, ["echo", "classical"]).tasks) == 1
+
+
+def test_lines_that_move_to_another_split_make_other_data(sets, tmp_path):
+    """The same bytes, cut elsewhere: not taken for finished."""
+    folder = tmp_path / "data/Alike"
+    shutil.copytree(sets / "Alike", folder)
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i * i}", "score": i % 4} for i in range(30)]
+    (folder / "test.jsonl.gz").unlink()
+    counts = []
+    for cut in (15, 14):
+        write(folder / "dev.jsonl", rows[:cut])
+        write(folder / "test.jsonl", rows[cut:])
+        found = evaluate(embedder(), ["echo"], ["sts"], out=tmp_path / "o", data=tmp_path / "data")
+        counts.append(found[0].num_items)
+    assert counts == [15, 16]
+
+
+def test_what_was_chosen_on_is_written_into_finished_results(sets, tmp_path):
+    """`chosen_on` reaches outcomes of an earlier run; a run that does not say it keeps it."""
+    options = {"out": tmp_path, "data": sets}
+    evaluate(embedder(), ["echo"], ["Alike"], **options)
+    for chosen_on in ("Same dev", None):
+        (one,) = evaluate(embedder(), ["echo"], ["Alike"], chosen_on=chosen_on, **options)
+        assert one.chosen_on == "Same dev"
+        assert [one.chosen_on for one in read_outcomes(tmp_path)] == ["Same dev"]
+
+
+def test_nothing_is_left_out_without_a_word(sets, tmp_path):
+    """Sets of a category without the split, and of a name that is taken, are named."""
+    found = find_tasks(["sts", "pair-classification"], sets, "dev")
+    assert [source.name for source, _ in found.tasks] == ["Alike"]
+    assert found.left_out == {"Same": "it has no split 'dev'"}
+    for name in "ab":
+        shutil.copytree(sets / "Alike", tmp_path / name)
+        (tmp_path / name / "task.toml").write_text('name = "X"')
+    found = find_tasks(["local", "sts"], tmp_path)
+    assert [source.set.folder.name for source, _ in found.tasks] == ["a"]
+    assert found.left_out == {"b": "an earlier set is called X, too"}
+    with pytest.raises(InputError, match=r"there is no task of summarization in "):
+        find_tasks(["summarization"], tmp_path)
+
+
+def test_a_reranking_is_exact_by_texts_characters_and_judgements(tmp_path):
+    """361 queries, 1,975 of 7,220 documents relevant, 397,127 characters: AskUbuntu; else not."""
+    rows = [{"query": "a", "positive": ["b"] * 5, "negative": ["c"] * 15} for _ in range(361)]
+    for row in rows[: 1975 - 5 * 361]:
+        row["positive"].append(row["negative"].pop())
+    rows[0]["query"] += "a" * (397_127 - 21 * 361)
+    for missing, name in ((0, "AskUbuntuDupQuestions"), (1, "AskUbuntuDupQuestions-local")):
+        rows[0]["query"] = rows[0]["query"][missing:]
+        write(tmp_path / "AskUbuntuDupQuestions/test.jsonl", rows)
+        ((source, _),) = find_tasks(["local"], tmp_path).tasks
+        assert (source.name, source.exact) == (name, not missing)
+
+
+def test_a_classification_is_exact_with_its_train_file(data, tmp_path):
+    """The real Banking77 is mteb's; with fewer texts to learn from it is another task."""
+    ((source, _),) = find_tasks(["Banking77"], data).tasks
+    assert (source.name, source.revision_of("test")) == (source.published_name, source.revision)
+    shutil.copytree(data / "Banking77", tmp_path / "Banking77")
+    (train,) = (tmp_path / "Banking77").glob("train.jsonl*")
+    rows = rows_of(source.set, "train")
+    train.unlink()
+    write(tmp_path / "Banking77/train.jsonl", rows[:-1])
+    ((other, _),) = find_tasks(["local"], tmp_path).tasks
+    assert not other.exact
+
+
+def test_a_development_split_of_exact_data_is_known_by_its_file(data):
+    """Only the test split is compared with mteb's, so only that has mteb's revision."""
+    ((source, _),) = find_tasks(["STSBenchmark"], data).tasks
+    assert source.revision_of("test") == source.revision != source.revision_of("dev")
 
 
 def test_one_recipe_under_two_names_has_two_results(sets, tmp_path):

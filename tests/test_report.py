@@ -171,9 +171,28 @@ def test_single_datasets_say_whether_the_items_are_the_same():
 
 def test_disagreeing_results_are_an_error():
     """The same method, task and sample with two scores cannot both be reported."""
-    with pytest.raises(InputError, match=r"two results of echo on STS16 disagree: 0\.5.*0\.6"):
+    with pytest.raises(
+        InputError, match=r"two results of echo on STS16 \(test\) disagree: 0\.5.*0\.6"
+    ):
         sections_of([outcome("STS16", score=0.5), outcome("STS16", score=0.6)])
     assert len(only([outcome("STS16"), outcome("STS16")]).outcomes) == 1
+
+
+def test_a_score_that_is_undefined_is_no_disagreement():
+    """A correlation of equal numbers is NaN: it is shown, on the page too."""
+    section = only([outcome("STS16", score=float("nan"), interval=None)] * 2)
+    assert "nan" in report_html([section])
+
+
+def test_odd_names_are_shown_as_they_are():
+    """Dollar signs, links, tags and entities in a task's name are letters, in both forms."""
+    CATEGORY[name := "$_$ [a](javascript:b) <b>|&lt;\rx"] = "STS"
+    section = only([outcome(name), outcome("STS16")])
+    markup, text = report_html([section]), report_markdown([section])
+    assert "<b>" not in markup
+    assert "&lt;b&gt;|&amp;lt;" in markup
+    shown = r"$\_$ [a]\(javascript:b) \<b>\|\&lt; x"
+    assert any(line.startswith(f"| {shown} (STS") for line in text.split("\n"))
 
 
 def test_methods_of_one_name_are_told_apart():

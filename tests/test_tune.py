@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,37 @@ def test_without_data_the_model_finds_halves_of_its_own_texts(folder, tmp_path, 
     assert "long texts: whole up to 1,024 tokens" in tuned.card.read_text("utf-8")
 
 
+def test_a_budget_of_a_moment_still_finds_recipes(data, tmp_path, monkeypatch):
+    """However short the budget, views as they are are scored; any folder will do.
+
+    Also "." and "best", which is the name of a recipe that ships.
+    """
+    embedder = Embedder.from_model(
+        causal_model("llama").eval(), family_tokenizer("llama"), "echo", engine="plain"
+    )
+    (tmp_path / "a, b" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a, b" / "here")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "odd|name").symlink_to(data / "Pairs")
+    for out in (Path(), Path("best")):
+        tuned = tune(
+            embedder,
+            out,
+            data=tmp_path / "sets",
+            prompts=FEW,
+            texts=TEXTS[100:],
+            source="a test",
+            budget=0.0001,
+        )
+        assert list(tuned.folders) == ["best", "one-pass", "fast"]
+        assert embedder.with_recipe(tuned.folders["fast"]).dimension == embedder.dimension
+    assert (tmp_path / "a, b" / "here.work" / "plan.json").is_file()
+    card = tuned.card.read_text("utf-8")
+    assert "--recipe ./best,./best/one-pass,./best/fast,echo " in card
+    assert "cut short by the budget: layers: " in card
+    assert r"| odd\|name | STS | validation | " in card
+
+
 def test_bad_options_are_refused_before_any_work(data, tmp_path):
     """A budget of nothing, an unknown prompt, a folder without sets: said at once."""
     embedder = Embedder.from_model(
@@ -120,6 +152,8 @@ def test_bad_options_are_refused_before_any_work(data, tmp_path):
         tune(embedder, tmp_path / "a", data=data, budget=-1)
     with pytest.raises(InputError, match="unknown prompts"):
         tune(embedder, tmp_path / "a", data=data, prompts=["no"])
+    with pytest.raises(InputError, match="1 distinct texts to calibrate on"):
+        tune(embedder, tmp_path / "a", data=data, prompts=FEW, texts=["one", "one"])
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no development data"):

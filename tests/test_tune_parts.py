@@ -11,10 +11,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from echovec import Embedder, InputError, StorageError
+from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
-from echovec.tune.dev import CATEGORIES, DevTask
+from echovec.tune.dev import CATEGORIES, DevData, DevTask
 from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
+from echovec.tune.run import _scored_on
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
 from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
@@ -138,10 +140,61 @@ def test_a_broken_line_is_named(tmp_path):
     """File and line stand in the message."""
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "train.jsonl").write_text('{"text": "a", "label": 1}\n{broken\n', "utf-8")
-    with pytest.raises(InputError, match=r"train\.jsonl, line 2: cannot be read"):
+    with pytest.raises(InputError, match=r"train\.jsonl, line 2: is not JSON"):
         read_dev(tmp_path)
     with pytest.raises(InputError, match="not a folder"):
         read_dev(tmp_path / "none")
+
+
+PAIR = {"sentence1": "a", "sentence2": "b", "score": 1}
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong", "why"),
+    [
+        (PAIR, {"score": None}, "'score' is None, not a number"),
+        (PAIR, {"score": "high"}, "'score' is 'high', not a number"),
+        (PAIR, {"score": float("nan")}, "'score' is nan"),
+        ({"text": "a", "label": 1}, {"label": [1]}, "'label' is \\[1\\], not a label"),
+        ({"query": "a", "positive": "b"}, {"positive": None}, "'positive' is NoneType"),
+    ],
+    ids=["no-score", "text", "nan", "label", "positive"],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path, good, wrong, why):
+    """A value of another kind further down is an error with file and line, as in `eval`."""
+    write_lines(tmp_path / "A" / "dev.jsonl", [good, good | wrong])
+    with pytest.raises(InputError, match=rf"dev\.jsonl, line 2: {why}"):
+        read_dev(tmp_path)
+
+
+def test_a_corpus_is_read_as_by_eval(tmp_path):
+    """Judgements that are no whole numbers and documents that are no texts name their line."""
+    documents = [{"_id": str(i), "text": text} for i, text in enumerate(TEXTS[:20])]
+    write_lines(tmp_path / "E/corpus.jsonl", documents)
+    write_lines(tmp_path / "E/queries_dev.jsonl", [{"_id": "q", "text": "about"}])
+    (tmp_path / "E/qrels_dev.tsv").write_text("q\t1\t1.0\n", "utf-8")
+    with pytest.raises(InputError, match=r"qrels_dev\.tsv, line 1: needs query-id"):
+        read_dev(tmp_path)
+    (tmp_path / "E/qrels_dev.tsv").write_text("q\t1\t1\n", "utf-8")
+    with pytest.raises(InputError, match=r"no development data.*; E: too few judged queries"):
+        read_dev(tmp_path)
+    write_lines(tmp_path / "E/corpus.jsonl", [*documents, {"_id": "n", "text": 5}])
+    with pytest.raises(InputError, match=r"corpus\.jsonl, line 21: 'text' is int"):
+        read_dev(tmp_path)
+
+
+def test_an_empty_negative_is_none(tmp_path):
+    """What could not be embedded is no text to choose by."""
+    rows = [{"query": TEXTS[i], "positive": TEXTS[i + 20], "negative": ""} for i in range(12)]
+    write_lines(tmp_path / "D/dev.jsonl", rows)
+    assert "" not in read_dev(tmp_path).texts
+
+
+def test_a_single_folder_is_a_set(tmp_path):
+    """The folder that is given may be a set itself, as in `eval`."""
+    write_lines(tmp_path / "dev.jsonl", [PAIR | {"score": i} for i in range(9)])
+    (task,) = read_dev(tmp_path).tasks
+    assert (task.name, task.split) == (tmp_path.name, "dev")
 
 
 def test_halves_find_each_other():
@@ -234,6 +287,16 @@ def test_draws_are_paired():
     own, again = mean_replicates([task], unit(40)), mean_replicates([task], unit(40))
     np.testing.assert_array_equal(own, again)
     assert own.std() > 0
+
+
+def test_runs_of_a_clustering_are_one_sample():
+    """Three clusterings of the same texts are resampled together: a mean of them is no surer."""
+    rows = {"all": np.arange(60)}
+    centre = np.eye(6, dtype=np.float32)[np.arange(60) % 6]
+    task = DevTask("d", "Clustering", "train", rows, {"label": np.arange(60) % 6})
+    own = items(task, centre + 0.4 * unit(60))
+    draws = [replicates(part, resamples=100) for part in own["parts"]]
+    np.testing.assert_allclose(replicates(own, resamples=100), np.mean(draws, axis=0))
 
 
 # -- states and parts -------------------------------------------------------------------------
@@ -329,6 +392,18 @@ def test_prompts_are_asked_for_by_name():
 
 
 # -- the ledger -------------------------------------------------------------------------------
+
+
+def test_scores_are_kept_under_every_judgement():
+    """Another grade in the middle of a large array makes another file of scores."""
+    grade_QN = np.eye(60, dtype=np.int64)
+    rows = {"queries": np.arange(60), "documents": np.arange(60)}
+    names = set()
+    for value in (0, 1):
+        grade_QN[30, 31] = value
+        task = DevTask("a", "Retrieval", "dev", rows, {"grade": grade_QN.copy()})
+        names.add(_scored_on({}, DevData(tasks=[task]), [], []))
+    assert len(names) == 2
 
 
 class Counted:

@@ -77,7 +77,7 @@ def tune(
         out,
         data=data,
         budget=budget or None,
-        prompts=prompts.split(",") if prompts else None,
+        prompts=[name.strip() for name in prompts.split(",")] if prompts else None,
         texts=own,
         source=None if texts is None else named(texts),
         writing=Writing() if count is None else Writing(count=count),

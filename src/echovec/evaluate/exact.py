@@ -37,22 +37,33 @@ def subset_of(metadata: Any) -> str:
 
 
 def is_exact(one: LocalSet, metadata: Any) -> bool:
-    """Whether the statistics of the set's test file are those of the task's test split."""
-    stats = (metadata.descriptive_stats or {}).get("test")
-    if stats is None or metadata.type != one.category:
+    """Whether the statistics of the set's test file are those of the task's test split.
+
+    Of a classification those of the train file have to agree too: it is what is learnt from.
+    """
+    if metadata.type != one.category:
         return False
+    splits = ("train", "test") if one.category == "Classification" else ("test",)
+    return all(
+        _agrees(_stats_of(metadata, split), facts_of(one, split))
+        for split in splits
+        if split == "test" or _stats_of(metadata, split)
+    )
+
+
+def _stats_of(metadata: Any, split: str) -> Mapping[str, Any]:
+    """The statistics that mteb ships of a split; empty if it ships none."""
+    stats: Mapping[str, Any] = (metadata.descriptive_stats or {}).get(split) or {}
     by_subset = stats.get("hf_subset_descriptive_stats")
-    if by_subset:
-        stats = by_subset.get(subset_of(metadata), {})
-    return _agrees(stats, facts_of(one))
+    return by_subset.get(subset_of(metadata), {}) if by_subset else stats
 
 
-def facts_of(one: LocalSet) -> Facts:
-    """The numbers to compare, of a set's test file."""
+def facts_of(one: LocalSet, split: str = "test") -> Facts:
+    """The numbers to compare, of the file of a split."""
     if one.category != "Retrieval":
-        rows = rows_of(one, "test")
+        rows = rows_of(one, split)
         return {("num_samples",): len(rows), **_FACTS[one.category](rows)}
-    queries, qrels = queries_of(one, "test")
+    queries, qrels = queries_of(one, split)
     corpus = corpus_of(one)
     texts = [row["text"] for row in queries] + [_document(row) for row in corpus]
     return {
@@ -85,6 +96,16 @@ def _text_facts(rows: Sequence[Row]) -> Facts:
     }
 
 
+def _reranking_facts(rows: Sequence[Row]) -> Facts:
+    texts = [text for row in rows for text in (row["query"], *row["positive"], *row["negative"])]
+    return {
+        ("num_samples",): len(texts),
+        ("num_queries",): len(rows),
+        ("number_of_characters",): sum(map(len, texts)),
+        ("relevant_docs_statistics", "num_relevant_docs"): sum(len(r["positive"]) for r in rows),
+    }
+
+
 def _summary_facts(rows: Sequence[Row]) -> Facts:
     fields = ("human_summaries", "machine_summaries")
     return {
@@ -99,7 +120,7 @@ _FACTS: Mapping[str, Callable[[Sequence[Row]], Facts]] = {
     "Classification": _text_facts,
     "Clustering": _text_facts,
     "Summarization": _summary_facts,
-    "Reranking": lambda rows: {("num_queries",): len(rows)},
+    "Reranking": _reranking_facts,
 }
 
 

@@ -26,7 +26,7 @@ class HubTask:
     @property
     def category(self) -> str:
         """The type of task, as mteb calls it."""
-        return str(self.unloaded().metadata.type)
+        return str(self._metadata.type)
 
     @property
     def published_name(self) -> str | None:
@@ -41,7 +41,23 @@ class HubTask:
     @property
     def revision(self) -> str:
         """The revision of the data, as mteb pins it."""
-        return str(self.unloaded().metadata.revision)
+        return str(self._metadata.revision)
+
+    def revision_of(self, split: str) -> str:
+        """The same: one revision has all splits."""
+        return self.revision
+
+    def metadata(self, split: str) -> Any:
+        """The task as mteb describes it."""
+        return self._metadata
+
+    @cached_property
+    def _metadata(self) -> Any:
+        return self.unloaded().metadata
+
+    def is_reported(self, split: str) -> bool:
+        """Whether mteb's own score is of this split: "test", or the only one that there is."""
+        return self.split_of(TEST) == split
 
     @cached_property
     def parts(self) -> list[HubTask]:

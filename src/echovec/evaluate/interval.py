@@ -72,8 +72,11 @@ def replicates(items: Items, *, resamples: int = RESAMPLES, seed: int = SEED) ->
     if not items:
         raise InputError("mteb gives no items for this task; it has a score but no interval")
     if items["kind"] == "parts":
+        # Parts over the same items share their draws: three runs on one sample are one sample.
+        step = 0 if items.get("same items") else 1
         parts = [
-            replicates(p, resamples=resamples, seed=seed + i) for i, p in enumerate(items["parts"])
+            replicates(part, resamples=resamples, seed=seed + step * i)
+            for i, part in enumerate(items["parts"])
         ]
         return np.asarray(np.mean(parts, axis=0))
     kind = KINDS[items["kind"]]
@@ -94,7 +97,9 @@ def interval(items: Items) -> tuple[float, float] | None:
         return None
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(finite, [tail, 100 - tail])
-    least = 0.0 if _is_v_measure(items) else -1.0  # what was moved may have left the range
+    least = (
+        0.0 if _first(items)["kind"] == "v-measure" else -1.0
+    )  # what was moved may have left the range
     return max(float(low), least), min(float(high), 1.0)
 
 
@@ -102,16 +107,15 @@ def interval_method(items: Items) -> str:
     """What was resampled, in words."""
     if not items:
         return "none: mteb gives no items for this type of task"
-    kind = items["parts"][0]["kind"] if items["kind"] == "parts" else items["kind"]
+    first = _first(items)
     within = ", within each part" if items["kind"] == "parts" else ""
-    return (
-        f"bootstrap over {items.get('of') or KINDS[kind].method}{within}, {RESAMPLES:,} resamples"
-    )
+    what = first.get("of") or KINDS[first["kind"]].method
+    return f"bootstrap over {what}{within}, {RESAMPLES:,} resamples"
 
 
-def _is_v_measure(items: Items) -> bool:
-    first = items["parts"][0] if items["kind"] == "parts" else items
-    return bool(first["kind"] == "v-measure")
+def _first(items: Items) -> Items:
+    """The items themselves, or those of the first part, which may have parts of its own."""
+    return _first(items["parts"][0]) if items["kind"] == "parts" else items
 
 
 def _draws(size: int, resamples: int, seed: int) -> Iterator[Rows]:
@@ -182,4 +186,5 @@ KINDS: Mapping[str, Kind] = {
         "texts (the clustering is not repeated; recentred on the score)",
     ),
 }
-"""How each kind of items becomes a score. "parts" (the mean of several) is beside them."""
+"""How each kind of items becomes a score. "parts" (the mean of several) is beside them;
+with "same items" all of them are over one sample."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import tomllib
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -19,7 +21,9 @@ from typing import IO, Any, Literal
 from echovec.errors import InputError
 from echovec.text.check import text_problem
 
-Kind = Literal["text", "maybe text", "texts", "number", "numbers", "label", "0 or 1"]
+Kind = Literal[
+    "text", "maybe text", "texts", "text or texts", "number", "numbers", "label", "0 or 1"
+]
 Row = dict[str, Any]
 
 LAYOUTS: Mapping[str, Mapping[str, Kind]] = {
@@ -95,8 +99,13 @@ def read_set(folder: Path) -> LocalSet | str:
     options = _options(folder)
     name = options.get("name", folder.name)
     extra = {key: options[key] for key in ("mteb", "instruction") if key in options}
-    if _file(folder, "corpus") and (qrels := sorted(folder.glob("qrels*.tsv"))):
-        splits = tuple(q.stem.removeprefix("qrels").lstrip("_") or "test" for q in qrels)
+    if split_file(folder, "corpus"):
+        stems = sorted(
+            file.stem for file in (*folder.glob("qrels.tsv"), *folder.glob("qrels_*.tsv"))
+        )
+        if not stems:
+            return "it has a corpus, but no qrels.tsv or qrels_SPLIT.tsv"
+        splits = tuple(dict.fromkeys(stem.removeprefix("qrels")[1:] or "test" for stem in stems))
         return LocalSet(folder, name, options.get("category", "Retrieval"), splits, **extra)
     if folder.name.startswith("train_"):
         return "its name says that it is for training"
@@ -112,29 +121,65 @@ def rows_of(one: LocalSet, split: str) -> list[Row]:
     """All lines of a split of any set but retrieval, checked.
 
     Raises:
-        InputError: there is no such file, or a line cannot be used (file and line).
+        InputError: there is no such file, it is empty, or a line cannot be used (file and line).
     """
-    return list(_checked(_need(one.folder, split), LAYOUTS[one.category]))
-
-
-def corpus_of(one: LocalSet) -> list[Row]:
-    """All documents of a retrieval set: `_id`, `text` and `title` ("" where there is none)."""
-    file = _need(one.folder, "corpus")
-    rows = [row | {"title": row.get("title") or ""} for row in _checked(file, CORPUS)]
-    for number, row in enumerate(rows, 1):
-        if not (row["title"] + row["text"]).strip():
-            raise _broken(file, number, "has neither title nor text")
+    file = _need(one.folder, split)
+    problem_of = _ROW_PROBLEMS.get(one.category)
+    rows = []
+    for number, row in _numbered(file, LAYOUTS[one.category]):
+        if problem_of is not None and (problem := problem_of(row)):
+            raise _broken(file, number, problem)
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{file}: it is empty")
     return rows
 
 
+def checked_rows(file: Path, fields: Mapping[str, Kind]) -> list[Row]:
+    """All lines of a file that have these fields, in order; other fields stay as they are.
+
+    Raises:
+        InputError: the file cannot be read, or a line cannot be used (file and line).
+    """
+    return [row for _, row in _numbered(file, fields)]
+
+
+def split_file(folder: Path, stem: str) -> Path | None:
+    """`STEM.jsonl` or `STEM.jsonl.gz` of a folder, or None."""
+    files = (folder / f"{stem}{ending}" for ending in ENDINGS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def corpus_of(one: LocalSet) -> list[Row]:
+    """All documents of a retrieval set: `_id`, `text` and `title` ("" where there is none).
+
+    Raises:
+        InputError: there is no such file, or a line cannot be used (file and line).
+    """
+    file = _need(one.folder, "corpus")
+    rows: dict[str, Row] = {}
+    for number, row in _numbered(file, CORPUS):
+        if problem := _problem(row.get("title"), "maybe text"):
+            raise _broken(file, number, f"'title' {problem}")
+        title, text = row.get("title") or "", row["text"] or ""
+        if not (title + text).strip():
+            raise _broken(file, number, "has neither title nor text")
+        _add(rows, row | {"title": title, "text": text}, file, number)
+    return list(rows.values())
+
+
 def queries_of(one: LocalSet, split: str) -> tuple[list[Row], dict[str, dict[str, int]]]:
-    """The queries of a split that have judgements, and query to document to grade."""
-    suffix = "" if split == "test" else f"_{split}"
-    qrels_file = one.folder / f"qrels{suffix}.tsv"
-    queries = list(_checked(_need(one.folder, f"queries{suffix}"), QUERIES))
+    """The queries of a split that have judgements, and query to document to grade.
+
+    Raises:
+        InputError: a file is missing, nothing is judged, or a line cannot be used (file and line).
+    """
+    queries_file, qrels_file = _search_files(one.folder, split)
+    queries: dict[str, Row] = {}
+    for number, row in _numbered(queries_file, QUERIES):
+        _add(queries, row, queries_file, number)
     qrels: dict[str, dict[str, int]] = {}
     documents = {row["_id"] for row in corpus_of(one)}
-    asked = {row["_id"] for row in queries}
     for number, line in _lines(qrels_file):
         if number == 1 and line.lower().startswith("query-id"):
             continue
@@ -145,20 +190,20 @@ def queries_of(one: LocalSet, split: str) -> tuple[list[Row], dict[str, dict[str
             raise _broken(
                 qrels_file, number, "needs query-id, corpus-id and a whole number"
             ) from None
-        if query not in asked or document not in documents:
-            missing = f"query {query!r}" if query not in asked else f"document {document!r}"
+        if query not in queries or document not in documents:
+            missing = f"query {query!r}" if query not in queries else f"document {document!r}"
             raise _broken(qrels_file, number, f"names the {missing}, which is not there")
         qrels.setdefault(query, {})[document] = grade
-    return [row for row in queries if row["_id"] in qrels], qrels
+    if not qrels:
+        raise InputError(f"{qrels_file}: it has no judgements")
+    return [row for query, row in queries.items() if query in qrels], qrels
 
 
 def files_of(one: LocalSet, split: str) -> list[Path]:
     """Every file that a split reads."""
-    if _file(one.folder, "corpus"):
-        suffix = "" if split == "test" else f"_{split}"
-        qrels = one.folder / f"qrels{suffix}.tsv"
-        return [_need(one.folder, "corpus"), _need(one.folder, f"queries{suffix}"), qrels]
-    train = _file(one.folder, "train") if one.category == "Classification" else None
+    if split_file(one.folder, "corpus"):
+        return [_need(one.folder, "corpus"), *_search_files(one.folder, split)]
+    train = split_file(one.folder, "train") if one.category == "Classification" else None
     return [file for file in (_need(one.folder, split), train) if file is not None]
 
 
@@ -184,7 +229,7 @@ def _options(folder: Path) -> dict[str, str]:
 
 def _category(folder: Path, split: str, splits: tuple[str, ...]) -> str:
     file = _need(folder, split)
-    row = next(_checked(file, {}), None)
+    _, row = next(_numbered(file, {}), (0, None))
     if row is None:
         raise InputError(f"{file}: it is empty")
     for category, fields in LAYOUTS.items():
@@ -205,15 +250,26 @@ def _split(file: Path) -> str | None:
     return None
 
 
-def _file(folder: Path, stem: str) -> Path | None:
-    files = (folder / f"{stem}{ending}" for ending in ENDINGS)
-    return next((file for file in files if file.is_file()), None)
-
-
 def _need(folder: Path, stem: str) -> Path:
-    if (file := _file(folder, stem)) is None:
+    if (file := split_file(folder, stem)) is None:
         raise InputError(f"{folder} has no {stem}.jsonl or {stem}.jsonl.gz")
     return file
+
+
+def _search_files(folder: Path, split: str) -> tuple[Path, Path]:
+    """Queries and judgements of a split; those of "test" need no ending."""
+    endings = ("", "_test") if split == "test" else (f"_{split}",)
+    found = (split_file(folder, f"queries{ending}") for ending in endings)
+    queries = next(filter(None, found), None) or _need(folder, f"queries{endings[0]}")
+    qrels = [folder / f"qrels{ending}.tsv" for ending in endings]
+    return queries, next((file for file in qrels if file.is_file()), qrels[0])
+
+
+def _add(rows: dict[str, Row], row: Row, file: Path, number: int) -> None:
+    """Keep a row by its id, which no other may have."""
+    if row["_id"] in rows:
+        raise _broken(file, number, f"'_id' {row['_id']!r} is that of an earlier line")
+    rows[row["_id"]] = row
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -224,9 +280,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _broken(file, number + 1, f"cannot be read ({error})") from None
 
 
@@ -236,7 +290,8 @@ def _open(file: Path) -> IO[str]:
     return file.open(encoding="utf-8")
 
 
-def _checked(file: Path, fields: Mapping[str, Kind]) -> Iterator[Row]:
+def _numbered(file: Path, fields: Mapping[str, Kind]) -> Iterator[tuple[int, Row]]:
+    """Every line's number and row, checked."""
     for number, line in _lines(file):
         try:
             row = json.loads(line)
@@ -249,24 +304,50 @@ def _checked(file: Path, fields: Mapping[str, Kind]) -> Iterator[Row]:
                 raise _broken(file, number, f"has no {field!r}; it has {', '.join(row)}")
             if problem := _problem(row[field], kind):
                 raise _broken(file, number, f"{field!r} {problem}")
-        yield row
+        yield number, row
 
 
 def _problem(value: Any, kind: Kind) -> str | None:
+    if kind == "text or texts":
+        kind = "texts" if isinstance(value, list) else "text"
     if kind == "texts" or kind == "numbers":
         if not isinstance(value, list):
             return f"is {value!r:.40}, not a list"
         one: Kind = "text" if kind == "texts" else "number"
         return next((f"[{i}] {p}" for i, v in enumerate(value) if (p := _problem(v, one))), None)
+    if kind == "maybe text" and (value is None or value == ""):
+        return None
     if kind in ("text", "maybe text"):
-        return text_problem(value or " ") if kind == "maybe text" else text_problem(value)
+        return text_problem(value)
     if isinstance(value, bool):
         return f"is {value!r}"
     if kind == "label":
         return None if isinstance(value, int | str) else f"is {value!r:.40}, not a label"
     if not isinstance(value, int | float):
         return f"is {value!r:.40}, not a number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"is {value!r}"
     return f"is {value!r}, not 0 or 1" if kind == "0 or 1" and value not in (0, 1) else None
+
+
+def _reranking_problem(row: Row) -> str | None:
+    if row["positive"] and row["negative"]:
+        return None
+    return "a query needs texts in both 'positive' and 'negative'"
+
+
+def _summarization_problem(row: Row) -> str | None:
+    scores, summaries = len(row["relevance"]), len(row["machine_summaries"])
+    if scores == summaries:
+        return None
+    return f"{scores} scores in 'relevance' for {summaries} machine summaries"
+
+
+_ROW_PROBLEMS: Mapping[str, Callable[[Row], str | None]] = {
+    "Reranking": _reranking_problem,
+    "Summarization": _summarization_problem,
+}
+"""What of a row no single field shows."""
 
 
 def _broken(file: Path, number: int, what: str) -> InputError:

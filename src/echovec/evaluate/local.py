@@ -77,10 +77,24 @@ class LocalTask:
         if self.exact:
             return str(metadata_of(self.published_name or "").revision)
         # Of all splits together: mteb keeps splits in one file only if they are of one revision.
+        return self._hash
+
+    def revision_of(self, split: str) -> str:
+        """The same for one split: only the test split of exact data is mteb's own."""
+        return self.revision if split == "test" else self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         found = hashlib.sha256()
         for file in sorted({f for split in self.set.splits for f in files_of(self.set, split)}):
-            found.update(file.read_bytes())
+            content = file.read_bytes()
+            found.update(f"{file.name}\0{len(content)}\0".encode())
+            found.update(content)
         return found.hexdigest()[:16]
+
+    def is_reported(self, split: str) -> bool:
+        """Whether scores of this split are what is reported: nothing may be chosen by them."""
+        return split == "test"
 
     def make(self, split: str) -> Any:
         """The task, loaded: an instance of mteb's class with the split's data in it.
@@ -89,7 +103,7 @@ class LocalTask:
             InputError: a file of it is broken.
         """
         base = self._base()
-        metadata = self._metadata(split)
+        metadata = self.metadata(split)
         dataset = _DATASETS[self.category](self.set, split)
         subset = subset_of(metadata)
 
@@ -131,7 +145,8 @@ class LocalTask:
         scores = {"min_score": 0, "max_score": 5}  # a linear scaling, which no correlation sees
         return type("Own", (base,), scores) if self.category == "Summarization" else base
 
-    def _metadata(self, split: str) -> Any:
+    def metadata(self, split: str) -> Any:
+        """The task on this split as mteb describes it, with the set's own instruction."""
         from mteb.abstasks.task_metadata import TaskMetadata
 
         prompt = instruction_of(
@@ -191,6 +206,11 @@ def _classification(one: LocalSet, split: str) -> Any:
     if split == "train":
         raise InputError(f"{one.name}: the train split is what the classifier learns from")
     parts = {name: rows_of(one, name) for name in ("train", split)}
+    if len({type(row["label"]) for rows in parts.values() for row in rows}) > 1:
+        raise InputError(
+            f"{one.folder}: some labels of train and {split} are texts and some whole numbers; "
+            "write all of them as one of the two"
+        )
     return DatasetDict({n: _columns(rows, text="text", label="label") for n, rows in parts.items()})
 
 
@@ -204,15 +224,8 @@ def _clustering(one: LocalSet, split: str) -> Any:
 
 
 def _summarization(one: LocalSet, split: str) -> Any:
-    rows = rows_of(one, split)
-    for number, row in enumerate(rows, 1):
-        if len(row["relevance"]) != len(row["machine_summaries"]):
-            raise InputError(
-                f"{files_of(one, split)[0]}, line {number}: {len(row['relevance'])} scores in "
-                f"'relevance' for {len(row['machine_summaries'])} machine summaries"
-            )
     names = ("human_summaries", "machine_summaries", "relevance")
-    rows = [{"text": "", **row} for row in rows]
+    rows = [{"text": "", **row} for row in rows_of(one, split)]
     return {split: _columns(rows, text="text", **{name: name for name in names})}
 
 
@@ -237,11 +250,6 @@ def _reranking(one: LocalSet, split: str) -> Any:
     ranked: dict[str, list[str]] = {}
     for number, row in enumerate(rows_of(one, split)):
         query = f"q{number:06}"
-        if not row["positive"] or not row["negative"]:
-            raise InputError(
-                f"{files_of(one, split)[0]}, line {number + 1}: a query needs texts in both "
-                "'positive' and 'negative'"
-            )
         queries.append({"id": query, "text": row["query"]})
         texts = [(t, 1) for t in row["positive"]] + [(t, 0) for t in row["negative"]]
         grades = {f"{query}-d{i:06}": grade for i, (_, grade) in enumerate(texts)}

@@ -8,7 +8,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,41 @@ class Method:
         return str(self.encoder.mteb_model_meta.name)
 
     def finished(self, source: LocalTask | HubTask, split: str) -> Outcome | None:
-        """The outcome of an earlier run on the same data, if its file and mteb's are there."""
+        """The outcome of an earlier run, if its file and mteb's are there and it would be the same.
+
+        Another instruction, type of task or mteb task makes it another outcome, as other data do.
+        """
         meta = self.encoder.mteb_model_meta
         ours = outcome_path(self.out, meta.name, meta.revision, source.name, split)
         if not ours.is_file():
             return None
         mtebs = mteb.ResultCache(self.out).get_task_result_path(source.name, meta)
         outcome = read_outcome(ours) if mtebs.is_file() else None
-        return outcome if outcome and outcome.data_revision == source.revision else None
+        if outcome is None or outcome.data_revision != source.revision_of(split):
+            return None
+        before = (outcome.category, outcome.published_name, outcome.instruction)
+        now = (source.category, source.published_name, self._instruction(source.metadata(split)))
+        return outcome if before == now else None
+
+    def marked(self, outcome: Outcome) -> Outcome:
+        """An outcome with what this run says of the choice, written if it did not say so before.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        if self.chosen_on is None or outcome.chosen_on == self.chosen_on:
+            return outcome
+        outcome = replace(outcome, chosen_on=self.chosen_on)
+        write_outcome(outcome, self.out)
+        return outcome
+
+    def _instruction(self, metadata: Any) -> dict[str, str]:
+        """A task's instruction by role, for the roles that take one."""
+        return {
+            role: task_instruction(metadata, role)
+            for role in ROLES
+            if self.vectors.takes_instruction(role)
+        }
 
     def run(self, source: LocalTask | HubTask, task: Any, split: str) -> Outcome:
         """Evaluate a loaded task with mteb, write its result and ours.
@@ -143,22 +170,19 @@ class Method:
             interval=interval(items),
             interval_method=interval_method(items),
             sample=self.sample,
-            seed=self.seed,
+            seed=SEED if self.sample is None else self.seed,
             model=recipe.model.name,
             recipe_name=recipe.name,
             fingerprint=self.vectors.fingerprint,
             recipe=json.loads(recipe.to_json()),
             described=recipe.describe(),
-            instruction={
-                role: task_instruction(metadata, role)
-                for role in ROLES
-                if self.vectors.takes_instruction(role)
-            },
+            instruction=self._instruction(metadata),
             chosen_on=self.chosen_on,
             **asdict(cost),
-            exact_split=source.exact and self.sample is None and _is_reported(source, split),
+            exact_split=source.exact and self.sample is None and source.is_reported(split),
+            reported=source.is_reported(split),
             published_name=source.published_name,
-            data_revision=source.revision,
+            data_revision=source.revision_of(split),
             versions={**recipe.versions, "mteb": mteb_version(), "echovec": __version__},
         )
         write_outcome(outcome, self.out)
@@ -170,10 +194,6 @@ def mteb_version() -> str:
     from importlib.metadata import version
 
     return version("mteb")
-
-
-def _is_reported(source: LocalTask | HubTask, split: str) -> bool:
-    return isinstance(source, HubTask) or split == "test"
 
 
 def _fresh(task: Any) -> Any:

@@ -50,9 +50,11 @@ def sections_of(outcomes: Iterable[Outcome]) -> list[Section]:
         before = groups.setdefault(taken, {}).setdefault(
             (method_of(outcome), outcome.task), outcome
         )
-        if not math.isclose(before.main_score, outcome.main_score, abs_tol=1e-6):
+        scores = before.main_score, outcome.main_score
+        if not (math.isclose(*scores, abs_tol=1e-6) or all(map(math.isnan, scores))):
             raise InputError(
-                f"two results of {outcome.recipe_name} on {outcome.task} disagree: "
+                f"two results of {outcome.recipe_name} on {outcome.task} "
+                f"({' and '.join(dict.fromkeys((before.split, outcome.split)))}) disagree: "
                 f"{before.main_score:.6f} and {outcome.main_score:.6f}; report only one of them"
             )
     ordered = sorted(groups, key=lambda taken: (taken[0], -(taken[1] or 10**12), taken[2] or 0))

@@ -185,7 +185,8 @@ def markdown_text(text: str) -> str:
     """Text whose own characters do not become markup."""
     for mark in ("\\", "|", "*", "_", "<", "`"):
         text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+    text = re.sub(r"&(?=#?\w+;)", r"\&", text.replace("](", r"]\("))
+    return " ".join(text.splitlines())
 
 
 def write_text(path: Path, text: str) -> None:

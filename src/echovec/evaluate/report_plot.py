@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +49,7 @@ def svg(plot: Plot) -> str:
         ) from None
     style: Any = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name with dollar signs is a name
         "svg.hashsalt": plot.title,
         "font.size": 9,
         "font.family": "sans-serif",
@@ -61,7 +63,9 @@ def svg(plot: Plot) -> str:
         "ytick.labelcolor": _INK,
         "text.color": _INK,
     }
-    with rc_context(style):
+    with rc_context(style), warnings.catch_warnings():
+        # Of no account: the page's own font draws the letters.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH_INCHES, _height(plot)), layout="constrained")
         axes = figure.add_subplot()
         _KINDS[plot.kind](axes, plot)

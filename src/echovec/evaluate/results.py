@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Outcome:
     """At most how many items were taken; None: all of them."""
 
     seed: int
-    """What the sample was drawn with, and mteb's own draws."""
+    """What the sample was drawn with; of a whole task mteb's own, so that all have one."""
 
     model: str
     """The model's name."""
@@ -110,6 +111,9 @@ class Outcome:
     exact_split: bool
     """Whether the items are exactly those of mteb's task `published_name`."""
 
+    reported: bool = False
+    """Whether it is this split that mteb reports, whatever it is called."""
+
     published_name: str | None = None
     """The mteb task that published scores to compare with go by, if there is one."""
 
@@ -127,11 +131,16 @@ class Outcome:
     @property
     def is_test(self) -> bool:
         """Whether it was measured on test data, on which nothing may be chosen."""
-        return self.split not in DEVELOPMENT or self.task in _REPORTED_ON_DEV
+        return self.reported or self.split not in DEVELOPMENT or self.task in _REPORTED_ON_DEV
+
+    @property
+    def drawn_with(self) -> tuple[int, int] | None:
+        """Size and seed of the sample; None of a whole task, for which the seed plays no part."""
+        return None if self.sample is None else (self.sample, self.seed)
 
 
 _REPORTED_ON_DEV = ("MSMARCO",)
-"""mteb's scores of these are on their development split."""
+"""The task of the 56 that mteb reports on its development split, in files without `reported`."""
 
 DEVELOPMENT = ("dev", "validation", "val", "train")
 """Splits that anything may be chosen on; all others are test data."""
@@ -208,7 +217,8 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder; "
             "what is finished is kept"

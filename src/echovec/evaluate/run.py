@@ -182,7 +182,7 @@ class Evaluation:
             outcome = method.run(source, task, split)
             done[outcome.name] = outcome
             self.say(_line(outcome))
-        return [done[method.name] for method in self.methods]
+        return [method.marked(done[method.name]) for method in self.methods]
 
     def _aggregate(self, source: HubTask, split: str) -> list[Outcome]:
         """The parts with every recipe, then what mteb makes of them."""
@@ -194,7 +194,7 @@ class Evaluation:
             if outcome is None:
                 outcome = method.combine(source, task, [of_part[number] for of_part in parts])
                 self.say(_line(outcome))
-            outcomes.append(outcome)
+            outcomes.append(method.marked(outcome))
         return outcomes
 
     def _step(

@@ -36,18 +36,18 @@ def choose(outcomes: Sequence[Outcome]) -> Selection:
     """The recipe with the best mean score over the same development tasks.
 
     Raises:
-        InputError: an outcome is of test data, there is none, candidates were not measured on the
-            same data, or two have one name.
+        InputError: an outcome is of test data, there is none, or candidates were not measured on
+            the same data.
     """
     check_may_choose(outcomes)
-    tables: dict[tuple[str, str], dict[tuple[str, str, int | None, int], float]] = {}
+    tables: dict[tuple[str, str], dict[tuple[object, ...], float]] = {}
     for one in outcomes:
-        place = (one.task, one.split, one.sample, one.seed)
+        place = (one.task, one.split, one.drawn_with, one.data_revision)
         tables.setdefault((one.recipe_name, one.fingerprint), {})[place] = one.main_score
     measured = {frozenset(table) for table in tables.values()}
     if len(measured) > 1:
         raise InputError(
-            "the candidates were not measured on the same tasks, splits and samples: "
+            "the candidates were not measured on the same tasks, splits, samples and data: "
             + "; ".join(f"{name}: {len(table)} tasks" for (name, _), table in tables.items())
         )
     means = {key: float(np.mean(list(table.values()))) for key, table in tables.items()}

@@ -86,25 +86,29 @@ def find_tasks(names: Sequence[str], data: Path | None, split: str = TEST) -> Fo
     Raises:
         InputError: a name is unknown (the nearest are offered), or no task has the split.
     """
-    local: list[LocalTask] = []
-    left_out: dict[str, str] = {}
-    if data is not None:
-        sets, left_out = find_sets(data)
-        local = [LocalTask(one) for one in sets]
+    sets, none = ([], {}) if data is None else find_sets(data)
+    local = [LocalTask(one) for one in sets]
+    left_out = none if "local" in names else {}
     chosen: dict[str, tuple[Source, str]] = {}
     for name in names:
         several, sources = _resolve(name, local, data)
         for source in sources:
             found = _split_in(source, split)
-            if found is not None:
-                chosen.setdefault(source.name, (source, found))
-            elif several:
-                left_out[source.name] = f"it has no split {split!r}"
-            else:
+            if found is None and not several:
                 raise InputError(f"{source.name} has no split {split!r} to evaluate")
+            if found is None:
+                left_out[source.name] = f"it has no split {split!r}"
+                continue
+            first, _ = chosen.setdefault(source.name, (source, found))
+            if first != source and isinstance(source, LocalTask):
+                left_out[source.set.folder.name] = f"an earlier set is called {source.name}, too"
     if not chosen:
-        raise InputError(f"none of {', '.join(names)} has a split {split!r}")
-    return Found(list(chosen.values()), left_out if "local" in names else {})
+        raise InputError(
+            f"none of {', '.join(names)} has a split {split!r}"
+            if left_out
+            else f"there is no task of {', '.join(names)}" + (f" in {data}" if data else "")
+        )
+    return Found(list(chosen.values()), left_out)
 
 
 def _split_in(source: Source, split: str) -> str | None:
@@ -156,7 +160,7 @@ def _unknown(name: str, local: Sequence[LocalTask]) -> InputError:
         names += [task.metadata.name for task in mteb.get_tasks(modalities=["text"])]
     lower = {one.lower(): one for one in names}
     near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
-    hint = f"did you mean {' or '.join(near)}?" if near else "nothing has a name like it"
+    hint = f"did you mean {' or '.join(near)}?" if near else "nothing has a name like it."
     return InputError(
         f"unknown task {name!r}; {hint} There are the suites {', '.join(SUITES)}, the categories "
         f"{', '.join(CATEGORIES)}, the tasks of --data DIR, and those of mteb"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from echovec.errors import StorageError
+from echovec.evaluate.report_page import markdown_text, write_text
 from echovec.tune.cost import Cost, Costs
 from echovec.tune.dev import DevData
 from echovec.tune.ledger import Ledger
@@ -13,7 +16,7 @@ from echovec.tune.parts import Sum, Vectors
 from echovec.tune.plots import bar_plot, line_plot, point_plot
 from echovec.tune.score import Scores, mean_replicates, middle
 from echovec.tune.search import Search
-from echovec.tune.space import USUAL
+from echovec.tune.space import TARGETS, USUAL
 
 PAGE = "card.md"
 
@@ -57,10 +60,21 @@ def write_card(
     costs: Costs,
     facts: Mapping[str, str],
 ) -> None:
-    """Write `card.md` and its three pictures."""
-    _pictures(folder, [*compared, *found], search, costs)
+    """Write `card.md` and its three pictures.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    try:
+        _pictures(folder, [*compared, *found], search, costs)
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
+    best = TARGETS[0].name
+    # "./best": the name alone would be the recipe that ships.
+    at = str(folder) if len(folder.parts) > 1 else f"./{folder}"
+    recipes = ",".join(at if one.name == best else f"{at}/{one.name}" for one in found)
     command = (
-        f"echovec eval --recipe {folder},{folder}/fast,echo --data DIR -o RESULTS "
+        f"echovec eval --recipe {shlex.quote(f'{recipes},echo')} --data DIR -o RESULTS "
         "--chosen-on 'development data'"
     )
     alone = len(search.ledger.single())
@@ -104,7 +118,7 @@ def write_card(
         *(f"- cut short by the budget: {stage}" for stage in search.cut),
         "",
     ]
-    (folder / PAGE).write_text("\n".join(lines), "utf-8")
+    write_text(folder / PAGE, "\n".join(lines))
 
 
 def _recipes(entries: Sequence[Entry], costs: Costs) -> list[str]:
@@ -149,8 +163,13 @@ def _data(data: DevData) -> list[str]:
     lines = ["| task | category | split | texts |", "|---|---|---|---|"]
     for task in data.tasks:
         count = sum(len(rows) for rows in task.rows.values())
-        lines.append(f"| {task.name} | {task.category} | {task.split} | {count:,} |")
-    lines += ["", *(f"- not used: {name}: {why}" for name, why in data.left_out.items())]
+        name = markdown_text(task.name)
+        lines.append(f"| {name} | {task.category} | {task.split} | {count:,} |")
+    lines.append("")
+    lines += [
+        f"- not used: {markdown_text(name)}: {markdown_text(why)}"
+        for name, why in data.left_out.items()
+    ]
     return lines
 
 

@@ -7,28 +7,21 @@ cannot be made. What is sampled of each set is in samples.py.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
-from echovec.text.check import text_problem
 
 DEVELOPMENT = ("validation", "val", "dev", "train")
 """Splits that anything may be chosen by, best first."""
 
 CATEGORIES = ("STS", "PairClassification", "Classification", "Clustering", "Retrieval")
 
-_ENDINGS = (".jsonl", ".jsonl.gz")
-
 Rows = NDArray[np.int64]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,42 +75,3 @@ class DevData:
                 self._place[text] = len(self.texts)
                 self.texts.append(text)
         return np.array([self._place[text] for text in texts], dtype=np.int64)
-
-
-def split_file(folder: Path, stem: str) -> Path | None:
-    """`STEM.jsonl` or `STEM.jsonl.gz` of a folder, or None."""
-    files = (folder / f"{stem}{ending}" for ending in _ENDINGS)
-    return next((file for file in files if file.is_file()), None)
-
-
-def read_rows(file: Path) -> list[Row]:
-    """All lines of a file; InputError with file and line where one is broken."""
-    rows: list[Row] = []
-    number = 0
-    try:
-        opener = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
-                rows.append(row)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{file}, line {number}: cannot be read ({error})") from None
-    return rows
-
-
-def check_rows(folder: Path, rows: Sequence[Row], fields: Sequence[str]) -> None:
-    """InputError unless every row has these fields, all but "label" as texts."""
-    for number, row in enumerate(rows, 1):
-        for name in fields:
-            value = row.get(name)
-            if name == "label":
-                problem = "is missing" if value is None else None
-            else:
-                problem = text_problem(value)
-            if problem:
-                raise InputError(f"{folder}, row {number}: {name!r} {problem}")

@@ -19,7 +19,8 @@ def line_plot(
     for name, points in series.items():
         at = sorted(points)
         axes.plot([p[0] for p in at], [p[1] for p in at], marker="o", markersize=3, label=name)
-    axes.legend(fontsize=7, frameon=False)
+    if series:
+        axes.legend(fontsize=7, frameon=False)
     _save(figure, axes, file, x, y)
 
 

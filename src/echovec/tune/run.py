@@ -17,6 +17,7 @@ from echovec.calibrate.kept import texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
+from echovec.evaluate.results import write_whole
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
@@ -97,7 +98,8 @@ def tune(
 
     Raises:
         DependencyError: the extra `eval` is not installed.
-        InputError: an option cannot be used, or there is no development data.
+        InputError: an option cannot be used, there is no development data, or there are fewer
+            than 2 texts to calibrate on.
         StorageError: the disk does not take it.
     """
     check_libraries()
@@ -106,10 +108,14 @@ def tune(
         raise InputError(f"budget={budget} minutes; give more than 0")
     tell = partial(_tell, clock, say)
     asked = prompts_of(None if prompts is None else tuple(prompts))
-    work = out.with_name(f"{out.name}.work") if work is None else work
+    if work is None:
+        whole = out.resolve()  # "." has no name of its own
+        work = whole.with_name(f"{whole.name}.work")
     tell(f"{embedder!r}; work is kept in {work}")
     given = texts_for(embedder, texts, source, writing, halved=data is None, tell=tell)
     calibration, kinds, origin = given.calibration, given.kinds, given.origin
+    if len(calibration) < 2:
+        raise InputError(f"{len(calibration)} distinct texts to calibrate on; give 2 or more")
     plan = _Plan(embedder, asked, calibration, given.halved, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
@@ -157,7 +163,8 @@ def tune(
             transforms=vectors.whole(one.mix),
             **LONG_TEXT,
         )
-        folders[one.name] = _save(embedder, recipe, folder, record)
+        # Whole paths: "best" alone would be the recipe of that name that ships.
+        folders[one.name] = _save(embedder, recipe, folder, record).resolve()
     error = _checked(embedder, folders, entries, vectors, dev)
     facts = {
         "model": f"{embedder.recipe.model.hash if embedder.recipe.model else ''}",
@@ -356,7 +363,10 @@ def _scored_on(
         texts_hash(calibration),
         kinds,
         [
-            [task.name, {k: v.tolist() for k, v in task.rows.items()}, str(task.gold)]
+            [
+                task.name,
+                *({k: v.tolist() for k, v in part.items()} for part in (task.rows, task.gold)),
+            ]
             for task in dev.tasks
         ],
     ]
@@ -376,7 +386,4 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".part-{file.name}")
-    part.write_text(json.dumps(content), "utf-8")
-    part.replace(file)
+    write_whole(file, json.dumps(content).encode())

@@ -24,8 +24,18 @@ from typing import Any
 import numpy as np
 
 from echovec.errors import InputError
+from echovec.evaluate.layout import (
+    LAYOUTS,
+    Kind,
+    LocalSet,
+    Row,
+    checked_rows,
+    corpus_of,
+    queries_of,
+    split_file,
+)
 from echovec.text.check import text_problem
-from echovec.tune.dev import DEVELOPMENT, DevData, DevTask, Row, check_rows, read_rows, split_file
+from echovec.tune.dev import DEVELOPMENT, DevData, DevTask
 
 SHOTS = 8
 """Texts of each label to learn from, as in mteb."""
@@ -55,7 +65,9 @@ def read_dev(data: Path, *, share: float = 1.0, seed: int = 0) -> DevData:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give one whose folders are sets of texts")
     found = DevData()
-    for number, folder in enumerate(sorted(path for path in data.iterdir() if path.is_dir())):
+    itself = any(split_file(data, stem) for stem in ("corpus", *DEVELOPMENT))
+    folders = [data] if itself else sorted(path for path in data.iterdir() if path.is_dir())
+    for number, folder in enumerate(folders):
         source = np.random.default_rng([seed, number])
         if split_file(folder, "corpus") is not None:
             _add_search(found, folder, share, source)
@@ -64,17 +76,18 @@ def read_dev(data: Path, *, share: float = 1.0, seed: int = 0) -> DevData:
         if split is None:
             found.left_out[folder.name] = "it has test data only"
             continue
-        rows = _rows(folder, split)
-        fields = rows[0].keys() if rows else ()
-        maker = next((make for need, make in _MAKERS.items() if set(need) <= set(fields)), None)
-        if maker is None:
-            found.left_out[folder.name] = f"lines of {', '.join(fields) or 'nothing'} are no task"
+        first = next(iter(_rows(folder, split, {})), {})
+        kind = next((kind for kind in _MAKERS if set(_FIELDS[kind]) <= set(first)), None)
+        if kind is None:
+            found.left_out[folder.name] = f"lines of {', '.join(first) or 'nothing'} are no task"
             continue
-        maker(found, folder, split, rows, share, source)
+        rows = _rows(folder, split, _FIELDS[kind])
+        _MAKERS[kind](found, folder, split, rows, share, source)
     if not found.tasks:
+        why = "".join(f"; {name}: {reason}" for name, reason in found.left_out.items())
         raise InputError(
-            f"{data} has no development data ({', '.join(DEVELOPMENT)}); without --data the model "
-            "makes pairs of its own texts"
+            f"{data} has no development data ({', '.join(DEVELOPMENT)}){why}; without --data the "
+            "model makes pairs of its own texts"
         )
     return found
 
@@ -142,7 +155,6 @@ def _add_pairs(category: str, gold: str, most: int) -> Maker:
         share: float,
         source: np.random.Generator,
     ) -> None:
-        check_rows(folder, rows, ("sentence1", "sentence2"))
         rows = _drawn(rows, most * share, share, ("sentence1", "sentence2"), source)
         places = {
             "first": found.place([row["sentence1"] for row in rows]),
@@ -168,8 +180,7 @@ def _add_labelled(
     """Classification, and clustering by labels that it does not use where there are enough."""
     learn = rows
     if split != "train" and split_file(folder, "train") is not None:
-        learn = _rows(folder, "train")
-    check_rows(folder, rows + learn, ("text", "label"))
+        learn = _rows(folder, "train", _FIELDS["Labelled"])
     labels = sorted({row["label"] for row in learn} & {row["label"] for row in rows}, key=str)
     order = [labels[i] for i in source.permutation(len(labels))]
     most = max(2, round(_CLASSES * min(1.0, share * 1.5)))
@@ -213,12 +224,11 @@ def _add_triplets(
     source: np.random.Generator,
 ) -> None:
     rows = [row for row in rows if isinstance(row["positive"], str)]
-    check_rows(folder, rows, ("query", "positive"))
     asked = _drawn(rows, _QUERIES * share, share / 2, ("query", "positive", "negative"), source)
     if len(asked) < 4:
         found.left_out[folder.name] = "it has no queries with one positive text each"
         return
-    negatives = [row["negative"] for row in asked if isinstance(row.get("negative"), str)]
+    negatives = [row["negative"] for row in asked if not text_problem(row.get("negative"))]
     # Another positive of a query that is asked would count as wrong.
     queries = {row["query"] for row in asked}
     free = [row for row in rows if row["query"] not in queries and row["positive"] not in queries]
@@ -278,17 +288,12 @@ def _add_search(found: DevData, folder: Path, share: float, source: np.random.Ge
     if split is None or not (folder / f"qrels_{split}.tsv").is_file():
         found.left_out[folder.name] = "it has test data only"
         return
-    queries = _rows(folder, f"queries_{split}")
+    one = LocalSet(folder, folder.name, "Retrieval", (split,))
+    queries, judged = queries_of(one, split)
     corpus = {
-        str(row["_id"]): " ".join(filter(None, (row.get("title"), row.get("text"))))
-        for row in _rows(folder, "corpus")
+        row["_id"]: " ".join(filter(None, (row["title"], row["text"]))) for row in corpus_of(one)
     }
-    judged: dict[str, dict[str, int]] = {}
-    for line in (folder / f"qrels_{split}.tsv").read_text("utf-8").splitlines():
-        parts = line.split("\t")
-        if len(parts) >= 3 and parts[-1].strip().lstrip("-").isdigit():
-            judged.setdefault(parts[0], {})[parts[-2]] = int(parts[-1])
-    known = [row for row in queries if any(g > 0 for g in judged.get(str(row["_id"]), {}).values())]
+    known = [row for row in queries if any(grade > 0 for grade in judged[row["_id"]].values())]
     asked = _drawn(known, _QUERIES * share, 1.0, ("text",), source)
     size = min(
         round(_DOCUMENTS * share),
@@ -297,8 +302,8 @@ def _add_search(found: DevData, folder: Path, share: float, source: np.random.Ge
     pairs = [
         (row["text"], document)
         for row in asked
-        for document, grade in sorted(judged[str(row["_id"])].items())
-        if grade > 0 and document in corpus
+        for document, grade in sorted(judged[row["_id"]].items())
+        if grade > 0
     ][: max(4, size // 2)]
     if len(pairs) < 4:
         found.left_out[folder.name] = "too few judged queries"
@@ -312,17 +317,23 @@ def _add_search(found: DevData, folder: Path, share: float, source: np.random.Ge
         split,
         [query for query, _ in pairs],
         [corpus[document] for _, document in pairs],
-        [text for text in others if not text_problem(text)],
+        others,
     )
 
 
-_MAKERS: Mapping[tuple[str, ...], Maker] = {
-    ("sentence1", "sentence2", "score"): _add_pairs("STS", "score", _PAIRS),
-    ("sentence1", "sentence2", "label"): _add_pairs(
-        "PairClassification", "label", _TWO_CLASS_PAIRS
-    ),
-    ("text", "label"): _add_labelled,
-    ("query", "positive"): _add_triplets,
+_FIELDS: Mapping[str, Mapping[str, Kind]] = {
+    "STS": LAYOUTS["STS"],
+    "PairClassification": LAYOUTS["PairClassification"],
+    "Labelled": LAYOUTS["Classification"],
+    "Triplets": {"query": "text", "positive": "text or texts"},
+}
+"""Fields that lines have, by what becomes of them; the first whose fields are all there is it."""
+
+_MAKERS: Mapping[str, Maker] = {
+    "STS": _add_pairs("STS", "score", _PAIRS),
+    "PairClassification": _add_pairs("PairClassification", "label", _TWO_CLASS_PAIRS),
+    "Labelled": _add_labelled,
+    "Triplets": _add_triplets,
 }
 
 
@@ -352,6 +363,6 @@ def _room(rows: Sequence[Row], fields: Sequence[str], share: float) -> int:
     return max(8, int(share * _CHARACTERS * len(some) / max(1, sum(lengths))))
 
 
-def _rows(folder: Path, stem: str) -> list[Row]:
+def _rows(folder: Path, stem: str, fields: Mapping[str, Kind]) -> list[Row]:
     file = split_file(folder, stem)
-    return [] if file is None else read_rows(file)
+    return [] if file is None else checked_rows(file, fields)

@@ -142,7 +142,7 @@ def _clustering(task: DevTask, z_ND: Vectors) -> Items:
         for seed in range(_CLUSTERINGS)
     ]
     parts = [{"kind": "v-measure", "labels": labels, "clusters": run} for run in runs]
-    return {"kind": "parts", "parts": parts}
+    return {"kind": "parts", "parts": parts, "same items": True}
 
 
 def _retrieval(task: DevTask, z_ND: Vectors) -> Items:

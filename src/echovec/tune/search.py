@@ -69,13 +69,16 @@ class Search:
         return [(prompt.name, read) for prompt in self.prompts for read in prompt.views]
 
     def layers(self) -> None:
-        """Every view at many layers with the usual calibration; the last layer as it is too."""
+        """Every view at many layers with the usual calibration; the last layer as it is too.
+
+        The latter is what is compared with, so it is scored however short the budget is.
+        """
         last = self.num_layers
         first = 1 if last <= _FEW_LAYERS else max(1, last // 3)
         coarse = range(last, first - 1, -1 if last <= _FEW_LAYERS else -2)
         tries = [(p, r, (last,), NONE) for p, r in self.views]
         tries += [(p, r, (layer,), USUAL) for layer in coarse for p, r in self.views]
-        self._stage("layers", tries, 0.3)
+        self._stage("layers", tries, 0.3, least=len(self.views))
         near: list[tuple[str, str, tuple[int, ...], Method]] = []
         for p, r in self.views:
             for layer in self._top_layers(p, r)[:2]:
@@ -139,11 +142,17 @@ class Search:
         )
 
     def _stage(
-        self, name: str, tries: Sequence[tuple[str, str, tuple[int, ...], Method]], share: float
+        self,
+        name: str,
+        tries: Sequence[tuple[str, str, tuple[int, ...], Method]],
+        share: float,
+        *,
+        least: int = 0,
     ) -> None:
+        """Score tries in order until the share of the time is used; the `least` first anyway."""
         until = self.clock.until(share)
         for number, (prompt, read, layers, method) in enumerate(tries):
-            if not self._in_time(until):
+            if number >= least and not self._in_time(until):
                 self.cut.append(f"{name}: {len(tries) - number} of {len(tries)} not tried")
                 break
             mix = _alone(Part(prompt, read, layers, method))

@@ -1,7 +1,7 @@
 """Findings: what an experiment hands back: claims with verdicts, tables and plots, as plain data.
 
 An experiment is a function `(embedder, data, options) -> Findings`; it computes and writes nothing.
-pages.py turns Findings into HTML and Markdown.
+page.py turns Findings into HTML and Markdown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Options:
     """Items of each task at most; None takes the experiment's own size, 0 every item."""
 
     seed: int = SEED
-    """What the sample is drawn with, and the resamples."""
+    """What the sample is drawn with; resamples always have the same seed."""
 
     cache: Path | None = None
     """Folder for vectors and results, so that a second run needs no model time; None: a
