@@ -346,6 +346,7 @@ def test_a_damaged_newest_version_is_put_aside(words, damage):
 def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
     """Index --update, search --by and --filter."""
     from echovec.search import index as indexes
+    from echovec.search import query
 
     embedder = Letters()
     monkeypatch.setattr(indexes, "load_embedder", lambda folder, made: embedder)
@@ -360,6 +361,9 @@ def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
         assert f"{option[0]} is for a new index" in str(said.exception)
     arguments = ["search", folder, "oak", "--by", "words", "--filter", "year = 3", "--json"]
     (line,) = runner.invoke(app, arguments).stdout.splitlines()
+    assert json.loads(line)["id"] == "oak"
+    monkeypatch.setattr(query, "load_embedder", lambda *_: pytest.fail("loaded"))
+    (line,) = runner.invoke(app, [*arguments, "--model", "none"]).stdout.splitlines()
     assert json.loads(line)["id"] == "oak"
 
 
