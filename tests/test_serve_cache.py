@@ -102,9 +102,7 @@ def test_a_file_that_another_server_just_begins_is_waited_for(tmp_path):
     """Both want it in WAL mode, for which SQLite has no waiting of its own."""
     path = tmp_path / "v"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("create table other (n)")
-    other.execute("begin")
-    other.execute("select * from other").fetchall()  # it reads, and so nobody may change the mode
+    other.execute("begin immediate")  # it will write, which SQLite does not wait for here
     later = threading.Timer(0.3, other.execute, ["commit"])
     later.start()
     VectorCache(path, 10).close()
