@@ -72,7 +72,7 @@ def tune(
     from echovec.tune import tune as search
     from echovec.tune.space import prompts_of
 
-    names = prompts.split(",") if prompts else None
+    names = [name.strip() for name in prompts.split(",")] if prompts else None
     prompts_of(None if names is None else tuple(names))  # a typo shall not wait for the model
     embedder = Embedder.load(model, "echo", device=device, precision=precision)
     tuned = search(
