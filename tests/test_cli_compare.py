@@ -1,6 +1,8 @@
 """`echovec compare` and `echovec recipes`, with a small fake in place of a model."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -74,6 +76,22 @@ def test_compare_knows_a_wrong_recipe_before_it_loads_a_model(verb):
     assert isinstance(result.exception, RecipeError)
     assert "ecko" in str(result.exception)
     assert FakeEmbedder.loaded == []
+
+
+def test_log_lines_have_the_programs_prefix():
+    """Those of the package alone; what a library logs is not ours."""
+    code = """
+import logging, sys
+from echovec import cli
+def app():
+    logging.getLogger("echovec").warning("slower")
+    logging.getLogger("echovec.model.cache").info("silent")
+    logging.getLogger("echovector").warning("theirs")
+cli.app = app
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["echovec: warning: slower", "theirs"]
 
 
 def test_compare_gives_json_for_machines(verb):

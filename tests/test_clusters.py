@@ -263,6 +263,34 @@ def test_a_map_replaces_its_own_points_and_no_other_file(tmp_path, built):
         assert not file.with_suffix(".html").exists()
 
 
+def test_fields_called_as_the_maps_own_columns_stay(tmp_path):
+    """x, y and cluster of the rows are in the table unchanged, the map's beside them."""
+    vectors, _, texts = three_kinds(30)
+    own = {"x": list(range(30)), "map_x": ["m"] * 30, "cluster": [f"c{n % 2}" for n in range(30)]}
+    index = Index.build(source(vectors, texts=texts, **own), tmp_path / "index")
+    said = CliRunner().invoke(app, ["map", str(index.folder), "-o", str(tmp_path / "map.html")])
+    assert "--x map_map_x --y y --text text" in said.stderr
+    table = pq.read_table(tmp_path / "map.parquet").to_pydict()
+    assert {name: table[name] for name in own} == own
+    assert max(map(abs, table["map_map_x"] + table["y"])) == pytest.approx(1)
+    assert all("," in words for words in table["map_cluster"]), "words, as ever"
+    data = data_of((tmp_path / "map.html").read_text("utf-8"))
+    assert [colour["name"] for colour in data["colours"]] == ["map_cluster", "x", "cluster"]
+    again = CliRunner().invoke(app, ["map", str(index.folder), "-o", str(tmp_path / "map.html")])
+    assert again.exit_code == 0, "its own table is replaced"
+
+
+@pytest.mark.parametrize(("verb", "name"), [("cluster", "rows.jsonl"), ("map", "map.html")])
+def test_a_place_that_cannot_be_is_said_before_the_work(monkeypatch, tmp_path, built, verb, name):
+    """A folder that is not there, or a folder of the file's name: with the next step, at once."""
+    monkeypatch.setattr(Index, "points", lambda *_: pytest.fail("worked"))
+    (tmp_path / name).mkdir()
+    for out, said in ((tmp_path / "no such" / name, "mkdir -p '"), (tmp_path / name, "not a file")):
+        done = CliRunner().invoke(app, [verb, str(built.folder), "-o", str(out)])
+        assert isinstance(done.exception, InputError)
+        assert said in str(done.exception)
+
+
 def test_a_limit_is_said_on_the_map(tmp_path, built):
     """Fewer points than rows: the page says how many of how many."""
     maps.write_map(built.points(20), tmp_path / "map.html", title="x")

@@ -1,10 +1,13 @@
 """The corpus job: shards, manifest, going on, changed input, equal texts, rejected rows."""
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -370,6 +373,38 @@ def test_files_of_no_known_kind_in_a_folder_are_spoken_of(tmp_path):
     (tmp_path / "notes.odt").write_text("x")
     with pytest.warns(UserWarning, match=r"1 files of no known kind are left out, .*notes.odt"):
         assert rows_in(tmp_path) == ["one"]
+
+
+def test_links_and_locked_folders_in_a_folder_are_spoken_of(tmp_path, monkeypatch):
+    """Links to files are read, those to folders left out aloud; what cannot be read is an error."""
+    folder, other = tmp_path / "in", tmp_path / "other"
+    (folder / "deep").mkdir(parents=True)
+    other.mkdir()
+    (other / "b.txt").write_text("two\n")
+    (folder / "deep" / "a.txt").write_text("one\n")
+    (folder / "z.txt").symlink_to(other / "b.txt")
+    assert rows_in(folder) == ["one", "two"]
+    (folder / "more").symlink_to(other)
+    (folder / "deep" / "loop").symlink_to(folder)
+    (folder / "_hidden").symlink_to(other)
+    with pytest.warns(UserWarning, match=r"2 links to folders are left out, .*loop the first; nam"):
+        assert rows_in(folder) == ["one", "two"]
+    for link in (folder / "more", folder / "deep" / "loop"):
+        link.unlink()
+    (folder / "gone.txt").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"gone.txt does not exist"):
+        rows_in(folder)
+    (folder / "gone.txt").unlink()
+    scan = os.scandir
+
+    def locked(path):
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(InputError, match=r"deep cannot be read: Permission denied; check"):
+        rows_in(folder)
 
 
 def test_parquet_folders_and_saved_data_sets_are_inputs(tmp_path):

@@ -83,14 +83,14 @@ def test_every_write_flush_and_rename_may_fail_once(tmp_path, monkeypatch, torn)
 
 
 def test_a_manifest_line_without_its_end_is_not_written_on(tmp_path):
-    """Only the line feed of the last line was torn off: its shard counts, the next has its line."""
+    """Only the line feed of the last line was torn off: its shard is done again, none is lost."""
     path, out = write(tmp_path / "in.txt", list("abcdefghijkl")), tmp_path / "out"
     job([path], out)
     lines = (out / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     (out / "manifest.jsonl").write_bytes(b"".join(lines[:2]).removesuffix(b"\n"))
     stub = Stub()
     job([path], out, stub)
-    assert stub.seen == list("ijkl")
+    assert stub.seen == list("efghijkl")
     assert len(manifest.read(out / "manifest.jsonl")[0]) == 3
     same_as_unbroken(path, out, tmp_path)
 

@@ -176,7 +176,7 @@ def test_collect_leaves_out_private_parts_and_tests(docs):
 
 
 def test_collect_is_deterministic_fast_and_imports_nothing_heavy(docs):
-    """A fresh interpreter finds the same texts in 10 s of work and loads neither torch nor numpy."""
+    """A fresh interpreter finds the same texts, in 10 s of work, without torch or numpy."""
     code = (
         "import sys, time\n"
         "from echovec.demo import collect\n"

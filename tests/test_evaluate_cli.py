@@ -63,6 +63,17 @@ def test_a_dry_run_counts_and_writes_nothing(run, sets, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    "typo", [("--recipe", "echo,ecko"), ("--recipe", "echo,no.json"), ("--tasks", "Alike,Alikke")]
+)
+def test_a_wrong_name_is_known_before_a_model_is_loaded(run, sets, tmp_path, monkeypatch, typo):
+    """A typo in a later name of a list is named at once."""
+    monkeypatch.setattr(echovec.Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    code, _, err = run("--data", sets, "--out", tmp_path, *typo)
+    assert code == 2
+    assert typo[1].partition(",")[2] in err
+
+
 def test_the_environment_names_the_data(run, sets, tmp_path, monkeypatch):
     """ECHOVEC_DATA stands for --data."""
     monkeypatch.setenv("ECHOVEC_DATA", str(sets))

@@ -73,7 +73,10 @@ def test_a_runtime_says_what_it_was_given_wrong(graph):
     from echovec.export.runtime import Runtime
 
     runtime = Runtime(graph[0], threads=1)
-    with pytest.warns(TruncationWarning, match="1 of 2 texts were cut to the budget of 24 tokens"):
+    with pytest.warns(
+        TruncationWarning,
+        match=r"1 of 2 texts were cut to the budget of 24 tokens .*; split .* export again",
+    ):
         runtime.encode(["short", "word " * 50], instruction="Find it")
     with pytest.raises(InputError, match="give a list"):
         runtime.encode("a text", instruction="Find it")

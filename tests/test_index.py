@@ -247,6 +247,10 @@ def test_what_is_no_index_or_no_vectors_says_so(tmp_path):
     with pytest.raises(InputError, match=r"is no index .* echovec index"):
         Index.open(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(
+        InputError, match=r"notes.txt is a file, not an index folder; name the .*echovec index"
+    ):
+        Index.open(tmp_path / "notes.txt")
     (tmp_path / "bare.npy").write_bytes(b"")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")

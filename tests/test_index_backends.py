@@ -175,6 +175,37 @@ def test_lists_are_merged_by_reciprocal_ranks():
     assert merged[0].score == pytest.approx(2 / 62)
 
 
+@LANCE
+def test_words_are_found_in_texts_without_blanks(tmp_path, monkeypatch):
+    """Chinese, Japanese and Thai by their words, the rest as ever; an old LanceDB warns."""
+    texts = [
+        "我今天在北京大学学习",
+        "東京都に住んでいる猫",
+        "สวัสดีชาวโลกภาษาไทย",
+        "foo.bar(a_b) e-mail",
+    ]
+    made = source(some_vectors(4), texts=texts)
+    index = Index.build(made, tmp_path / "index", backend="lance")
+    words = ["北京", "猫", "ภาษา", "b", "bar"]
+    found = [[hit.id for hit in index.search(word, by="words")] for word in words]
+    assert found == [["r0"], ["r1"], ["r2"], ["r3"], ["r3"]]
+    table = type(index._backend._table)
+    create = table.create_index
+
+    def old(self, column, *, config):
+        if config.base_tokenizer == "icu/split":
+            raise ValueError("unknown base tokenizer icu/split")
+        create(self, column, config=config)
+
+    monkeypatch.setattr(table, "create_index", old)
+    with pytest.warns(
+        UserWarning, match=r"unknown base .* update lancedb and build the index again"
+    ):
+        index = Index.build(made, tmp_path / "old", backend="lance")
+    assert index.search("bar", by="words")[0].id == "r3"
+    assert index.search("北京", by="words") == []
+
+
 def test_updates_replace_by_id_and_are_flushed(words, monkeypatch):
     """New rows are added, rows of known ids replaced, others stay; files are flushed before."""
     flushed = []
@@ -346,6 +377,7 @@ def test_a_damaged_newest_version_is_put_aside(words, damage):
 def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
     """Index --update, search --by and --filter."""
     from echovec.search import index as indexes
+    from echovec.search import query
 
     embedder = Letters()
     monkeypatch.setattr(indexes, "load_embedder", lambda folder, made: embedder)
@@ -360,6 +392,9 @@ def test_the_command_line_updates_and_filters(words, tmp_path, monkeypatch):
         assert f"{option[0]} is for a new index" in str(said.exception)
     arguments = ["search", folder, "oak", "--by", "words", "--filter", "year = 3", "--json"]
     (line,) = runner.invoke(app, arguments).stdout.splitlines()
+    assert json.loads(line)["id"] == "oak"
+    monkeypatch.setattr(query, "load_embedder", lambda *_: pytest.fail("loaded"))
+    (line,) = runner.invoke(app, [*arguments, "--model", "none"]).stdout.splitlines()
     assert json.loads(line)["id"] == "oak"
 
 

@@ -200,7 +200,7 @@ def test_a_recipe_comes_from_a_name_a_template_a_file_or_itself(tmp_path):
     template = Template("A: {text} B: {text}")
     assert as_recipe(template).views == dict.fromkeys(ROLES, (View(template),))
     assert as_recipe(Template("{text}:", pooled="end")).views["query"][0].pooling == "lasttoken"
-    with pytest.raises(RecipeError, match="cannot read the recipe"):
+    with pytest.raises(RecipeError, match=r"cannot read .*; check the path .*`echovec recipes`"):
         as_recipe(tmp_path / "absent.json")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import statistics
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -80,6 +82,20 @@ def test_every_requirement_has_a_lowest_version():
     assert all(pin.partition("==")[2][0].isdigit() for pin in pins)
     for name in script["CORE"]:
         assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
+
+
+def test_the_source_distribution_holds_what_tests_and_pages_need():
+    """Whatever tests open at the root, and whatever the pages there link to."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    taken = {*settings["targets"]["sdist"]["include"], "pyproject.toml"}
+    assert [name for name in taken if not (ROOT / name).exists()] == []
+    tests = [file.read_text("utf-8") for file in (ROOT / "tests").glob("*.py")]
+    needed = {name for text in tests for name in re.findall(r'ROOT / "([\w.]+)"', text)}
+    for page in ROOT.glob("*.md"):
+        links = re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text("utf-8"))
+        needed |= {link.partition("/")[0] for link in links}
+    assert {"scripts", "CONTRIBUTING.md", "docs"} <= needed
+    assert needed - {"build"} <= taken
 
 
 def built(folder: Path) -> Path:

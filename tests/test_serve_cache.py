@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,6 +84,51 @@ def test_a_damaged_file_is_put_aside(tmp_path, caplog):
     assert "damaged" in caplog.text
     with pytest.raises(StorageError, match="cannot keep vectors"):
         VectorCache(tmp_path, 10)
+
+
+def at_once(calls):
+    """Run calls in threads that begin together; what each gave, or the error."""
+    gate = threading.Barrier(len(calls))
+
+    def run(call):
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [one.result() for one in [pool.submit(run, call) for call in calls]]
+
+
+def test_a_file_that_another_server_just_begins_is_waited_for(tmp_path):
+    """Both want it in WAL mode, for which SQLite has no waiting of its own."""
+    path = tmp_path / "v"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")  # it will write, which SQLite does not wait for here
+    later = threading.Timer(0.3, other.execute, ["commit"])
+    later.start()
+    VectorCache(path, 10).close()
+    later.join()
+    other.close()
+
+
+def test_servers_that_write_to_one_file_do_not_wait_long(tmp_path, caplog):
+    """Two caches on a file: all rows are there, nothing failed, the file is in WAL mode."""
+    path = tmp_path / "v"
+    caches = [VectorCache(path, 100_000) for _ in range(2)]
+    keys = [[VectorCache.key(str(n), None, None, str(i)) for i in range(1000)] for n in range(2)]
+
+    def write(n):
+        for start in range(0, 1000, 20):
+            caches[n].put([(key, vector(n), False) for key in keys[n][start : start + 20]])
+            caches[n].get(keys[1 - n], 4)
+
+    at_once([lambda: write(0), lambda: write(1)])
+    assert [len(caches[n].get(keys[1 - n], 4)) for n in range(2)] == [1000, 1000]
+    assert caplog.text == ""
+    for cache in caches:
+        cache.close()
+    with sqlite3.connect(path) as file:
+        assert file.execute("pragma journal_mode").fetchone() == ("wal",)
+    file.close()
 
 
 async def test_a_server_computes_what_the_cache_lacks(tmp_path):

@@ -34,6 +34,35 @@ def started(seconds=0.0):
     return process, process.stdout.readline().strip().removeprefix("http://")
 
 
+LOADING = """
+import sys, time
+from echovec.cli import app
+from echovec.serve import load
+def slow(*_, **__):
+    print("loading", flush=True)
+    time.sleep(60)
+load.embedders = slow
+sys.argv = ["echovec", "serve"]
+app()
+"""
+
+
+def test_sigterm_ends_a_server_whose_model_still_loads():
+    """A handler is there before the model is, and the exit code is 0 as ever."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADING],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(STUB.parents[1] / "src")},
+    ) as process:
+        try:
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
 async def test_sigterm_loses_none_of_a_thousand_requests():
     """1,000 requests in flight at SIGTERM are answered with 200, and the process ends with 0.
 

@@ -160,6 +160,15 @@ def test_bad_options_are_refused_before_any_work(data, tmp_path):
         tune(embedder, tmp_path / "a", data=empty, prompts=FEW, texts=TEXTS[:20])
 
 
+def test_a_wrong_prompt_is_known_before_a_model_is_loaded(monkeypatch, tmp_path):
+    """A typo in `--prompts` is named at once."""
+    monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    command = ["tune", "--prompts", ",".join([*FEW, "ecko"]), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, InputError)
+    assert "ecko" in str(done.exception)
+
+
 def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path):
     """Recipes are named on standard output; an existing recipe is not replaced unasked."""
     model = tmp_path / "model"

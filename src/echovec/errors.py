@@ -103,14 +103,17 @@ class TruncationWarning(UserWarning):
 
     @classmethod
     def of(
-        cls, cut: Sequence[bool], max_tokens: int, max_positions: int | None
+        cls,
+        cut: Sequence[bool],
+        max_tokens: int,
+        max_positions: int | None,
+        step: str = "raise max_tokens, or take them whole with long_text='windows'",
     ) -> TruncationWarning:
-        """The warning for texts of which some were cut."""
+        """The warning for texts of which some were cut; `step` is what one can do about it."""
         limit = f", or to the model's limit of {max_positions} for the prompt"
         return cls(
             f"{sum(cut):,} of {len(cut):,} texts were cut to the budget of {max_tokens} tokens per "
-            f"copy{'' if max_positions is None else limit}; raise max_tokens, or take them whole "
-            "with long_text='windows'"
+            f"copy{'' if max_positions is None else limit}; {step}"
         )
 
 

@@ -256,7 +256,10 @@ class Recipe:
             packed = beside.read_bytes() if beside.is_file() else None
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise RecipeError(f"cannot read the recipe {file}: {reason}") from None
+            raise RecipeError(
+                f"cannot read the recipe {file}: {reason}; check the path and the file, or name a "
+                "recipe that ships (`echovec recipes` lists them)"
+            ) from None
         arrays = _read_arrays(packed, beside) if packed is not None else {}
         return cls.from_json(text, arrays, where=str(file))
 

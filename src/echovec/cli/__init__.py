@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -89,6 +90,9 @@ def _root(
 def main() -> None:
     """Run the command line: the entry point `echovec`."""
     warnings.showwarning = _show_warning
+    # What speaks where no verb has set up logging, as serve does.
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Prefixed())
     # Importing torch and transformers makes a million objects and no garbage: looking for some
     # after every 700 of them costs 0.7 s of a 5 s start (docs/LOG.md).
     gc.set_threshold(100_000, 20, 20)
@@ -107,6 +111,15 @@ def main() -> None:
         except OSError as error:
             _cannot_write(error)
         raise
+
+
+class _Prefixed(logging.Formatter):
+    """Our own log lines as all others of the program; those of libraries as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = super().format(record)
+        ours = record.name.partition(".")[0] == "echovec"
+        return f"echovec: {record.levelname.lower()}: {said}" if ours else said
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

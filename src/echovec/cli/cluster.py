@@ -22,10 +22,12 @@ def cluster(
     """Cluster the rows and print each cluster's size, words and middle row."""
     import numpy as np
 
-    from echovec.files.disk import write_file
+    from echovec.files.disk import check_out, write_file
     from echovec.search.clusters import find_clusters
     from echovec.search.index import Index
 
+    if out is not None:
+        check_out(out)
     points = Index.open(index).points()
     found = find_clusters(points.vectors_ND, min(clusters, len(points.ids)), texts=points.texts)
     for number, (size, words) in enumerate(zip(found.sizes, found.words, strict=True)):

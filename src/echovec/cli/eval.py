@@ -75,18 +75,23 @@ def evaluate(
     from echovec.errors import InputError
     from echovec.evaluate.progress import Progress
     from echovec.evaluate.run import Evaluation
+    from echovec.evaluate.suites import find_tasks
+    from echovec.presets import as_recipe
 
     if tasks is None and data is None:
         raise InputError(
             "say which tasks: --tasks T[,T2...], or --data DIR to take all tasks of a folder"
         )
-    recipes = _names(recipe, "--recipe")
+    recipes, names = _names(recipe, "--recipe"), _names(tasks or "local", "--tasks")
+    for name in recipes:  # a typo shall not wait for the model
+        as_recipe(name)
+    find_tasks(names, data, split)
     embedder = Embedder.load(model, recipes[0], device=device, precision=precision)
     with Progress() as progress:
         evaluation = Evaluation(
             embedder,
             recipes,
-            _names(tasks or "local", "--tasks"),
+            names,
             out=out,
             data=data,
             sample=sample,

@@ -29,15 +29,19 @@ def map_index(
 ) -> None:
     """Write a page that shows every row as a point, to hover, search, zoom and colour."""
     from echovec.errors import InputError
+    from echovec.files.disk import check_out
     from echovec.search.index import Index
-    from echovec.search.map import write_map
+    from echovec.search.map import column_names, write_map
 
     if out.suffix.lower() != ".html":
         raise InputError(f'{out}: the ending "{out.suffix}"; name the page something.html')
+    check_out(out)
     opened = Index.open(index)
     shown = opened.points(points)
     name = title or index.resolve().name
     table = write_map(shown, out, title=name, method=method, clusters=clusters)
     print(f"{len(shown.ids):,} of {len(opened):,} rows -> {out}", file=sys.stderr)
-    atlas = f"uvx embedding-atlas {shlex.quote(str(table))} --x x --y y --text text"
+    names = column_names(shown)
+    axes = f"--x {names['x']} --y {names['y']}"
+    atlas = f"uvx embedding-atlas {shlex.quote(str(table))} {axes} --text text"
     print(f"the same points: {table}; to explore them further: {atlas}", file=sys.stderr)

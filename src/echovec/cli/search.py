@@ -33,7 +33,9 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Where the model is, if it is no longer where the index says."),
+        typer.Option(
+            help="Where the model is, if it is no longer where the index says; words need none."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each hit.")] = False,
 ) -> None:
@@ -42,7 +44,7 @@ def search(
     from echovec.search.query import load_embedder
 
     opened = Index.open(index)
-    if model is not None:
+    if model is not None and by != "words":  # which no model has a part in
         embedder = load_embedder(index, opened.facts.made, model)
         opened = Index.open(index, embedder=embedder)
     for hit in opened.search(query, k, by=by, role=role, instruction=instruction, filter=filter):

@@ -100,35 +100,38 @@ def serve(
     ] = False,
 ) -> None:
     """Serve embedders over HTTP: the interfaces of OpenAI, Cohere and TEI, and a page at /."""
-    from echovec.serve.load import embedders, opened, read_keys
-    from echovec.serve.run import run
-    from echovec.serve.service import Service
-    from echovec.serve.settings import Settings
+    from echovec.serve.early import ended_by_sigterm
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    settings = Settings(
-        keys=() if api_key_file is None else read_keys(api_key_file),
-        batch_tokens=batch_tokens,
-        max_waiting_tokens=max_waiting_tokens,
-        max_requests=max_requests,
-        max_body_bytes=max_body_bytes,
-        drain_seconds=drain_seconds,
-        cache=vector_cache,
-    )
-    shown = None if index is None else opened(index)
-    loaded = embedders(
-        model, recipe, also or (), device=device, precision=precision, max_tokens=max_tokens
-    )
-    service = Service(loaded, settings)
-    for name, served in service.served.items():
-        print(f"serving {name}: {served.embedder!r}, {served.fingerprint}", file=sys.stderr)
-    run(
-        service,
-        host=host,
-        port=port,
-        access_log=access_log,
-        index=shown,
-        say=lambda address: print(f"listening on {address}", file=sys.stderr, flush=True),
-    )
+    with ended_by_sigterm():
+        from echovec.serve.load import embedders, opened, read_keys
+        from echovec.serve.run import run
+        from echovec.serve.service import Service
+        from echovec.serve.settings import Settings
+
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+        )
+        settings = Settings(
+            keys=() if api_key_file is None else read_keys(api_key_file),
+            batch_tokens=batch_tokens,
+            max_waiting_tokens=max_waiting_tokens,
+            max_requests=max_requests,
+            max_body_bytes=max_body_bytes,
+            drain_seconds=drain_seconds,
+            cache=vector_cache,
+        )
+        shown = None if index is None else opened(index)
+        loaded = embedders(
+            model, recipe, also or (), device=device, precision=precision, max_tokens=max_tokens
+        )
+        service = Service(loaded, settings)
+        for name, served in service.served.items():
+            print(f"serving {name}: {served.embedder!r}, {served.fingerprint}", file=sys.stderr)
+        run(
+            service,
+            host=host,
+            port=port,
+            access_log=access_log,
+            index=shown,
+            say=lambda address: print(f"listening on {address}", file=sys.stderr, flush=True),
+        )

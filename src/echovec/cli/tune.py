@@ -70,14 +70,17 @@ def tune(
     from echovec import Embedder
     from echovec.calibrate import Writing
     from echovec.tune import tune as search
+    from echovec.tune.space import prompts_of
 
+    names = [name.strip() for name in prompts.split(",")] if prompts else None
+    prompts_of(None if names is None else tuple(names))  # a typo shall not wait for the model
     embedder = Embedder.load(model, "echo", device=device, precision=precision)
     tuned = search(
         embedder,
         out,
         data=data,
         budget=budget or None,
-        prompts=[name.strip() for name in prompts.split(",")] if prompts else None,
+        prompts=names,
         texts=own,
         source=None if texts is None else named(texts),
         writing=Writing() if count is None else Writing(count=count),

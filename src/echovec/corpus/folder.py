@@ -196,8 +196,7 @@ class Folder:
     def _read_manifest(self) -> None:
         file = self.path / MANIFEST
         entries, self.repairs = manifest.read(file, lenient=self._repair)
-        # A line whose end alone was torn off is whole, and nothing may be added behind it.
-        rewrite = bool(self.repairs) or _is_torn(file)
+        rewrite = bool(self.repairs)  # nothing may be added behind a torn line
         whole = []
         for entry in entries:
             fault = self._fault(entry, by_hash=self._repair)
@@ -337,11 +336,6 @@ def _difference(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> st
 
 def _json_line(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _is_torn(file: Path) -> bool:
-    data = file.read_bytes() if file.exists() else b""
-    return bool(data) and not data.endswith(b"\n")
 
 
 def _slice_of(line: bytes) -> int | None:

@@ -2,9 +2,10 @@
 
     names, kind --find_sources--> [Source]  or an InputError: missing, empty, UTF-16, unknown, ...
 
-A folder stands for its files of known kinds, sorted, at any depth; a glob for the files it fits; a
-data set that Hugging Face `datasets` saved to disk for its Arrow files. Text files may be
-compressed (.gz, .bz2, .xz, .zst after the ending). All but saved data sets may be at a URL.
+A folder stands for its files of known kinds, sorted, at any depth (links to folders are left out
+with a warning); a glob for the files it fits; a data set that Hugging Face `datasets` saved to disk
+for its Arrow files. Text files may be compressed (.gz, .bz2, .xz, .zst after the ending). All but
+saved data sets may be at a URL.
 
 A pipe is not opened before its turn, as what is taken out of it is gone.
 """
@@ -16,7 +17,7 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,8 +85,7 @@ def files_named(name: str | Path) -> list[Path]:
     """The files here that an input's name stands for, of whatever kind: to compare, not to read."""
     path = Path(name)
     if path.is_dir():
-        below = (file for file in path.rglob("*") if not _hidden(file.relative_to(path)))
-        return [file for file in below if file.is_file()]
+        return [file for file in _below(path, lambda _: None)[0] if file.is_file()]
     return [path] if path.exists() else [Path(one) for one in _fitting(str(name))]
 
 
@@ -125,11 +125,17 @@ def _in_folder(folder: Path, kind: str | None) -> list[Source]:
     try:
         if (folder / SAVED).is_file():
             return _saved_dataset(folder)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        shown, links = _below(folder, _refuse)
+        # A link to nothing is among them, and an error when it is looked at; a pipe is not.
+        known = [path for path in shown if _is_known(path, kind)]
     except OSError as error:
-        raise unreadable(str(folder), error) from error
-    shown = [path for path in files if not _hidden(path.relative_to(folder))]
-    known = [path for path in shown if kind or ENDINGS.get(_ending(path))]
+        raise unreadable(str(error.filename or folder), error) from error
+    if links:
+        warnings.warn(
+            f"{folder}: {len(links):,} links to folders are left out, {links[0]} the first; name "
+            "what they point to as inputs, too",
+            stacklevel=2,
+        )
     if not known:
         listed = ", ".join(ENDINGS)
         raise InputError(f"the folder {folder} holds no input ({listed} are known); check the path")
@@ -139,6 +145,28 @@ def _in_folder(folder: Path, kind: str | None) -> list[Source]:
             stacklevel=2,
         )
     return [find_source(path, kind) for path in known]
+
+
+def _below(folder: Path, onerror: Callable[[OSError], None]) -> tuple[list[Path], list[Path]]:
+    """What is no folder, and the links to folders, at any depth; sorted, without hidden ones.
+
+    `onerror` is told of each folder that cannot be read.
+    """
+    files: list[Path] = []
+    links: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=onerror):
+        folders[:] = [name for name in folders if not _hidden(Path(name))]
+        links += [path for name in folders if (path := Path(place, name)).is_symlink()]
+        files += [Path(place, name) for name in names if not _hidden(Path(name))]
+    return sorted(files), sorted(links)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _is_known(path: Path, kind: str | None) -> bool:
+    return bool(kind or ENDINGS.get(_ending(path))) and (path.is_file() or not path.exists())
 
 
 def _saved_dataset(folder: Path) -> list[Source]:

@@ -8,7 +8,6 @@ files beside it are its own. What stands in them is in formats.py.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,7 +17,14 @@ from typing import IO
 from echovec.corpus.formats import FORMATS, Chunk, Contents, Format
 from echovec.corpus.inputs import files_named
 from echovec.errors import InputError, StorageError
-from echovec.files.disk import storage_error, storage_errors, sync_folder, temporary_beside
+from echovec.files.disk import (
+    check_is_file,
+    check_parent,
+    storage_error,
+    storage_errors,
+    sync_folder,
+    temporary_beside,
+)
 
 __all__ = [
     "FORMATS",
@@ -157,7 +163,7 @@ def check_out(
             f"name the output with one of {', '.join(FORMATS)}"
         )
     try:
-        _check_folder(out.parent)
+        check_parent(out)
         for suffix in ("", *kind.beside):
             _check_target(Path(f"{out}{suffix}"), overwrite, inputs)
     except OSError as error:
@@ -166,22 +172,10 @@ def check_out(
         raise storage_error(out, error) from error
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise InputError(
-            f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
-        )
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; choose another place for the output")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"the folder {folder} cannot be written to; choose another one")
-
-
 def _check_target(path: Path, overwrite: bool, inputs: Sequence[str | Path]) -> None:
+    check_is_file(path)
     if not path.exists():
         return
-    if not path.is_file():
-        raise InputError(f"{path} is there and not a file; choose another name for the output")
     for name in inputs:
         if any(path.samefile(file) for file in files_named(name)):
             within = "" if Path(name) == path else f" ({name})"

@@ -128,8 +128,13 @@ class Runtime:
         for places, vectors in found:
             out[places] = vectors
         if cut.any():
-            limits = self.recipe.max_tokens, self._max_positions
-            warnings.warn(TruncationWarning.of(cut.tolist(), *limits), stacklevel=2)
+            said = TruncationWarning.of(
+                cut.tolist(),
+                self.recipe.max_tokens,
+                self._max_positions,
+                "split them before, or export again with a larger --max-tokens",
+            )
+            warnings.warn(said, stacklevel=2)
         return out
 
 

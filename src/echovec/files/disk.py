@@ -3,6 +3,7 @@
     write_file    temporary name -> write -> fsync -> rename -> fsync the folder
     new_file      the same, piece by piece
     append        write at the end -> fsync; what a failed write left is cut off again
+    check_out     what can be wrong with the place of a file, before the work for it
 
 A power loss or a kill at any point leaves a file whole, or as it was before; an append may leave
 a torn last line, which whoever reads such a file expects.
@@ -14,13 +15,14 @@ import errno
 import io
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from echovec.errors import StorageError
+from echovec.errors import InputError, StorageError
 
 TEMPORARY = ".echovec-*.tmp"
 
@@ -149,6 +151,37 @@ def append(path: Path, data: bytes | memoryview) -> None:
             os.close(descriptor)
         if new:
             sync_folder(path.parent)
+
+
+def check_out(path: Path) -> None:
+    """Find what can be wrong with the place of a file before the work for it; writes nothing.
+
+    Raises:
+        InputError: its folder is not there, or it is a folder itself.
+        StorageError: its folder cannot be written to.
+    """
+    with storage_errors(path):
+        check_parent(path)
+        check_is_file(path)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a place whose folder is not there, or cannot be written to; see `check_out`."""
+    folder = path.parent
+    if not folder.exists():
+        raise InputError(
+            f"the folder {folder} does not exist; make it with: mkdir -p {shlex.quote(str(folder))}"
+        )
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; choose another place for the output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"the folder {folder} cannot be written to; choose another one")
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a place where something is that is no file; see `check_out`."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is there and not a file; choose another name for the output")
 
 
 def file_sha256(path: Path) -> str:

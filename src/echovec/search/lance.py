@@ -10,8 +10,9 @@ and where it is below 0.95 the search looks further, in the end at every row (do
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,10 @@ _REFINED = 10
 _RANK_CONSTANT = 60  # of reciprocal rank fusion, as its authors have it
 _MERGED_AT_ONCE = 65_536
 _PARTITION_ROWS = 1_000_000
+
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+"""Scripts whose words stand without blanks: texts of them are cut by ICU's dictionaries, and what
+has blanks is cut beside them as ever."""
 
 
 def check(options: dict[str, Any]) -> None:
@@ -90,7 +95,20 @@ def _make_words(table: Any) -> None:
     from lancedb.index import FTS
 
     # As they are written but for case and accents: stems and stop words are those of one language.
-    table.create_index("text", config=FTS(stem=False, remove_stop_words=False))
+    config = FTS(stem=False, remove_stop_words=False)
+    unspaced = table.search().where(f"regexp_like(text, '{_UNSPACED}')").select(["id"]).limit(1)
+    if unspaced.to_arrow().num_rows:
+        try:
+            table.create_index("text", config=replace(config, base_tokenizer="icu/split"))
+            return
+        except (RuntimeError, ValueError, OSError) as error:
+            warnings.warn(
+                "this LanceDB cuts texts without blanks into no words, so a search by words finds "
+                f"whole runs of them only ({str(error).splitlines()[0][:100]}); update lancedb and "
+                "build the index again",
+                stacklevel=2,
+            )
+    table.create_index("text", config=config)
 
 
 def _schema(source: Source) -> Any:

@@ -107,6 +107,11 @@ def read_facts(folder: Path, *, by_hash: bool = False) -> Facts:
             f"{folder} is no index ({error.filename} is missing); "
             f"make one with: echovec index VECTORS -o {folder}"
         ) from error
+    except NotADirectoryError as error:
+        raise InputError(
+            f"{folder} is a file, not an index folder; "
+            "name the folder that `echovec index VECTORS -o FOLDER` made"
+        ) from error
     except OSError as error:
         raise StorageError(
             f"{error.filename or file} cannot be read: {error.strerror}; check its rights and disk"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import DependencyError, InputError
-from echovec.files.disk import NewFile, write_file
+from echovec.files.disk import NewFile, check_out, write_file
 from echovec.search.clusters import Clusters, find_clusters
 from echovec.search.points import Points
 
@@ -42,6 +42,17 @@ class Colour:
     """Which label each point has."""
     centres: list[int] | None = None
     """For each label the point that is nearest to its middle, to write its name there."""
+
+
+def column_names(points: Points) -> dict[str, str]:
+    """What x, y and cluster are called beside the rows' own fields: map_x where there is an x."""
+    names = {}
+    for own in ("x", "y", "cluster"):
+        name = own
+        while name in points.fields:
+            name = f"map_{name}"
+        names[own] = name
+    return names
 
 
 def plane(points: Points, method: Method = "pca", *, seed: int = 0) -> NDArray[np.float32]:
@@ -89,7 +100,8 @@ def colours(points: Points, clusters: Clusters, xy_N2: NDArray[np.float32]) -> l
         members = np.flatnonzero(clusters.labels_N == label)
         middle = np.median(xy_N2[members], axis=0)
         centres.append(int(members[((xy_N2[members] - middle) ** 2).sum(axis=1).argmin()]))
-    found = [Colour("cluster", names, clusters.labels_N.tolist(), centres)]
+    own = column_names(points)["cluster"]
+    found = [Colour(own, names, clusters.labels_N.tolist(), centres)]
     for name, values in points.fields.items():
         if colour := _field_colour(name, values):
             found.append(colour)
@@ -165,16 +177,20 @@ def write_map(
 ) -> Path:
     """Write OUT.html and, beside it, OUT.parquet with x, y and cluster of each point.
 
+    A field of the rows keeps its name; where it is called x, y or cluster, see `column_names`.
+
     Returns:
         The Parquet file.
 
     Raises:
-        InputError: an unknown method, no cluster, or OUT.parquet is there and no map's points.
+        InputError: an unknown method, no cluster, OUT's folder is not there, or OUT.parquet is
+            there and no map's points.
         DependencyError: umap is asked for and not installed.
         StorageError: the disk is full, read-only or broken.
     """
     out = Path(out)
     table = out.with_suffix(".parquet")
+    check_out(out)
     _check_table(table)
     xy_N2 = plane(points, method, seed=seed)
     found = find_clusters(
@@ -212,8 +228,10 @@ def _write_table(points: Points, xy_N2: NDArray[np.float32], found: Clusters, pa
     import pyarrow.parquet as pq
 
     words = [", ".join(found.words[label]) for label in found.labels_N]
-    columns = {**points.fields, "id": points.ids, "text": points.texts, "cluster": words}
-    table = pa.table({**columns, "x": xy_N2[:, 0], "y": xy_N2[:, 1]})
+    own = {"cluster": words, "x": xy_N2[:, 0], "y": xy_N2[:, 1]}
+    names = column_names(points)
+    columns = {**points.fields, "id": points.ids, "text": points.texts}
+    table = pa.table(columns | {names[key]: values for key, values in own.items()})
     with NewFile(path) as file:
         pq.write_table(table, pa.PythonFile(file, mode="w"))
         file.keep()

@@ -12,6 +12,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from echovec.errors import StorageError
 
 _LOG = logging.getLogger(__name__)
 _ASK = 500  # keys of one query: SQLite takes 999 in old versions
+_WAIT_SECONDS = 5.0  # for another server that opens the same file; SQLite's own for the rest
 _SCHEMA = (
     "create table if not exists vectors (key blob primary key, cut integer not null, "
     "vector blob not null, check_sum blob not null)"
@@ -99,7 +101,7 @@ class VectorCache:
     def _connect(self) -> sqlite3.Connection:
         file = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         try:
-            file.execute("pragma journal_mode=wal")
+            _write_ahead(file)
             file.execute("pragma synchronous=off")
             file.execute(_SCHEMA)
         except sqlite3.Error:
@@ -119,6 +121,19 @@ class VectorCache:
             except sqlite3.Error as error:
                 _LOG.warning("the vector cache failed: %s", error)
                 return []
+
+
+def _write_ahead(file: sqlite3.Connection) -> None:
+    """Readers and a writer at once. SQLite waits for other locks, but not for this one."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            file.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.02)
 
 
 def _sum(blob: bytes) -> bytes:
