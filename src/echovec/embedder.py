@@ -306,8 +306,9 @@ class Embedder:
     def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
         """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.
 
-        A row is a text, or a window of one (`share_S` of a batch is below 1 there). Differentiable
-        where gradients are on. A row may be non-finite: `encode` checks.
+        A row is a text, or a window of one (`share_S` of a batch is below 1 there). A row may be
+        non-finite: `encode` checks. Differentiable, where gradients are on, if the weights are the
+        model's own (`from_model`, or engine="plain"); the packed engine of `load` keeps none.
         """
         return self._reader(role).forward(chunk, float32=float32)
 
