@@ -318,8 +318,14 @@ class Embedder:
         """Chunks to vectors [n, dimension] in the order of their texts, and which texts were cut.
 
         `forward` with all that `encode` does around it: several cores, memory that runs out, rows
-        that are not finite (NonFiniteError), windows put together. Not normalised. `workers`: how
-        many chunks run at once; by default, and at most, as many as `workers()` says.
+        that are not finite (NonFiniteError), windows put together. Not normalised.
+
+        Args:
+            chunks: all that one `prepare` made, in any order. A place without its text, or with
+                parts of it twice, is an InputError; texts after the last place are not known of.
+            role: as for `prepare`.
+            workers: how many chunks run at once; by default, and at most, as many as `workers()`
+                says.
         """
         reader = self._reader(role)
         vectors, cut = reader.vectors(chunks, workers=workers, show_progress_bar=False)
