@@ -495,6 +495,10 @@ def test_float16_weights_are_computed_in_float32_on_cpu(folder, tmp_path):
         (lambda p: p / "absent", "no such model folder"),
         (lambda p: p / "absent.gguf", "no such file"),
         (lambda p: "./absent", "no such model folder"),
+        (lambda p: "absent/", "no such model folder"),
+        (lambda p: "absent\\model", "no such model folder"),
+        (lambda p: "a/b/absent", "no such model folder"),
+        (lambda p: "absent", r"cannot load the model 'absent': .*\w; ECHOVEC_OFFLINE"),
         (lambda p: p, "has no config.json"),
     ],
 )
