@@ -138,6 +138,18 @@ def test_the_hash_is_of_the_numbers(adapter):
     assert adapter_hash(folder) != first
 
 
+def test_the_hash_is_of_the_tokens_that_are_trained_too(adapter):
+    """The same rows for other tokens are another adapter; without such rows nothing is added."""
+    folder, _ = adapter(trainable_token_indices={"embed_tokens": [1, 5]})
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    hashes = set()
+    for tokens in ({"embed_tokens": [1, 5]}, {"embed_tokens": [1, 6]}, None, {}):
+        file.write_text(json.dumps(config | {"trainable_token_indices": tokens}))
+        hashes.add(adapter_hash(folder))
+    assert len(hashes) == 3
+
+
 def test_no_adapter_is_an_error(tmp_path):
     """The folder is named."""
     with pytest.raises(ModelError, match="cannot read"):

@@ -126,6 +126,9 @@ def test_few_texts_are_whitened_with_shrinkage_only():
         ("pca", Z, {"dim": 9}, "dim=9: 400 vectors of 8 numbers have at most 8"),
         ("pca", Z[:4], {"dim": 4}, "dim=4: 4 vectors of 8 numbers have at most 3"),
         ("remove-top", Z, {"count": 0}, "count=0"),
+        ("pca", Z, {"dim": 3.5}, "dim=3.5 is no whole number; give one"),
+        ("pca", Z, {"dim": "3"}, "dim='3' is no whole number; give one"),
+        ("remove-top", Z, {"count": 2.0}, "count=2.0 is no whole number; give one"),
         ("whiten", Z, {"strength": 2}, "strength=2; give a number from 0 to 1"),
     ],
 )
@@ -190,6 +193,7 @@ def test_remove_kinds_says_what_it_lacks():
     for given, options, told in (
         (None, {}, "two kinds at least"),
         (["a"] * 400, {}, "all of 'a'"),
+        (kinds, {"count": 2.0}, "count=2.0 is no whole number; give one"),
         (kinds, {"count": 4}, "4 kinds differ along 3 axes"),
         (kinds[:7], {}, "7 kinds for 400 texts"),
     ):

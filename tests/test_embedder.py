@@ -295,6 +295,26 @@ def test_prepare_and_forward_are_the_seam_of_encode():
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("long_text", ["cut", "windows"])
+def test_vectors_take_all_chunks_of_a_plan_once(long_text):
+    """In any order; one left out, or given twice, is an error, and no row of zeros."""
+    embedder = tiny().with_recipe("echo", max_tokens=4, long_text=long_text)
+    texts = [sentence * (1 + place % 2) for place, sentence in enumerate(sentences()[:5])]
+    chunks = embedder.prepare(texts, batch_size=2)
+    expected = embedder.encode(texts, normalize_embeddings=False, return_truncated=True)
+    for got, wanted in zip(embedder.vectors(chunks[::-1]), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    last = next(n for n, chunk in enumerate(chunks) if len(texts) - 1 in chunk[0].order_S)
+    one = (last + 1) % len(chunks)
+    with pytest.raises(
+        InputError, match=r"not one whole plan: .* texts\[\d\] 0.* times; give all"
+    ) as got:
+        embedder.vectors([*chunks[:one], *chunks[one + 1 :]])
+    assert got.value.index in chunks[one][0].order_S
+    with pytest.raises(InputError, match=r"texts\[\d\] [12].* times"):
+        embedder.vectors([*chunks, chunks[0]])
+
+
 def test_another_recipe_shares_the_model():
     """`with_recipe` loads and copies nothing, and differs where it should."""
     echo = tiny()
@@ -475,6 +495,10 @@ def test_float16_weights_are_computed_in_float32_on_cpu(folder, tmp_path):
         (lambda p: p / "absent", "no such model folder"),
         (lambda p: p / "absent.gguf", "no such file"),
         (lambda p: "./absent", "no such model folder"),
+        (lambda p: "absent/", "no such model folder"),
+        (lambda p: "absent\\model", "no such model folder"),
+        (lambda p: "a/b/absent", "no such model folder"),
+        (lambda p: "absent", r"cannot load the model 'absent': .*\w; ECHOVEC_OFFLINE"),
         (lambda p: p, "has no config.json"),
     ],
 )

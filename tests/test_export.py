@@ -110,6 +110,24 @@ def test_a_table_of_modules_that_no_export_has_is_refused(table, tmp_path):
         load(tmp_path / "none")
 
 
+@pytest.mark.parametrize("key", ["arrays", "roles", "special", None])
+def test_an_echo_json_that_is_not_whole_is_refused(key, tmp_path):
+    """As an error that names the file and what it lacks, by our loader and by the module alone."""
+    from echovec.errors import InputError
+    from echovec.export.echo_module import EchoModule
+    from echovec.sentence_transformers import load
+
+    embedder("echo").save_sentence_transformers(tmp_path / "x")
+    file = tmp_path / "x" / "echo.json"
+    content = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({k: v for k, v in content.items() if k != key} if key else []))
+    said = rf"x: echo.json lacks {key}: .* export again" if key else "no object; export again"
+    with pytest.raises(InputError, match=said):
+        load(tmp_path / "x", device="cpu")
+    with pytest.raises(ValueError, match=said):
+        EchoModule.load(str(tmp_path / "x"), local_files_only=True)
+
+
 def test_an_instruction_is_a_prompt(tmp_path):
     """sentence-transformers' prompt is our instruction, and a role without one refuses it."""
     from echovec.sentence_transformers import load

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from echovec import Embedder, InputError, RecipeError, Template, TruncationWarning, View
+from echovec.errors import DependencyError
 from echovec.export.parity import REAL
 from echovec.presets import recipe_of
 from echovec.recipe import Recipe
@@ -50,6 +54,33 @@ def test_of_windows_a_graph_holds_the_cut_and_says_so(graph):
     assert "texts of more than 24 tokens are cut" in parity.lines()[0]
     assert Recipe.load(folder / "echovec").long_text == "cut"
     assert "cut to 24 tokens" in (folder / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [("openvino", "openvino"), ("openvino-int8", "openvino"), ("openvino-int8", "nncf")],
+)
+def test_a_missing_converter_is_named_before_anything_is_converted(
+    kind, missing, tmp_path, monkeypatch
+):
+    """OpenVINO's packages come last into play and are asked for first."""
+    from echovec.export import to_graph
+
+    monkeypatch.setattr(to_graph, "_write", lambda *_: pytest.fail("converted"))
+    for name in ("openvino", "nncf"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else here())
+    with pytest.raises(
+        DependencyError, match=rf"{missing} is missing: pip install 'echovec.export"
+    ):
+        to_graph.export_graph(embedder(), tmp_path / "x", kind)
+    assert not list(tmp_path.iterdir())
+
+
+def here():
+    """A module that is installed."""
+    module = ModuleType("here")
+    module.__spec__ = ModuleSpec("here", None)
+    return module
 
 
 def test_an_onnx_graph_gives_our_vectors(graph):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -109,6 +111,15 @@ def test_a_dense_layer_that_cannot_be_read_is_named(tmp_path, content):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ModelError, match=r"cannot read the dense layer .*_Dense/model.* \(.+\);"):
+        Embedder.load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("table", [["x"], {"type": "x"}, [{"path": ""}], [{"type": 3, "path": ""}]])
+def test_a_broken_table_of_modules_is_named(tmp_path, table):
+    """`modules.json` without a type and path for each: the file, what it has, what to do."""
+    _, folder = saved(tmp_path, "lasttoken")
+    (folder / "modules.json").write_text(json.dumps(table))
+    with pytest.raises(ModelError, match=r"modules.json .*; save the model again .* yourself"):
         Embedder.load(folder, device="cpu")
 
 

@@ -15,13 +15,14 @@ import torch
 import families
 from echovec import Embedder
 from echovec.errors import InputError, ModelError
-from echovec.model.attend import attend
+from echovec.model.attend import attend, hidden
 from echovec.model.backbone import Backbone
 from echovec.model.families import why_not
 from echovec.model.layout import lay_out, rounded_rows
 from echovec.model.load import load_model
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone
+from echovec.model.tiles import _hidden
 from echovec.presets import preset
 from echovec.text.batch import Batch
 from echovec.text.tokenizer import HFTokenizer
@@ -158,6 +159,19 @@ def test_attention_equals_its_definition(
     with torch.inference_mode(not grad):
         got = attend(q, k, v, scale=0.3, window=window)
     torch.testing.assert_close(got.double(), want, **ATTENTION[dtype])
+
+
+def test_masks_that_are_kept_are_small() -> None:
+    """Masks of long prompts are made again each time, the same: memory does not grow with them."""
+    cpu = torch.device("cpu")
+    for of in (
+        lambda keys: hidden(60, keys, 9, torch.float32, cpu),
+        lambda keys: _hidden(20, 3, keys, 9, torch.float32),
+    ):
+        assert of(90) is of(90)
+        assert of(4000) is not of(4000)
+        assert torch.equal(of(4000)[:, -90:], of(90))
+        assert (of(4000)[:, :-90] == float("-inf")).all()
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi3"])

@@ -211,6 +211,34 @@ def test_pairs_are_what_finds_its_text_again(embedder, monkeypatch):
     assert len(everything.rows) > len(naive)
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("量子计算机", True),
+        ("東京の天気は", True),
+        ("カタカナ", True),
+        ("GPT模型", True),
+        ("天气", False),
+        ("天", False),
+        ("weather", False),
+        ("날씨", False),
+        ("오늘 날씨", True),
+    ],
+)
+def test_scripts_without_blanks_have_words_too(line, kept):
+    """Two characters of Chinese or Japanese count as a word; others are divided by blanks."""
+    left_out = Counter()
+    assert len(list(ask._candidates(["a text"], {"query": [line]}, left_out))) == kept
+    assert left_out["has fewer than two words"] == (not kept)
+
+
+def test_a_piece_of_a_text_without_blanks_is_left_out():
+    """From nine characters on, as from five words on; a shorter one may be a title."""
+    text = "今日はとても天気がよかったので散歩に行きました。"
+    for line, kept in ((text[:12], 0), (text[:6], 1)):
+        assert len(list(ask._candidates([text], {"query": [line]}, Counter()))) == kept
+
+
 def naively_found(embedder, wrote, within):
     """The round trip by its definition, one after the other."""
     z = embedder.encode_document(TEXTS)

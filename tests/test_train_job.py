@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from echovec import Embedder
@@ -403,6 +405,23 @@ def test_two_processes_agree_with_one(tmp_path):
     apart = torch.cat([(one[name].float() - two[name].float()).abs().flatten() for name in one])
     # Adam's first step is the gradient's sign, so gradients near zero may step the other way.
     assert float((apart > 1e-5).float().mean()) < 0.02
+
+
+@pytest.mark.parametrize("verb", ["train", "mine", "pairs"])
+def test_out_is_spelled_as_with_the_other_verbs(verb):
+    """`--out`, `--output` and `-o` are one option, and the help names all three."""
+    command = typer.main.get_command(app).get_command(None, verb)
+    (output,) = [option for option in command.params if option.name == "output"]
+    assert output.opts == ["--out", "--output", "-o"]
+    said = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "120", "NO_COLOR": "1"}).stdout
+    assert re.search(r"--out\b.*--output\b.*-o\b", said)
+
+
+@pytest.mark.parametrize("spelling", ["--out", "--output", "-o"])
+def test_each_spelling_of_out_is_taken(spelling, tmp_path):
+    """What it is given is the file that is spoken of."""
+    told = CliRunner().invoke(app, ["pairs", spelling, str(tmp_path / f"{spelling}.csv")])
+    assert f"{spelling}.csv: pairs are written as .jsonl" in str(told.exception)
 
 
 def test_the_command_line_trains_checks_and_shows(tmp_path):

@@ -71,6 +71,13 @@ def test_vectors_of_another_width_are_refused(name):
         EACH[name][0].dim_out(2)
 
 
+def test_a_dimension_that_is_no_whole_number_is_refused():
+    """A slice takes whole numbers only; what numpy counts with is one."""
+    with pytest.raises(InputError, match=r"dim=2\.5 is no whole number; give one"):
+        Truncate(2.5)(torch.zeros(1, 3))
+    assert Truncate(np.int64(2))(torch.zeros(1, 3)).shape == (1, 2)
+
+
 def test_a_zero_vector_stays_zero():
     """Normalising divides nothing by zero."""
     assert Normalize()(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from echovec.errors import NonFiniteError, PrecisionWarning
+from echovec.errors import InputError, NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.threads import sharing
 from echovec.room import Room, halves
@@ -66,6 +66,8 @@ def compute(
         float32 vectors z_ND on the CPU and whether each text was cut, in the order planned.
 
     Raises:
+        InputError: chunks of the plan are missing, or there twice: a text would have no vector, or
+            a part of one. Those of the last texts are missed only if a place after them is there.
         NonFiniteError: a row stays NaN or infinite; its `row` is the place that was planned.
     """
     num_texts, num_sequences = _counted(chunks)
@@ -98,8 +100,18 @@ def _counted(chunks: Sequence[Chunk]) -> tuple[int, int]:
     """How many texts and sequences there are; a plan knows without laying its chunks."""
     if isinstance(chunks, Plan):
         return chunks.num_texts, chunks.num_sequences
-    num_texts = 1 + max(int(chunk[0].order_S.max()) for chunk in chunks)
-    return num_texts, sum(len(chunk[0]) for chunk in chunks)
+    order_S = np.concatenate([chunk[0].order_S for chunk in chunks])
+    parts_N = np.bincount(order_S, np.concatenate([chunk[0].share_S for chunk in chunks]))
+    odd = np.flatnonzero(np.abs(parts_N - 1) > 1e-6)
+    if len(odd):
+        place, parts = int(odd[0]), parts_N[odd[0]]
+        raise InputError(
+            f"these chunks are not one whole plan: {len(odd):,} of {len(parts_N):,} texts are not "
+            f"in them once, texts[{place}] {parts:.3g} times; give all chunks that `prepare` made, "
+            "each once, or run single ones with `forward`",
+            index=place,
+        )
+    return len(parts_N), len(order_S)
 
 
 def _shared_out(chunks: Sequence[Chunk], workers: int) -> Sequence[Chunk]:

@@ -306,8 +306,9 @@ class Embedder:
     def forward(self, chunk: Chunk, *, role: Role | None = None, float32: bool = False) -> Tensor:
         """One chunk to vectors z_SD: float32 [S, dimension], in the chunk's order, not normalised.
 
-        A row is a text, or a window of one (`share_S` of a batch is below 1 there). Differentiable
-        where gradients are on. A row may be non-finite: `encode` checks.
+        A row is a text, or a window of one (`share_S` of a batch is below 1 there). A row may be
+        non-finite. Differentiable, where gradients are on, if the weights are the model's own
+        (`from_model`, or engine="plain"); the packed engine of `load` keeps none.
         """
         return self._reader(role).forward(chunk, float32=float32)
 
@@ -317,8 +318,9 @@ class Embedder:
         """Chunks to vectors [n, dimension] in the order of their texts, and which texts were cut.
 
         `forward` with all that `encode` does around it: several cores, memory that runs out, rows
-        that are not finite (NonFiniteError), windows put together. Not normalised. `workers`: how
-        many chunks run at once; by default, and at most, as many as `workers()` says.
+        that are not finite (NonFiniteError), windows put together. Not normalised. `chunks`: all
+        of one `prepare`, in any order; a gap before the last text, or one twice, is an InputError.
+        `workers`: how many chunks run at once; by default and at most what `workers()` says.
         """
         reader = self._reader(role)
         vectors, cut = reader.vectors(chunks, workers=workers, show_progress_bar=False)

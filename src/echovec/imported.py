@@ -30,6 +30,11 @@ _MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 
+_AGAIN = (
+    "save the model again with sentence-transformers, or name a recipe yourself to use the model "
+    "alone"
+)
+
 
 def foreign_folder(model: str | Path | None) -> Path | None:
     """The folder, if `model` is a sentence-transformers folder that is no export of ours."""
@@ -47,8 +52,8 @@ def imported_recipe(folder: Path, tokenizer: HFTokenizer, max_positions: int | N
         RecipeError: it holds something that a recipe has no words for; names it.
         ModelError: a file of it cannot be read.
     """
-    modules = _read(folder / "modules.json")
-    kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
+    modules = _modules(folder / "modules.json")
+    kinds = [entry["type"].rpartition(".")[2] for entry in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
         raise RecipeError(
             f"{folder} has the modules {', '.join(kinds)}; a recipe can say Transformer, Pooling, "
@@ -83,6 +88,18 @@ def imported_recipe(folder: Path, tokenizer: HFTokenizer, max_positions: int | N
         max_tokens=max(1, int(length or max_positions or 512 + around) - around),
         transforms=tuple(transforms),
     )
+
+
+def _modules(file: Path) -> list[dict[str, str]]:
+    """Type and path of each module."""
+    modules = _read(file)
+    if not isinstance(modules, list):
+        raise ModelError(f"{file} is {modules!r:.40} and no list of modules; {_AGAIN}")
+    for entry in modules:
+        told = entry if isinstance(entry, dict) else {}
+        if not all(isinstance(told.get(key), str) for key in ("type", "path")):
+            raise ModelError(f"{file} names {entry!r:.40}, which has no type and path; {_AGAIN}")
+    return modules
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,7 @@ def _dense(folder: Path) -> list[Transform]:
         matrix_DE = arrays["linear.weight"].T
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(
-            f"cannot read the dense layer {folder}/model.safetensors ({error}); save the model "
-            "again with sentence-transformers, or name a recipe yourself to use the model alone"
+            f"cannot read the dense layer {folder}/model.safetensors ({error}); {_AGAIN}"
         ) from None
     linear = Linear(np.zeros(len(matrix_DE), np.float32), matrix_DE)
     return [linear, Center(-arrays["linear.bias"])] if "linear.bias" in arrays else [linear]

@@ -29,7 +29,8 @@ def load(folder: str | Path, *, device: str | None = None) -> Any:
         device: a torch device; by default sentence-transformers' choice.
 
     Raises:
-        InputError: no such folder, or it names modules that an export does not have.
+        InputError: no such folder, it names modules that an export does not have, or its
+            `echo.json` is not whole.
         DependencyError: sentence-transformers is not installed.
     """
     need_sentence_transformers()
@@ -41,8 +42,10 @@ def load(folder: str | Path, *, device: str | None = None) -> Any:
         return SentenceTransformer(str(folder), device=device, local_files_only=True)
     from sentence_transformers.base import modules as standard
 
-    from echovec.export.echo_module import EchoModule
+    from echovec.export.echo_module import PROGRAM, EchoModule, problem_of
 
+    if problem := problem_of(_read(folder / PROGRAM)):
+        raise InputError(f"{folder}: {PROGRAM} {problem}")
     with quiet_transformers():
         modules: list[Any] = [EchoModule.load(str(folder), local_files_only=True)]
     for entry in table[1:]:

@@ -11,7 +11,7 @@ import typer
 
 def mine(
     data: Annotated[Path, typer.Argument(help="Rows with anchor and positive, as train reads.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .jsonl file.")],
+    output: Annotated[Path, typer.Option("--out", "--output", "-o", help="A .jsonl file.")],
     pool: Annotated[
         Path | None,
         typer.Option("--corpus", help="More texts to choose from: a .txt file, or rows of `text`."),

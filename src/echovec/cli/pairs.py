@@ -18,7 +18,8 @@ def pairs(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="A .jsonl file of anchors and positives.")
+        Path,
+        typer.Option("--out", "--output", "-o", help="A .jsonl file of anchors and positives."),
     ] = Path("pairs.jsonl"),
     count: Annotated[
         int | None,

@@ -11,7 +11,8 @@ import typer
 def train(
     run: Annotated[str, typer.Argument(help="A .toml file, or the name of a run that ships.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run's folder; by default its name.")
+        Path | None,
+        typer.Option("--out", "--output", "-o", help="The run's folder; by default its name."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="What the run's relative data paths are relative to.")

@@ -29,6 +29,11 @@ except ImportError:  # sentence-transformers 5
 
 PROGRAM = "echo.json"
 ARRAYS = "echo.safetensors"
+KEYS = (
+    *("roles", "combine", "max_tokens", "max_positions", "text_share", "num_layers", "dim"),
+    *("special", "arrays"),
+)
+"""What is read of `echo.json`; the rest is a record."""
 
 
 class EchoModule(InputModule):  # type: ignore[misc]
@@ -246,12 +251,14 @@ class EchoModule(InputModule):  # type: ignore[misc]
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "EchoModule":
-        """Read what `save` wrote, from a folder or a hub."""
+        """Read what `save` wrote, from a folder or a hub; ValueError if `echo.json` lacks a key."""
         hub = {
             key: options.get(key)
             for key in ("token", "cache_folder", "revision", "local_files_only")
         }
         program = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
+        if problem := problem_of(program):
+            raise ValueError(f"{model_name_or_path}: {PROGRAM} {problem}")
         arrays: dict[str, Tensor] = {}
         if program["arrays"]:
             file = cls.load_file_path(model_name_or_path, ARRAYS, subfolder=subfolder, **hub)
@@ -271,6 +278,18 @@ class EchoModule(InputModule):  # type: ignore[misc]
             model_name_or_path, **{**shared, **(options.get("processor_kwargs") or {})}
         )
         return cls(model.eval(), tokenizer, program, arrays)
+
+
+def problem_of(program: Any) -> str | None:
+    """Why `echo.json` cannot be used, and what to do; None if it holds every key."""
+    if not isinstance(program, dict):
+        return f"is {program!r:.40} and no object; export again"
+    lacking = [key for key in KEYS if key not in program]
+    return (
+        f"lacks {', '.join(lacking)}: it was edited or is not whole; export again"
+        if lacking
+        else None
+    )
 
 
 def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Graph:
     make: Callable[[Path, Path], None]
     limits: tuple[float, float] | None = None
     """The least cosine and largest difference; None for those of the dtype."""
+    needs: tuple[str, ...] = ()
+    """Packages that make it, beside those that every graph needs."""
 
 
 def export_graph(
@@ -66,7 +69,7 @@ def export_graph(
             f"the model computes in {embedder.backbone.dtype}; graphs are made of float32 ones: "
             "load it with precision='exact'"
         )
-    _need_converters()
+    _need_converters(graph)
     embedder, notes = without_windows(embedder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -140,7 +143,11 @@ def _to_onnx(pipeline: Pipeline, file: Path) -> None:
         )
 
 
-def _need_converters() -> None:
+def _need_converters(graph: Graph) -> None:
+    """DependencyError where one is not installed: said before minutes of converting."""
+    for name in graph.needs:  # not imported yet: nncf changes functions of torch
+        if find_spec(name) is None:
+            raise DependencyError(f"{name} is missing: pip install 'echovec[export]'")
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -225,7 +232,9 @@ _EIGHT_BITS = (0.99, 0.1)
 GRAPHS: dict[str, Graph] = {
     "onnx": Graph("onnx", "model.onnx", _moved),
     "onnx-int8": Graph("onnx", "model.onnx", _int8, _EIGHT_BITS),
-    "openvino": Graph("openvino", "model.xml", _openvino),
-    "openvino-int8": Graph("openvino", "model.xml", _openvino_int8, _EIGHT_BITS),
+    "openvino": Graph("openvino", "model.xml", _openvino, needs=("openvino",)),
+    "openvino-int8": Graph(
+        "openvino", "model.xml", _openvino_int8, _EIGHT_BITS, needs=("openvino", "nncf")
+    ),
 }
 """The kinds of graph; to add one, add a row."""

@@ -43,6 +43,8 @@ def adapter_hash(folder: Path) -> str:
     """A hash ("sha256:...") of the adapter's numbers and of what decides how they apply."""
     config, tensors = _read(folder)
     told = {name: config.get(name) for name in ("lora_alpha", "r", "use_rslora")}
+    if tokens := config.get("trainable_token_indices"):  # left out where there are none
+        told["trainable_token_indices"] = tokens
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].float().contiguous()

@@ -28,6 +28,10 @@ several of them by blocks is level or better (`python -m benchmarks.products`)."
 MAX_SCORES = 1 << 20
 """Scores computed at once; a long rectangle is cut into fewer sequences at a time."""
 
+KEPT = 1 << 16
+"""Numbers of the largest mask that is kept, so that 256 of them are 64 MB at most. A larger one is
+made anew for each block: little beside the products of the many keys it is for."""
+
 
 def attend(
     q_BLHD: Tensor,
@@ -94,11 +98,19 @@ def _attend_few(
     return o_BHLD.transpose(1, 2).flatten(2)
 
 
-@lru_cache(maxsize=256)
 def hidden(
     rows: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """[rows, keys]: 0, or -inf where a query may not look; the last query sits on the last key."""
+    made = _kept_hidden if rows * keys <= KEPT else _kept_hidden.__wrapped__
+    return made(rows, keys, window, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _kept_hidden(
+    rows: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """`hidden`, kept for the next block and the next batch."""
     with torch.inference_mode(False):
         scores_1nM = torch.zeros(1, rows, keys, dtype=dtype, device=device)
         _hide(scores_1nM, 1, window)

@@ -49,8 +49,9 @@ class Backbone(Protocol):
         """Hidden states of each layer asked for, in the order asked.
 
         h_TD, a row for every token of the batch, or with `pooled_only` h_PD, a row for each of
-        `batch.pooled[0]`. Differentiable where gradients are on. `float32` computes in float32
-        whatever the dtype: the second try after a non-finite vector.
+        `batch.pooled[0]`. Differentiable where gradients are on, but for repacked weights and
+        other people's engines. `float32` computes in float32 whatever the dtype: the second try
+        after a non-finite vector.
         """
 
     def weights_hash(self) -> str:

@@ -217,7 +217,8 @@ def resolve(model: str | Path | None) -> Path | str:
             )
         return path
     name = str(model)
-    if isinstance(model, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    looks_like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name
+    if isinstance(model, Path) or looks_like_a_path or name.count("/") > 1:
         raise ModelError(f"no such model folder: {path}")
     return name
 
@@ -249,6 +250,7 @@ def _explain(error: Exception, source: Path | str) -> ModelError:
     first = said[0] if said else type(error).__name__
     if first.endswith(":") and len(said) > 1:
         first += f" {said[1].strip()}"
+    first = first.rstrip(".")  # a next step follows
     if "trust_remote_code" in str(error):
         hint = (
             "this model comes with Python code of its own, which is not run unless you ask: "

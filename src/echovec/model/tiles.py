@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from echovec.model import loops
-from echovec.model.attend import BLOCK, FEW, MAX_SCORES, hidden
+from echovec.model.attend import BLOCK, FEW, KEPT, MAX_SCORES, hidden
 from echovec.model.blocks import Block
 from echovec.model.layout import Group, Int
 
@@ -140,11 +140,18 @@ def _address(array: Int) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-@lru_cache(maxsize=256)
 def _hidden(
     queries: int, repeats: int, keys: int, window: int | None, dtype: torch.dtype
 ) -> Tensor:
     """[queries * repeats, keys]: 0, or -inf where a query may not look."""
+    made = _kept_hidden if queries * repeats * keys <= KEPT else _kept_hidden.__wrapped__
+    return made(queries, repeats, keys, window, dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_hidden(
+    queries: int, repeats: int, keys: int, window: int | None, dtype: torch.dtype
+) -> Tensor:
     mask = hidden(queries, keys, window, dtype, torch.device("cpu"))
     with torch.inference_mode(False):
         return mask.repeat_interleave(repeats, 0)

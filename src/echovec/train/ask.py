@@ -15,6 +15,7 @@ Shapes: A texts asked for, N texts, D width.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -263,6 +264,16 @@ def _shown(text: str, form: str, written: str | None = None) -> str:
     return f"Text: {text}\n{FORMS[form]}:" + ("" if written is None else f" {written}\n\n")
 
 
+_UNSPACED = re.compile("[々〆〇぀-ヿㇰ-ㇿ㐀-䶿一-鿿豈-﫿ｦ-ﾟ\U00020000-\U0003ffff]+")
+"""Runs of Chinese characters and of kana, which are written without blanks."""
+
+
+def num_words(text: str) -> int:
+    """How many words: what blanks divide; of Chinese and Japanese, two characters count as one."""
+    runs = _UNSPACED.findall(text)
+    return len(_UNSPACED.sub(" ", text).split()) + sum((len(run) + 1) // 2 for run in runs)
+
+
 def _candidates(
     texts: Sequence[str], told: dict[str, list[str]], left_out: Counter[str]
 ) -> Iterator[Pair]:
@@ -271,11 +282,12 @@ def _candidates(
     for form, lines in told.items():
         for text, line in zip(texts, lines, strict=True):
             words = folded(line)
-            if len(words.split()) < 2:
+            count = num_words(words)
+            if count < 2:
                 left_out["has fewer than two words"] += 1
             elif times[words] > 1:
                 left_out["was written more than once"] += 1
-            elif len(words.split()) > 4 and words in folded(text):
+            elif count > 4 and words in folded(text):
                 left_out["is a piece of its text"] += 1
             else:
                 yield Pair(line, text, form)

@@ -18,12 +18,19 @@ _WORDS, _LETTERS = 4, 12
 """A shorter sentence is a heading, a name, or what an abbreviation has cut off; letters count in
 scripts without spaces."""
 
-_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？])")
+_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?(?P<next>\w))|(?<=[。！？])")
+"""Where a sentence may end, and the character that the next one would begin with."""
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, cut where one ends and something in capitals begins."""
-    return [piece.strip() for piece in _END.split(text) if piece.strip()]
+    """The sentences of a text, cut where one ends and a capital or digit of any script comes."""
+    pieces, start = [], 0
+    for end in _END.finditer(text):
+        first = end["next"]
+        if first is None or first.isupper() or first.istitle() or first.isdecimal():
+            pieces.append(text[start : end.start()].strip())
+            start = end.end()
+    return [piece for piece in [*pieces, text[start:].strip()] if piece]
 
 
 def cloze(texts: Iterable[str], *, seed: int = 0) -> tuple[list[tuple[str, str]], int]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
-from echovec.vector.transform import Array, Center, Linear, Remove, Scale, Transform
+from echovec.vector.transform import Array, Center, Linear, Remove, Scale, Transform, check_whole
 
 Floats = NDArray[np.float64]
 
@@ -119,8 +119,10 @@ def check_kinds(kinds: Sequence[str] | None, num_texts: int, count: int = 2) -> 
         count: how many axes are to be removed.
 
     Raises:
-        InputError: the kinds are not those of the texts, or too few for so many axes.
+        InputError: the kinds are not those of the texts, or too few for so many axes; or `count`
+            is no whole number.
     """
+    check_whole("count", count)
     if kinds is not None and len(kinds) != num_texts:
         raise InputError(f"{len(kinds)} kinds for {num_texts} texts; name the kind of each")
     names = sorted(set(kinds or ["one kind"]))
@@ -161,7 +163,8 @@ def fit(
         options: what that row takes.
 
     Raises:
-        InputError: the name or an option is unknown, or the vectors are too few or not finite.
+        InputError: the name or an option is unknown or unusable, or the vectors are too few or
+            not finite.
     """
     if name not in FITS:
         raise InputError(f"unknown calibration {name!r}; there are {', '.join(FITS)}")
@@ -215,6 +218,7 @@ def _check_range(name: str, value: float) -> None:
 
 
 def _check_count(name: str, value: int, z_ND: Floats) -> None:
+    check_whole(name, value)
     most = min(z_ND.shape[1], len(z_ND) - 1)
     if not 1 <= value <= most:
         raise InputError(

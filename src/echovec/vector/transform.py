@@ -46,6 +46,7 @@ class Truncate:
 
     def dim_out(self, dim_in: int) -> int:
         """`dim`."""
+        check_whole("dim", self.dim)
         if not 1 <= self.dim <= dim_in:
             raise InputError(
                 f"cannot truncate vectors of {dim_in} numbers to {self.dim}; give 1 to {dim_in}"
@@ -185,6 +186,12 @@ TRANSFORMS: Mapping[str, type[Any]] = {
     "remove": Remove,
     "linear": Linear,
 }
+
+
+def check_whole(name: str, value: object) -> None:
+    """InputError unless an option is a whole number."""
+    if not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name}={value!r} is no whole number; give one, such as {name}=2")
 
 
 def _like(array: Array, z_SD: Tensor) -> Tensor:
