@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from echovec.errors import InputError
 from echovec.evaluate.interval import (
+    KINDS,
     interval,
     interval_method,
     num_items,
@@ -102,6 +103,21 @@ def test_parts_over_the_same_items_share_their_draws():
     np.testing.assert_allclose(replicates(same), replicates(one), atol=1e-12)
     two = {"kind": "parts", "parts": [one, one]}
     assert replicates(two).std() < 0.85 * replicates(one).std()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_v_measure_of_all_draws_is_sklearns_of_each(seed):
+    """Few and many labels and clusters, one of either, names for labels; a swap is noticed."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(["a", "b", "c", "d"][: 1 + seed % 4], 40)
+    clusters = rng.integers(0, 1 + (seed * 7) % 11, 40)
+    items = {"kind": "v-measure", "labels": labels.tolist(), "clusters": clusters.tolist()}
+    rows_RN = rng.integers(0, 40, (50, 40))
+    found = KINDS["v-measure"].score(items, rows_RN)
+    wanted = [metrics.v_measure_score(labels[rows], clusters[rows]) for rows in rows_RN]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    if len(set(labels)) > 1 and len(set(clusters)) > 1:
+        assert np.abs(KINDS["v-measure"].score(items, rows_RN[::-1]) - wanted).max() > 1e-3
 
 
 def test_parts_may_have_parts():
