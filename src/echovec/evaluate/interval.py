@@ -97,9 +97,8 @@ def interval(items: Items) -> tuple[float, float] | None:
         return None
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(finite, [tail, 100 - tail])
-    least = (
-        0.0 if _first(items)["kind"] == "v-measure" else -1.0
-    )  # what was moved may have left the range
+    # What was moved may have left the range.
+    least = 0.0 if _first(items)["kind"] == "v-measure" else -1.0
     return max(float(low), least), min(float(high), 1.0)
 
 
