@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -118,7 +119,7 @@ class Recorded:
         try:
             with torch.inference_mode(False):  # it is written to in any mode
                 buffer = sent(numbers, self._device).clone()
-            with self._lock, torch.inference_mode():
+            with self._lock, self._there(), torch.inference_mode():
                 recording = self._record(run, buffer)
             found = self._replayed(recording, numbers)
             if any(map(_far, found, wanted)):
@@ -130,7 +131,8 @@ class Recorded:
         return ""
 
     def _replayed(self, recording: Recording, numbers: Int) -> list[Tensor]:
-        with self._lock:  # recordings share memory, so one ends before the next begins
+        # Recordings share memory, so one ends before the next begins.
+        with self._lock, self._there():
             if self._done is not None:
                 self._done.wait()
             recording.numbers.copy_(sent(numbers, self._device), non_blocking=True)
@@ -141,18 +143,24 @@ class Recorded:
                 self._done.record()
         return states
 
+    def _there(self) -> AbstractContextManager[Any]:
+        """With the streams of the device: those of another one may be this thread's."""
+        cuda = self._device.type == "cuda"
+        return torch.cuda.device(self._device) if cuda else nullcontext()
+
 
 class OnCuda:
     """CUDA graphs that share their memory."""
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._aside: torch.cuda.Stream | None = None  # one: memory is kept for each stream
 
     def __call__(self, run: Pass, numbers: Tensor) -> Recording:
         """Record a pass over these numbers."""
         self._pool = self._pool or torch.cuda.graph_pool_handle()
+        aside = self._aside = self._aside or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         here = torch.cuda.current_stream()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             run(numbers)  # kernels that are compiled and loaded at their first call are, by this
