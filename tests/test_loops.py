@@ -230,10 +230,10 @@ def test_without_numba_the_states_are_the_same(family: str, without_numba: None)
 def test_bfloat16_is_near_float32(
     family: str, loops_too: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Every family in 16 bits is no further from float32 than transformers is in 16 bits.
+    """Every family in 16 bits is near float32, or no further from it than transformers is.
 
-    With the loops and without, a shared beginning before each text. A tiny model's state may be
-    off by 0.02 however it is computed, by its processor's products, so the bound is not a number.
+    With the loops and without, a shared beginning before each text. On some processors a tiny
+    model's state is off by 0.02 however it is computed.
     """
     if not loops_too:
         request.getfixturevalue("without_numba")
@@ -245,15 +245,15 @@ def test_bfloat16_is_near_float32(
     backbone = PackedBackbone(narrow, prepack=True)
     with torch.inference_mode():
         (got,) = backbone.forward(batch, pooled_only=True)
-    theirs = off(stock, want)
-    assert off(got, want) < 1.6 * theirs < 0.02
-    assert off(got.roll(7, 0), want) > 1.6 * theirs
+    allowed = max(0.01, 1.6 * off(stock, want))
+    assert off(got, want) < allowed < 0.05
+    assert off(got.roll(7, 0), want) > 0.1
 
 
 def off(states: torch.Tensor, want: torch.Tensor) -> float:
-    """One less the cosine, the mean of all rows."""
+    """One less the cosine, of the row where it is largest."""
     cosines = torch.nn.functional.cosine_similarity(states.float(), want)
-    return float((1 - cosines).mean())
+    return float((1 - cosines).max())
 
 
 @compiled
