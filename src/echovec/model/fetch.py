@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import shlex
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from echovec.errors import ModelError, StorageError
 from echovec.model import cache
+from echovec.model.switch import is_on
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,7 @@ def is_offline() -> bool:
 
 def offline_reason() -> str | None:
     """The name of the variable that forbids the network, or None if none does."""
-    for name in ("ECHOVEC_OFFLINE", "HF_HUB_OFFLINE"):
-        value = os.environ.get(name, "").strip().lower()
-        if value not in {"", "0", "false", "no", "off"}:
-            return name
-    return None
+    return next(filter(is_on, ("ECHOVEC_OFFLINE", "HF_HUB_OFFLINE")), None)
 
 
 def fetch_gguf() -> Path:

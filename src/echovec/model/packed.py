@@ -53,8 +53,8 @@ from echovec.text.batch import Batch
 
 _PREFIXES_KEPT = 8
 _LAUNCHED = 2e11
-"""Rows times weights of a block up to which asking for its kernels takes longer than computing: 0.4
-ms of calls, where a card multiplies 5e14 times a second."""
+"""Rows times weights of a block up to which asking for its kernels may take longer than computing.
+Estimated, not measured: 0.4 ms of calls for a block, and 5e14 multiplications a second."""
 
 _log = logging.getLogger("echovec")
 

@@ -1,6 +1,6 @@
 """Recorded: passes that a card has recorded once and replays (CUDA graphs).
 
-A small model's pass on a GPU is some four hundred short kernels, and asking for them one by one
+A small model's pass on a GPU is some hundreds of short kernels, and asking for them one by one
 takes longer than computing them. CUDA can record what is asked for and replay it in one call; what
 is replayed reads and writes the same memory every time. So a pass is a function of one buffer of
 numbers (feed.py), which is filled before each replay, and its results are copied out after it.
@@ -14,7 +14,6 @@ Only where ECHOVEC_CUDA_GRAPHS=1 asks for it: not timed on a card yet.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from echovec.model.device import sent
 from echovec.model.layout import Int
+from echovec.model.switch import is_on
 
 Pass = Callable[[Tensor], list[Tensor]]
 """Numbers on the device to states, on that device alone: no copies to or from it, no waiting."""
@@ -35,7 +35,7 @@ KEPT = 32
 
 _FAR = 0.2
 """How far a row of a replay may be from the pass without it, of its length. Products of another
-number of rows are rounded otherwise, which is a few hundredths at most; a wrong row is not near."""
+number of rows are rounded otherwise, which moves them little; a wrong row is not near."""
 
 _log = logging.getLogger("echovec")
 
@@ -57,8 +57,8 @@ Record = Callable[[Pass, Tensor], Recording]
 
 def recorded(device: torch.device) -> Recorded | None:
     """What keeps recordings for a device, or None: it has none, or nobody asked for them."""
-    asked = os.environ.get("ECHOVEC_CUDA_GRAPHS", "0") not in ("", "0")
-    return Recorded(device) if asked and device.type == "cuda" else None
+    asked = device.type == "cuda" and is_on("ECHOVEC_CUDA_GRAPHS")
+    return Recorded(device) if asked else None
 
 
 class Recorded:
