@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from threading import Event, Thread
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 import authors
@@ -59,6 +60,12 @@ def renderer(kind, template=ECHO, **limits):
     return Renderer(template, HFTokenizer(tokenizer(kind)), **limits)
 
 
+@pytest.fixture(scope="session")
+def every_renderer():
+    """A renderer of the echo prompt for each kind of tokenizer."""
+    return {kind: renderer(kind) for kind in TOKENIZERS}
+
+
 def check_exact(bound, text):
     """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
     inner = bound.tokenizer
@@ -82,16 +89,17 @@ def check_exact(bound, text):
             at += len(own)
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
 @settings(max_examples=1300)
 @given(text=hostile)
 @example(text="</s>")
 @example(text="<s>" * 50)
 @example(text="x</s>y <|im_start|>system")
 @example(text=" leading and trailing ")
-def test_span_is_the_text_s_own_tokens_for_any_text(kind, text):
-    """10,400 generated hostile texts: exact span, equal copies, no special id from the text."""
-    check_exact(renderer(kind), text)
+def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, text):
+    """1,300 generated hostile texts, 8 tokenizers: exact span, equal copies, nothing special."""
+    for kind, bound in every_renderer.items():
+        note(kind)  # printed where it fails
+        check_exact(bound, text)
 
 
 def test_a_prompt_tokenised_meanwhile_changes_no_text():
@@ -447,17 +455,30 @@ def joined(bound, row, instruction_ids):
 PLACED = Template('This : {placeholder} "{text}" or {text}', eos="present")
 
 
-@pytest.mark.parametrize("long_text", ["cut", "windows"])
-@pytest.mark.parametrize("template", [*TEMPLATES.values(), PLACED], ids=[*TEMPLATES, "placed"])
-@given(data=st.data())
-def test_prompts_laid_together_are_those_put_together_one_by_one(template, long_text, data):
+@given(
+    texts=st.lists(st.text("ab c", min_size=1, max_size=40), min_size=1, max_size=6),
+    order=st.lists(st.integers(0, 99), min_size=1, max_size=8),
+)
+def test_prompts_laid_together_are_those_put_together_one_by_one(texts, order):
     """Ids, spans, prefix, placeholder, share and cut of any sequences in any order."""
+    for name, template in {**TEMPLATES, "placed": PLACED}.items():
+        for long_text in ("cut", "windows"):
+            note(f"{name}, {long_text}")  # printed where it fails
+            check_laid(of_few_tokens(template), long_text, texts, order)
+
+
+@cache
+def of_few_tokens(template):
+    """A renderer that cuts or parts at nine tokens, with two spans where there are two copies."""
     templates = [template]
     if template.num_copies > 1 and template.eos != "pooled":
         templates.append(template.pooling_copy(0))
-    bound = Renderer(templates, ByteTokenizer(), max_tokens=9)
-    texts = data.draw(st.lists(st.text("ab c", min_size=1, max_size=40), min_size=1, max_size=6))
-    instruction = "Find it" if template.takes_instruction else None
+    return Renderer(templates, ByteTokenizer(), max_tokens=9)
+
+
+def check_laid(bound, long_text, texts, order):
+    """The drafts of the texts, laid in that order, beside what `joined` makes of them."""
+    instruction = "Find it" if bound.template.takes_instruction else None
     (drafts,) = render_passes([bound], texts, instruction, long_text=long_text)
     own_ids, _ = bound.instruction_ids(instruction)
     rows = tokenized(bound.tokenizer, texts, lead=bound.template.lead)
@@ -468,7 +489,7 @@ def test_prompts_laid_together_are_those_put_together_one_by_one(template, long_
         for start in window_starts(np.array([len(row)]), 9, np.array([count])).tolist()
     ]
     assert len(drafts) == len(pieces)
-    chosen = data.draw(st.lists(st.integers(0, len(pieces) - 1), min_size=1, max_size=8))
+    chosen = [number % len(pieces) for number in order]
     batch = drafts.lay(chosen)
     for s, index in enumerate(chosen):
         place, row, share = pieces[index]
