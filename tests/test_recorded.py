@@ -143,6 +143,24 @@ def test_where_it_is_not_used(backbone: PackedBackbone) -> None:
     assert not backbone._recorded._kept
 
 
+def test_a_model_that_may_change_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of a shared model are those of its weights as they are, at every call."""
+    monkeypatch.setattr(packed_module, "can_attend", lambda *_: True)
+    monkeypatch.setattr(ragged_module, "varlen", naive)
+    monkeypatch.setattr(packed_module, "recorded", lambda _: Recorded(CPU, rerun))
+    shared = packed("llama", prepack=False)
+    batch = made_batch([5, 3, 2])
+    source = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        with torch.inference_mode():
+            (found,) = shared.forward(batch, pooled_only=True)
+        assert furthest(found, one_by_one(shared.model, batch, -1)[batch.pooled[0]]) < 3e-5
+        with torch.no_grad():
+            for parameter in shared.model.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=source)
+    assert packed("llama", prepack=True)._recorded is not None
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("false", False), ("", False)]
 )
