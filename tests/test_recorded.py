@@ -172,7 +172,7 @@ def test_who_asks_for_recordings(value: str, wanted: bool, monkeypatch: pytest.M
 
 
 def test_recordings_are_few() -> None:
-    """The oldest goes, and `forget` lets go of all."""
+    """What was asked for before all others goes, and `forget` lets go of all."""
     kept = Recorded(CPU, rerun)
     passes: list[Callable[[Tensor], list[Tensor]]] = [
         lambda x, n=n: [x[:, None] * n]
@@ -181,11 +181,34 @@ def test_recordings_are_few() -> None:
     for n, run in enumerate(passes):
         for number in (1, 2, 3):
             numbers = np.array([number, 4])
-            (found,) = kept(n, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))  # noqa: B023
+            with torch.inference_mode():
+                (found,) = kept(n, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))  # noqa: B023
             assert found.tolist() == [[n * number], [n * 4]]
     assert list(kept._kept) == list(range(5, KEPT + 5))
+    assert None not in kept._kept.values()
     kept.forget()
     assert not kept._kept
+
+
+def test_what_is_asked_for_often_stays_recorded() -> None:
+    """Sizes that come once push none out that comes again and again."""
+    made = []
+
+    def counted(run: Pass, numbers: Tensor) -> Recording:
+        made.append(numbers)
+        return rerun(run, numbers)
+
+    def run(x: Tensor) -> list[Tensor]:
+        return [x[:, None] * 2]
+
+    kept = Recorded(CPU, counted)
+    numbers = np.array([1, 2])
+    for once in range(3 * KEPT):
+        for key in (once, "often"):
+            with torch.inference_mode():
+                kept(key, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
+    assert kept._kept["often"] is not None
+    assert len(made) == 1
 
 
 def test_rounded_sizes_have_room_and_are_few() -> None:
