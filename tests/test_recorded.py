@@ -171,6 +171,24 @@ def test_who_asks_for_recordings(value: str, wanted: bool, monkeypatch: pytest.M
     assert recorded(CPU) is None
 
 
+def test_a_row_that_is_not_finite_ends_no_recording(caplog: pytest.LogCaptureFixture) -> None:
+    """What a dtype has no room for is computed again elsewhere; other rows are held to theirs."""
+    caplog.set_level(logging.WARNING, "echovec")
+
+    def run(x: Tensor) -> list[Tensor]:
+        return [(x.float() / (x - 3))[:, None]]
+
+    for record, usable in ((rerun, True), (wrong, False)):
+        kept = Recorded(CPU, record)
+        numbers = np.array([1, 5, 3])  # of the last the state is infinite
+        with torch.inference_mode():
+            for _ in range(3):
+                (found,) = kept("key", lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
+        assert found[:2, 0].tolist() == [-0.5, 2.5]
+        assert (kept._kept.get("key") is not None) is usable
+    assert len(told(caplog)) == 1
+
+
 def test_recordings_are_few() -> None:
     """What was asked for before all others goes, and `forget` lets go of all."""
     kept = Recorded(CPU, rerun)

@@ -175,6 +175,8 @@ class OnCuda:
 
 
 def _far(found: Tensor, wanted: Tensor) -> bool:
-    """Whether any row is, NaN included."""
-    apart = torch.linalg.vector_norm(found[: len(wanted)].float() - wanted.float(), dim=-1)
-    return not bool((apart <= _FAR * torch.linalg.vector_norm(wanted.float(), dim=-1)).all())
+    """Whether any row is, NaN included; rows that have to be NaN or infinite tell nothing."""
+    found, wanted = found[: len(wanted)].float(), wanted.float()
+    length = torch.linalg.vector_norm
+    near = length(found - wanted, dim=-1) <= _FAR * length(wanted, dim=-1)
+    return not bool((near | ~wanted.isfinite().all(dim=-1)).all())
