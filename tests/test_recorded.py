@@ -178,9 +178,9 @@ def test_a_row_that_is_not_finite_ends_no_recording(caplog: pytest.LogCaptureFix
     def run(x: Tensor) -> list[Tensor]:
         return [(x.float() / (x - 3))[:, None]]
 
+    numbers = np.array([1, 5, 3])  # of the last the state is infinite
     for record, usable in ((rerun, True), (wrong, False)):
         kept = Recorded(CPU, record)
-        numbers = np.array([1, 5, 3])  # of the last the state is infinite
         with torch.inference_mode():
             for _ in range(3):
                 (found,) = kept("key", lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
