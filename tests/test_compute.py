@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 import families
+from echovec import Embedder
 from echovec.compute import compute
 from echovec.errors import NonFiniteError, PrecisionWarning
 from echovec.model.backbone import Backbone
 from echovec.model.plain import PlainBackbone
 from echovec.model.tiny import TinyBackbone
 from echovec.text.batch import Batch, Chunk
+from echovec.text.tokenizer import ByteTokenizer
+from echovec.vector.pooling import selected
 from test_packed import made_batch, packed
 
 LENGTHS = [3, 9, 5, 7, 4]
@@ -101,11 +105,33 @@ def test_arrays_that_cannot_be_written_are_read_in_silence(
     assert not [w for w in recwarn if "not writable" in str(w.message)]
 
 
-def test_torchs_default_dtype_is_nothing_to_us() -> None:
-    """Vectors are float32 while another thread reads a model in 16 bits."""
+@pytest.fixture
+def default_bfloat16() -> Iterator[None]:
+    """Another thread reads a model in 16 bits: torch's default dtype is theirs meanwhile."""
     torch.set_default_dtype(torch.bfloat16)
-    try:
-        vectors, _ = compute(lambda chunk, float32=False: first_ids(chunk), [(made_batch([3]),)])
-    finally:
-        torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_torchs_default_dtype_is_nothing_to_us(default_bfloat16: None) -> None:
+    """Vectors are float32 while another thread reads a model in 16 bits."""
+    vectors, _ = compute(lambda chunk, float32=False: first_ids(chunk), [(made_batch([3]),)])
     assert vectors.dtype == torch.float32
+
+
+def test_no_vectors_are_float32_too(default_bfloat16: None) -> None:
+    """Without a text there is nothing in 16 bits either."""
+    embedder = Embedder("echo", ByteTokenizer(), TinyBackbone())
+    assert embedder.encode([]).dtype == np.float32
+    assert all(states.dtype == np.float32 for states in embedder.states([]))
+
+
+def test_what_is_selected_is_so_in_float32(default_bfloat16: None) -> None:
+    """The share of each of 150 tokens is no number of 16 bits: below it all would be kept."""
+    h_TD, w_R = (
+        torch.arange(150, dtype=torch.float32)[:, None],
+        torch.full((150,), 1 / 150, dtype=torch.float32),
+    )
+    w_R[0] *= 1.01
+    (z_D,) = selected(h_TD, torch.tensor([[0, 150]]), w_R, 1.001)
+    assert z_D.item() == 0

@@ -442,6 +442,8 @@ def test_a_folder_that_holds_another_embedder_s_model_is_refused(folder, tmp_pat
     in_memory = Embedder.from_model(causal_model("gpt2"), family_tokenizer("gpt2"))
     with_weights = in_memory.save(tmp_path / "weights")
     Embedder.load(with_weights).save(with_weights)  # its own are no others
+    (tmp_path / "link").symlink_to(with_weights)
+    Embedder.load(tmp_path / "link").save(with_weights)  # nor by another path
     by_name = Embedder.load(folder)
     with pytest.raises(InputError, match="model/ of an embedder that was saved there before"):
         by_name.save(with_weights)

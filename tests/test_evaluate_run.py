@@ -351,6 +351,8 @@ def test_whole_tasks_have_one_seed(sets, tmp_path):
     ]
     assert [one.seed for one in found] == [42, 42]
     assert len(comparison_of(found, ["echo", "classical"]).tasks) == 1
+    before = replace(found[1], seed=2)  # as files of earlier versions have it
+    assert len(comparison_of([found[0], before], ["echo", "classical"]).tasks) == 1
 
 
 def test_lines_that_move_to_another_split_make_other_data(sets, tmp_path):

@@ -499,3 +499,37 @@ def test_a_shared_model_may_be_moved() -> None:
         moved, _ = backbone._table(4, torch.float32)
     assert cos.device.type == "cpu"
     assert moved.device.type == "meta"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["embed_tokens"]},
+        {"trainable_token_indices": {"embed_tokens": [*range(60)]}},
+    ],
+    ids=["low rank", "rows"],
+)
+def test_the_second_try_keeps_what_was_trained_of_embeddings(
+    family: str, options: dict[str, Any]
+) -> None:
+    """In float32 token embeddings have their adapter, whatever the family scales them with."""
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(families.causal_model(family)).bfloat16()
+    options = {"target_modules": ["q_proj"]} | options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, about transformers and tied weights
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, **options)).eval()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn(parameter.shape, generator=source)
+    batch = made_batch([9, 4])
+    with torch.inference_mode():
+        (want,) = PlainBackbone(adapted).forward(batch, float32=True)
+        (got,) = PackedBackbone(adapted, prepack=False).forward(batch, float32=True)
+        with adapted.disable_adapter():
+            (without,) = PlainBackbone(adapted).forward(batch, float32=True)
+    assert furthest(got, want) < 3e-5
+    assert furthest(without, want) > 1e-2

@@ -143,6 +143,24 @@ def test_where_it_is_not_used(backbone: PackedBackbone) -> None:
     assert not backbone._recorded._kept
 
 
+def test_a_model_that_may_change_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of a shared model are those of its weights as they are, at every call."""
+    monkeypatch.setattr(packed_module, "can_attend", lambda *_: True)
+    monkeypatch.setattr(ragged_module, "varlen", naive)
+    monkeypatch.setattr(packed_module, "recorded", lambda _: Recorded(CPU, rerun))
+    shared = packed("llama", prepack=False)
+    batch = made_batch([5, 3, 2])
+    source = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        with torch.inference_mode():
+            (found,) = shared.forward(batch, pooled_only=True)
+        assert furthest(found, one_by_one(shared.model, batch, -1)[batch.pooled[0]]) < 3e-5
+        with torch.no_grad():
+            for parameter in shared.model.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=source)
+    assert packed("llama", prepack=True)._recorded is not None
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("false", False), ("", False)]
 )
@@ -153,8 +171,26 @@ def test_who_asks_for_recordings(value: str, wanted: bool, monkeypatch: pytest.M
     assert recorded(CPU) is None
 
 
+def test_a_row_that_is_not_finite_ends_no_recording(caplog: pytest.LogCaptureFixture) -> None:
+    """What a dtype has no room for is computed again elsewhere; other rows are held to theirs."""
+    caplog.set_level(logging.WARNING, "echovec")
+
+    def run(x: Tensor) -> list[Tensor]:
+        return [(x.float() / (x - 3))[:, None]]
+
+    numbers = np.array([1, 5, 3])  # of the last the state is infinite
+    for record, usable in ((rerun, True), (wrong, False)):
+        kept = Recorded(CPU, record)
+        with torch.inference_mode():
+            for _ in range(3):
+                (found,) = kept("key", lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
+        assert found[:2, 0].tolist() == [-0.5, 2.5]
+        assert (kept._kept.get("key") is not None) is usable
+    assert len(told(caplog)) == 1
+
+
 def test_recordings_are_few() -> None:
-    """The oldest goes, and `forget` lets go of all."""
+    """What was asked for before all others goes, and `forget` lets go of all."""
     kept = Recorded(CPU, rerun)
     passes: list[Callable[[Tensor], list[Tensor]]] = [
         lambda x, n=n: [x[:, None] * n]
@@ -163,11 +199,34 @@ def test_recordings_are_few() -> None:
     for n, run in enumerate(passes):
         for number in (1, 2, 3):
             numbers = np.array([number, 4])
-            (found,) = kept(n, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))  # noqa: B023
+            with torch.inference_mode():
+                (found,) = kept(n, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))  # noqa: B023
             assert found.tolist() == [[n * number], [n * 4]]
     assert list(kept._kept) == list(range(5, KEPT + 5))
+    assert None not in kept._kept.values()
     kept.forget()
     assert not kept._kept
+
+
+def test_what_is_asked_for_often_stays_recorded() -> None:
+    """Sizes that come once push none out that comes again and again."""
+    made = []
+
+    def counted(run: Pass, numbers: Tensor) -> Recording:
+        made.append(numbers)
+        return rerun(run, numbers)
+
+    def run(x: Tensor) -> list[Tensor]:
+        return [x[:, None] * 2]
+
+    kept = Recorded(CPU, counted)
+    numbers = np.array([1, 2])
+    for once in range(3 * KEPT):
+        for key in (once, "often"):
+            with torch.inference_mode():
+                kept(key, lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
+    assert kept._kept["often"] is not None
+    assert len(made) == 1
 
 
 def test_rounded_sizes_have_room_and_are_few() -> None:

@@ -72,6 +72,28 @@ def test_the_nearest_are_those_of_a_full_sort(monkeypatch):
     assert not np.array_equal(control, expected)
 
 
+def test_a_row_with_many_answers_looks_far_for_itself(embedder, tmp_path, monkeypatch):
+    """Others do not: what is in memory of all rows stays small, and negatives are the same."""
+    many = [{"query": "who?", "positive": f"answer {n}"} for n in range(60)]
+    rows = [*({"query": f"what {n}?", "positive": f"thing {n}"} for n in range(40)), *many]
+    guards = Guards(num_negatives=2, range_max=4, relative_margin=None)
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    mine(written(tmp_path, rows), whole, embedder, guards=guards)
+    asked = []
+
+    def watched(queries, texts, k):
+        asked.append(len(queries) * k)
+        return nearest(queries, texts, k)
+
+    monkeypatch.setattr(mining, "nearest", watched)
+    monkeypatch.setattr(mining, "_AT_ONCE", 10)
+    mine(written(tmp_path, rows), parts, embedder, guards=guards)
+    assert parts.read_text("utf-8") == whole.read_text("utf-8")
+    assert all(len(negatives(row)) == 2 for row in mined_rows(parts))
+    assert len(asked) == 10
+    assert max(asked[:4]) <= 10 * (4 + 2)
+
+
 def test_equal_texts_come_in_order():
     """Of candidates with the same score the first one is first."""
     texts = np.full((5, 4), 0.5, dtype=np.float32)

@@ -95,7 +95,7 @@ class Reader:
     ) -> tuple[Tensor, NDArray[np.bool_]]:
         """All chunks to vectors z_ND, in the texts' order, and which texts were cut."""
         if not chunks:
-            return torch.zeros(0, self.dimension), np.zeros(0, dtype=np.bool_)
+            return torch.zeros(0, self.dimension, dtype=torch.float32), np.zeros(0, dtype=np.bool_)
         return compute(
             self.forward,
             chunks,
@@ -119,7 +119,8 @@ class Reader:
             return torch.cat([z_LSD.transpose(0, 1).flatten(1) for z_LSD in states], dim=1)
 
         if not chunks:
-            return [torch.zeros(count, 0, self._backbone.dim) for count in counts]
+            dim = self._backbone.dim
+            return [torch.zeros(count, 0, dim, dtype=torch.float32) for count in counts]
         flat_NX, _ = compute(
             forward,
             chunks,

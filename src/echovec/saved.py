@@ -113,7 +113,8 @@ def write_saved(
         StorageError: the disk does not take it.
         InputError: a model or an adapter of another embedder lies there, and would be loaded.
     """
-    own = recipe.model is not None and recipe.model.path == str((folder / MODEL_FOLDER).absolute())
+    path = None if recipe.model is None else recipe.model.path
+    own = path is not None and Path(path).resolve() == (folder / MODEL_FOLDER).resolve()
     for name, wanted in ((MODEL_FOLDER, parts or own), (ADAPTER_FOLDER, adapter)):
         if not wanted and (folder / name).is_dir():
             raise InputError(

@@ -1,9 +1,9 @@
 """Interval: how sure a score is: its 95 % bootstrap interval over the task's items.
 
-Items are drawn with replacement 1,000 times with a fixed seed, and the score is taken of each draw,
-by the functions that mteb calls: scipy's correlation of ranks, scikit-learn's average precision and
-V-measure, or the mean where mteb takes the mean over items. Two methods on the same items have the
-same draws, so the difference of their replicates is a paired comparison.
+Items are drawn with replacement 1,000 times with a fixed seed. Each draw is scored as mteb does, by
+the correlation of ranks, average precision (scikit-learn's), V-measure, or the mean where mteb has
+the mean over items. Two methods on the same items have the same draws, so the difference of their
+replicates is a paired comparison.
 
 What is not resampled: the few-shot examples of classification and the clustering itself stay as
 mteb drew them, so the interval is about the items, not about those draws.

@@ -335,11 +335,3 @@ def published_row(recipe: str, model: str) -> Published | None:
     own = [row for row in rows if row.backbone.lower() in model.lower()]
     main = [row for row in rows if row.backbone == _MAIN]
     return next(iter(own + main), None)
-
-
-def published_task(recipe: str, task: str) -> Published | None:
-    """Version 1's row with this dataset for this recipe's method, on the paper's main model."""
-    for row in PER_TASK:
-        if row.method == recipe and row.backbone == _MAIN and task in row.tasks:
-            return row
-    return None

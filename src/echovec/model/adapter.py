@@ -34,11 +34,6 @@ _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")
 others' do not, and such an adapter is no sum with the published ones."""
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter."""
-    return (folder / CONFIG_FILE).is_file()
-
-
 def adapter_hash(folder: Path) -> str:
     """A hash ("sha256:...") of the adapter's numbers and of what decides how they apply."""
     config, tensors = _read(folder)

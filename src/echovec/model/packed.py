@@ -44,6 +44,7 @@ from echovec.model.weights import (
     PREPACKED,
     SHARED,
     Unpacked,
+    in_float32,
     quantizing,
     rounded,
     row_counts,
@@ -124,7 +125,8 @@ class PackedBackbone:
         self._enlarged = enlarged(model)
         self._read_plain = plain
         self._ragged = can_attend(self.device, self._dtype, self._blocks)
-        self._recorded = recorded(self.device)
+        # Of a model that is shared, weights and adapters may be others at the next call.
+        self._recorded = recorded(self.device) if prepack else None
 
     @property
     def dtype(self) -> str:
@@ -315,12 +317,14 @@ class PackedBackbone:
 
     def _embed(self, ids_N: Tensor, *, wide: bool) -> Tensor:
         embed = self.model.embed_tokens
-        if wide:  # before anything is multiplied and rounded
+        if not wide:
+            h_ND: Tensor = embed(ids_N)
+        elif isinstance(embed, nn.Embedding):  # before anything is multiplied and rounded
             scale = getattr(embed, "embed_scale", None)  # Gemma's
-            h_ND: Tensor = embed.weight[ids_N].float()
+            h_ND = embed.weight[ids_N].float()
             h_ND = h_ND if scale is None else h_ND * scale.float()
-        else:
-            h_ND = embed(ids_N)
+        else:  # an adapter is around it
+            h_ND = in_float32(embed, ids_N)
         return h_ND * self._embedded if self._embedded != 1 else h_ND
 
     def _factors(self, positions_N: Int, dtype: torch.dtype) -> Tensor | None:

@@ -31,7 +31,8 @@ Pass = Callable[[Tensor], list[Tensor]]
 """Numbers on the device to states, on that device alone: no copies to or from it, no waiting."""
 
 KEPT = 32
-"""Recordings; the oldest goes first. They share the memory of what they compute."""
+"""Recordings; what was not asked for longest goes first. They share the memory of what they
+compute."""
 
 _FAR = 0.2
 """How far a row of a replay may be from the pass without it, of its length. Products of another
@@ -72,7 +73,8 @@ class Recorded:
     def __init__(self, device: torch.device, record: Record | None = None) -> None:
         self._device = device
         self._record = record or OnCuda()
-        self._kept: dict[Hashable, Recording | None] = {}  # None: came once; the oldest goes first
+        # None: came once. What was asked for last stands last.
+        self._kept: dict[Hashable, Recording | None] = {}
         self._usable = True
         self._lock = Lock()
         self._done: torch.cuda.Event | None = None
@@ -99,7 +101,7 @@ class Recorded:
         """
         with self._lock:
             came_before = key in self._kept
-            recording = self._kept.setdefault(key)
+            recording = self._kept[key] = self._kept.pop(key, None)
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         if not self._usable or not came_before:
@@ -173,6 +175,8 @@ class OnCuda:
 
 
 def _far(found: Tensor, wanted: Tensor) -> bool:
-    """Whether any row is, NaN included."""
-    apart = torch.linalg.vector_norm(found[: len(wanted)].float() - wanted.float(), dim=-1)
-    return not bool((apart <= _FAR * torch.linalg.vector_norm(wanted.float(), dim=-1)).all())
+    """Whether any row is, NaN included; rows that have to be NaN or infinite tell nothing."""
+    found, wanted = found[: len(wanted)].float(), wanted.float()
+    length = torch.linalg.vector_norm
+    near = length(found - wanted, dim=-1) <= _FAR * length(wanted, dim=-1)
+    return not bool((near | ~wanted.isfinite().all(dim=-1)).all())

@@ -43,7 +43,7 @@ class Modules:
 
     def wide(self, x_NI: Tensor) -> Tensor:
         """The same in float32, adapters too; what is widened is let go again."""
-        return torch.cat([_wide(module, x_NI) for module in self._modules], dim=-1)
+        return torch.cat([in_float32(module, x_NI) for module in self._modules], dim=-1)
 
     def weight(self) -> Tensor:
         """The modules' weights, one below the other; adapters not included."""
@@ -57,12 +57,13 @@ class Modules:
         return torch.cat([module.bias for module in self._modules])  # type: ignore[misc]
 
 
-def _wide(module: nn.Module, x_NI: Tensor) -> Tensor:
+def in_float32(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module makes of x in float32, adapters too; what is widened is let go again."""
     state = [*module.named_parameters(), *module.named_buffers()]
     widened = {name: x.float() if x.is_floating_point() else x for name, x in state}
     if type(module) is nn.Linear:  # nobody else who is in the model sees anything of it
-        return functional.linear(x_NI, widened["weight"], widened.get("bias"))
-    outputs: Tensor = torch.func.functional_call(module, widened, (x_NI,))
+        return functional.linear(x, widened["weight"], widened.get("bias"))
+    outputs: Tensor = torch.func.functional_call(module, widened, (x,))
     return outputs
 
 

@@ -19,7 +19,7 @@ import random
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from echovec.embedder import Embedder
 
 Sampling = Literal["top", "random"]
+
+_AT_ONCE = 256
+"""Rows whose nearest texts are in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,20 +179,19 @@ def mine(
     known = _known_positives(rows)
     # More than asked for: texts that are answers have no rank, and may all be among the nearest.
     spelled = Counter(map(folded, texts))
-    answers = max(sum(spelled[text] for text in _own(row, known)) for row in rows)
-    depth = min(len(texts), guards.range_max + answers)
+    answers = [sum(spelled[text] for text in _own(row, known)) for row in rows]
+    depths = [min(len(texts), guards.range_max + count) for count in answers]
+    found: Iterable[tuple[Places, Scores]] = _by_product(anchors_QD, texts_ND, depths)
     if approximate:
-        places, scores = _by_graph(anchors_QD, texts_ND, depth, embedder.recipe.fingerprint)
-    else:
-        places, scores = map(list, nearest(anchors_QD, texts_ND, depth))
+        graph = _by_graph(anchors_QD, texts_ND, max(depths), embedder.recipe.fingerprint)
+        found = zip(*graph, strict=True)
     place_of = {text: place for place, text in enumerate(texts)}
     lines = []
-    for number, row in enumerate(rows):
+    for number, (row, (places, scores)) in enumerate(zip(rows, found, strict=True)):
         first = texts_ND[place_of[row.positives[0]]]
         positive_score = float(anchors_QD[number] @ first)
         candidates = [
-            (texts[place], float(score))
-            for place, score in zip(places[number], scores[number], strict=True)
+            (texts[place], float(score)) for place, score in zip(places, scores, strict=True)
         ]
         chosen = _choose(row, candidates, positive_score, known, guards, number, mined)
         mined.rows += 1
@@ -199,6 +201,15 @@ def mine(
     mined.positive_score /= mined.rows
     mined.negative_score /= max(1, mined.negatives)
     return mined
+
+
+def _by_product(
+    queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], depths: Sequence[int]
+) -> Iterator[tuple[Places, Scores]]:
+    """The nearest of each row, some rows at a time: one that looks far does not do so for all."""
+    for start in range(0, len(queries_QD), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        yield from zip(*nearest(queries_QD[some], texts_ND, max(depths[some])), strict=True)
 
 
 def _by_graph(

@@ -74,7 +74,7 @@ def selected(h_TD: Tensor, spans_S2: Tensor, w_R: Tensor, threshold: float) -> T
     rows_P, owner_P, _ = _spread(spans_S2)
     lengths_S = spans_S2[:, 1] - spans_S2[:, 0]
     runs_S = -(-lengths_S // CHUNK)
-    mean_P = (runs_S / lengths_S)[owner_P]
+    mean_P = (runs_S.to(w_R.dtype) / lengths_S)[owner_P]
     top_S = w_R.new_zeros(len(spans_S2)).scatter_reduce(0, owner_P, w_R, "amax")
     keep_P = (w_R > threshold * mean_P) | (w_R >= top_S[owner_P])
     return _weighted(_wide(h_TD[rows_P]), owner_P, keep_P, len(spans_S2))

@@ -110,10 +110,9 @@ def comparison_of(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Compar
     for task, by_method in shared.items():
         for method in methods:
             outcome = by_method[method]
-            if (outcome.num_items, outcome.sample, outcome.seed) != (
+            if (outcome.num_items, outcome.drawn_with) != (
                 first[task].num_items,
-                first[task].sample,
-                first[task].seed,
+                first[task].drawn_with,
             ):
                 raise InputError(f"{task}: {method} was scored on other items than the others")
             scores[method][task] = Scored(100 * outcome.main_score, _resampled(outcome))
