@@ -473,6 +473,15 @@ def test_scripts_without_spaces_have_sentences_too():
         ("Of 3 μm. α-helix, _this_ and x. ² stay.", 1),
         ("no end", 1),
         ("", 0),
+        ("Corre. ¿Dónde está? ¡Está en casa! ¡¿Qué?! Nadie.", 5),
+        ("Il court. « Où est-il ? » Il est là. «Viens.» Elle vient.", 5),
+        ("Il court. «\u202fOù est-il\u202f?\u202f» Il est là.", 3),
+        ("Il dit « oui » et part.", 1),
+        ("Er läuft. „Wo?“ Sie ruht. »Komm her.« Er geht. ‚Nein.‘ So ist es.", 7),
+        ("A dog. “Where?” She left. ‘Here.’ He came. {So} it is. [It (is).] (“Yes.”) Good.", 9),
+        ("彼は言った。「どこ？」と彼女は聞いた。", 2),
+        ("他问：“在哪里？”她不知道。", 1),
+        ("何！？次。", 2),
     ],
 )
 def test_sentences(text, count):
