@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,16 @@ def test_there_is_one():
     """Found by its name, and by no other."""
     assert shipped_names() == ("smollm2-135m-echo",)
     assert saved_folder("smollm2-135m-ech") is None
+
+
+def test_a_path_is_a_folder_of_the_user_s(tmp_path, monkeypatch):
+    """`Path(name)` is never what ships, and the name alone always is."""
+    monkeypatch.chdir(tmp_path)
+    for name in shipped_names():
+        assert saved_folder(Path(name)) is None
+        preset("echo").save(tmp_path / name)
+        assert saved_folder(Path(name)) == Path(name)
+        assert saved_folder(name) != Path(name)
 
 
 def test_its_weights_are_the_default_models_with_its_adapter(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import families
 from echovec import Embedder
 from echovec.compute import compute
 from echovec.errors import NonFiniteError, PrecisionWarning
-from echovec.model.backbone import Backbone
+from echovec.model import threads
+from echovec.model.backbone import Backbone, hash_weights
 from echovec.model.plain import PlainBackbone
 from echovec.model.tiny import TinyBackbone
 from echovec.text.batch import Batch, Chunk
@@ -135,3 +137,45 @@ def test_what_is_selected_is_so_in_float32(default_bfloat16: None) -> None:
     w_R[0] *= 1.01
     (z_D,) = selected(h_TD, torch.tensor([[0, 150]]), w_R, 1.001)
     assert z_D.item() == 0
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 6, 16])
+def test_workers_have_the_cores_between_them_and_no_more(cores: int) -> None:
+    """All alike, as many as go round, and afterwards torch's setting is what it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        for count in (1, 2, 5, 16):
+            seen: set[int] = set()
+
+            def forward(chunk: Chunk, *, float32: bool = False, seen: set[int] = seen) -> Tensor:
+                seen.add(torch.get_num_threads())
+                return first_ids(chunk)
+
+            batch = made_batch([4] * count)
+            vectors, _ = compute(forward, [(batch,)], workers=cores)
+            assert len(vectors) == count
+            assert seen == {cores // min(cores, count)}
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_hashing_takes_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as many as the machine has: each holds a tensor in float32, and some are not ours."""
+    asked: list[int] = []
+
+    class Pool(threads.ThreadPoolExecutor):
+        def __init__(self, count: int, *rest: Any) -> None:
+            asked.append(count)
+            super().__init__(count, *rest)
+
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        hash_weights("{}", {"a": torch.zeros(3)})
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [3]

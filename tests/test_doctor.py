@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from echovec import Embedder
@@ -89,6 +91,15 @@ def test_what_is_not_installed_or_too_old_says_what_to_install(monkeypatch):
 def test_the_machine_is_described():
     """Device, precision, threads and memory each have a line."""
     assert set(states(machine())) >= {"device", "precision", "threads", "memory", "settings"}
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch):
+    """One thread on the one of 64 processors that a container gives is right."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    found = next(finding for finding in machine() if finding.topic == "threads")
+    assert (found.state, found.found) == ("ok", "torch uses 1 of 1 processors")
 
 
 @pytest.mark.parametrize("ready", [True, False])

@@ -23,6 +23,7 @@ mteb = pytest.importorskip("mteb")
 from echovec.errors import InputError, NotAvailableError, StorageError  # noqa: E402
 from echovec.evaluate import interval as interval_module  # noqa: E402
 from echovec.evaluate import results  # noqa: E402
+from echovec.evaluate.hub import HubTask  # noqa: E402
 from echovec.evaluate.layout import rows_of  # noqa: E402
 from echovec.evaluate.local import LocalTask  # noqa: E402
 from echovec.evaluate.reproduce.scores import comparison_of  # noqa: E402
@@ -406,6 +407,29 @@ def test_a_reranking_is_exact_by_texts_characters_and_judgements(tmp_path):
         write(tmp_path / "AskUbuntuDupQuestions/test.jsonl", rows)
         ((source, _),) = find_tasks(["local"], tmp_path).tasks
         assert (source.name, source.exact) == (name, not missing)
+
+
+def test_a_whole_summeval_has_the_name_of_the_version_that_scores_it(tmp_path):
+    """The second one, whatever the folder is called; the SummEval of a suite is the first."""
+    texts = {"human_summaries": (248_982, 11), "machine_summaries": (548_510, 16)}
+    rows = [
+        {name: ["a"] * count for name, (_, count) in texts.items()} | {"relevance": [1, 2] * 8}
+        for _ in range(100)
+    ]
+    for name, (characters, count) in texts.items():
+        rows[0][name][0] += "a" * (characters - 100 * count)
+    for folder, options in (("SummEval", ""), ("News", 'mteb = "SummEval"\n')):
+        write(tmp_path / folder / folder / "test.jsonl", rows)
+        (tmp_path / folder / folder / "task.toml").write_text(options)
+        for asked in ("local", folder):
+            ((source, _),) = find_tasks([asked], tmp_path / folder).tasks
+            assert source.exact
+            assert source.name == source.published_name == "SummEvalSummarization.v2"
+            task = source.make("test")
+            assert task.metadata.name == "SummEvalSummarization.v2"
+            assert isinstance(task, type(mteb.get_task("SummEvalSummarization.v2")))
+    suite = [source for source, _ in find_tasks(["mteb-eng-56"], tmp_path / "SummEval").tasks]
+    assert [type(one) for one in suite if one.name.startswith("SummEval")] == [HubTask]
 
 
 def test_a_classification_is_exact_with_its_train_file(data, tmp_path):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+
+import pytest
 
 from families import causal_model, family_tokenizer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+OTHER = REVISION[::-1]
 
 
 def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
@@ -35,3 +39,60 @@ def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split("\n")[0] == "someone/tiny someone/tiny (32,)"
+
+
+def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
+    """A tag's commit is written down, and the default branch's: they load again when it moved.
+
+    So does the head that writes texts, of the same revision; the hub is never asked.
+    """
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    model = causal_model("llama")
+    for name, commit in {"main": REVISION, "v2": OTHER}.items():
+        snapshot = repository / "snapshots" / commit
+        model.save_pretrained(snapshot)
+        model.model.embed_tokens.weight.data += 1  # what follows are other weights
+        family_tokenizer("llama").save_pretrained(snapshot)
+        (repository / "refs" / name).write_text(commit)
+    code = f"""
+import json
+from pathlib import Path
+import numpy as np
+from echovec import Embedder
+from echovec.calibrate.draw import with_head
+
+home = Path({str(tmp_path)!r})
+made = {{r: Embedder.load("someone/tiny", revision=r) for r in ("main", "v2", {OTHER!r})}}
+made[None] = Embedder.load("someone/tiny")
+for name, embedder in made.items():
+    embedder.save(home / str(name))
+(home / "hub/models--someone--tiny/refs/main").write_text({OTHER!r})
+for name, embedder in made.items():
+    again = Embedder.load(home / str(name))
+    assert again.recipe == embedder.recipe
+    assert np.array_equal(again.encode("a"), embedder.encode("a"))
+    saved = json.loads((home / str(name) / "recipe.json").read_text())["model"]
+    print(saved["path"], saved["revision"])
+kept = Embedder.load(home / "v2", revision={REVISION!r}, recipe="echo")
+assert kept.recipe.fingerprint == made["main"].recipe.fingerprint
+words = with_head(made["main"]).get_input_embeddings().weight.detach().float()
+assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detach(), atol=0.1)
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path), "ECHOVEC_OFFLINE": "1"}
+    hub = socket.create_server(("127.0.0.1", 0))
+    environment["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.getsockname()[1]}"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    commits = [REVISION, OTHER, OTHER, REVISION]
+    assert result.stdout.splitlines() == [f"someone/tiny {commit}" for commit in commits]
+    hub.setblocking(False)
+    with hub, pytest.raises(BlockingIOError):
+        hub.accept()

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from echovec.corpus.sink import Sink
 from echovec.corpus.source import Row
 from echovec.errors import InputError, NonFiniteError, StorageError
 from echovec.files import disk
+from echovec.presets import preset
+from echovec.recipe import ModelIdentity
 from echovec.search import query as queries
 from search_stub import MADE, RECIPE, TEXTS, Letters, some_vectors, source, write_parquet
 
@@ -450,6 +453,26 @@ def test_the_command_line_builds_and_answers(tmp_path, monkeypatch):
     hit = json.loads(lines[0])
     assert (hit["rank"], hit["id"], hit["text"]) == (1, "r3", "markets rose")
     assert isinstance(hit["score"], float), "a field of the same name does not hide it"
+
+
+def test_the_revision_that_the_stored_recipe_names_is_loaded(tmp_path, monkeypatch):
+    """Of the model that it names, not of another that the caller gives."""
+    model = ModelIdentity(
+        name="a/b", hash="", tokenizer_hash="", bos_id=None, eos_id=None, path="a/b", revision="c0"
+    )
+    bound = replace(preset("echo"), model=model)
+    made = replace(MADE, recipe_json=bound.to_json(), fingerprint=bound.fingerprint)
+    index = Index.build(source(np.eye(3, 8), made=made, texts=["a", "b", "c"]), tmp_path / "index")
+    asked = []
+
+    def load(model, recipe, *, revision):
+        asked.append((model, revision))
+        return SimpleNamespace(recipe=recipe)
+
+    monkeypatch.setattr("echovec.embedder.Embedder.load", load)
+    queries.load_embedder(index.folder, made)
+    queries.load_embedder(index.folder, made, "my/own")
+    assert asked == [("a/b", "c0"), ("my/own", None)]
 
 
 def test_the_embedder_is_loaded_by_the_stored_recipe(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +203,17 @@ def test_a_recipe_comes_from_a_name_a_template_a_file_or_itself(tmp_path):
     assert as_recipe(Template("{text}:", pooled="end")).views["query"][0].pooling == "lasttoken"
     with pytest.raises(RecipeError, match=r"cannot read .*; check the path .*`echovec recipes`"):
         as_recipe(tmp_path / "absent.json")
+
+
+def test_a_path_is_a_folder_also_where_a_recipe_that_ships_has_its_name(tmp_path, monkeypatch):
+    """`Path("best")` is the folder here, or an error; "best" is what ships."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("best", "echo"):
+        with pytest.raises(RecipeError, match=f"cannot read the recipe {name}: .*; check the path"):
+            as_recipe(Path(name))
+        BASE.save(tmp_path / name)
+        assert as_recipe(Path(name)) == BASE
+        assert as_recipe(name) is preset(name)
 
 
 def test_a_recipe_needs_a_view_for_every_role():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from html import escape
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -24,6 +27,8 @@ from echovec.evaluate.results import Outcome, write_outcome
 pytest.importorskip("matplotlib")
 
 CATEGORY = {"STS16": "STS", "STSBenchmark": "STS", "Banking77": "Classification", "Odd": "Other"}
+CATEGORY["Support tickets"] = "Classification"
+DEFAULT = "/home/me/.cache/echovec/models/SmolLM2-135M-Instruct.Q4_1-b179c9523d0e"
 
 
 def outcome(task, recipe="echo", score=0.5, **changes):
@@ -276,6 +281,46 @@ def test_the_command_is_above_the_tables():
     assert command_of(section) == command
     assert f"```bash\n{command}\n```" in report_markdown([section])
     assert command in report_html([section])
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "said"),
+    [
+        ("someone/tiny", "someone/tiny", "--model someone/tiny"),
+        ("my model", "/home/me/my model", "--model 'my model'"),
+        ("my-run", DEFAULT, "--model my-run"),
+        (Path(DEFAULT).name, DEFAULT, None),
+        ("SmolLM2-135M-Instruct", DEFAULT, None),
+        ("in memory", None, None),
+    ],
+)
+def test_the_command_names_the_model(name, path, said):
+    """A hub name, or a folder's or run's; not the default model, which is taken anyway."""
+    one = replace(outcome("STS16"), recipe={"model": {"name": name, "path": path}})
+    words = ["echovec eval --recipe echo --tasks STS16", said, "--data DIR --out RESULTS"]
+    assert command_of(only([one])) == " ".join(word for word in words if word)
+
+
+def test_what_one_command_cannot_do_has_several():
+    """Each model, precision and token budget has a command; names with blanks are quoted."""
+    ours = {"model": {"name": "a/b", "path": "a/b"}, "max_tokens": 512}
+    made = [
+        *(replace(outcome("STS16", r, model="a/b"), recipe=ours) for r in ("echo", "classical")),
+        replace(outcome("Support tickets", "classical", model="a/b"), recipe=ours),
+        replace(outcome("STS16"), recipe={"precision": "int8"}),
+        replace(outcome("STS16", "prompt-eol"), recipe={"max_tokens": 64}),
+    ]
+    section = only(made)
+    lines = [
+        (
+            "echovec eval --recipe echo,classical --tasks 'STS16,Support tickets' --model a/b "
+            "--data DIR --out RESULTS"
+        ),
+        "echovec eval --recipe echo --tasks STS16 --data DIR --out RESULTS --precision int8",
+        "echovec eval --recipe prompt-eol --tasks STS16 --data DIR --out RESULTS --max-tokens 64",
+    ]
+    assert command_of(section).splitlines() == lines
+    assert "<br>".join(escape(line) for line in lines) in report_html([section])
 
 
 def test_the_page_lies_in_the_first_folder_by_default(tmp_path):

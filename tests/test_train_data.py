@@ -32,7 +32,7 @@ LAYOUTS = {
 EXPECTED = {
     "sentence-transformers": Example("a", "p", ("n", "m")),
     "echo-data": Example("a", "p", ("n",)),
-    "FlagEmbedding": Example("a", "p", ("n", "m")),
+    "FlagEmbedding": Example("a", "p", ("n", "m"), others=("q",)),
     "tevatron": Example("a", "t p", ("n",)),
     "SimCSE": Example("a", "p", ("n",)),
     "text": Example("a", "a"),
@@ -233,13 +233,73 @@ def test_the_ratio_is_the_part_of_an_epoch():
 
 def test_no_false_negative_is_in_a_batch():
     """Same anchor, same positive, a positive that is another's negative: never together."""
-    examples = [Example(f"a{i % 20}", f"p{i % 25}", (f"p{(i + 1) % 25}",)) for i in range(200)]
+    examples = [Example(f"a{i % 80}", f"p{i % 120}", (f"p{(i + 1) % 120}",)) for i in range(240)]
     plan = schedule([made_set("x", examples)], batch_size=8, steps=40, seed=3)
     for step in plan:
         rows = [examples[row] for row in step.rows]
         assert len({e.anchor for e in rows}) == len({e.positive for e in rows}) == 8
         wanted = {t for e in rows for t in (e.anchor, e.positive)}
         assert not wanted & {t for e in rows for t in e.negatives}
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["in rows of its own", "in one row"])
+def test_no_positive_of_an_anchor_is_in_a_batch_as_another_row_s(tmp_path, listed):
+    """Each question has three answers, and each answer three questions: no other of them comes."""
+    answers = {f"q{i}": [f"p{(i + j) % 40}" for j in (0, 1, 7)] for i in range(40)}
+    rows = [{"query": q, "pos": found} for q, found in answers.items()]
+    if not listed:
+        rows = [{"query": q, "positive": p} for q, found in answers.items() for p in found]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one = read(Source(path="x.jsonl"), tmp_path)
+    plan = schedule([one], batch_size=4, steps=40, seed=3)
+    for step in plan:
+        batch = [one.examples[row] for row in step.rows]
+        for example in batch:
+            others = {e.positive for e in batch if e is not example}
+            assert not others & set(answers[example.anchor])
+
+
+def test_the_other_positives_of_an_anchor_are_no_negatives_of_another_row():
+    """A mined negative of one question may be what another row names as the answer to the next."""
+    examples = [
+        *(Example(f"q{i}", f"{kind}{i}") for i in range(20) for kind in ("first", "second")),
+        *(Example(f"x{i}", f"y{i}", (f"second{i}",)) for i in range(20)),
+    ]
+    for step in schedule([made_set("x", examples)], batch_size=8, steps=40, seed=3):
+        rows = [examples[row] for row in step.rows]
+        asked = {e.anchor.replace("q", "second") for e in rows if e.anchor.startswith("q")}
+        assert not asked & {t for e in rows for t in e.negatives}
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_pairs_that_are_alike_are_each_other_s_positives_both_ways(symmetric):
+    """Of (a, b) and (c, a) c is an answer to a where both sides are alike, and only there."""
+    examples = [
+        *(Example(f"a{i}", f"b{i}") for i in range(20)),
+        *(Example(f"c{i}", f"a{i}") for i in range(20)),
+        *(Example(f"x{i}", f"c{i}") for i in range(20)),
+    ]
+    one = made_set("x", examples, symmetric=symmetric)
+    met = False
+    for step in schedule([one], batch_size=8, steps=60, seed=3):
+        rows = [examples[row] for row in step.rows]
+        asked = {e.anchor.replace("a", "c") for e in rows if e.anchor.startswith("a")}
+        met |= bool(asked & {e.positive for e in rows})
+    assert met is not symmetric
+
+
+def test_a_negative_that_is_an_answer_is_taken_out_and_counted(tmp_path):
+    """Whether its own row or another one of its anchor says so; the row stays, without it."""
+    rows = [
+        {"query": "a", "positive": "p", "negative_1": "p", "negative_2": "n"},
+        {"query": "b", "positive": "q", "negative_1": "r", "negative_2": "b"},
+        {"query": "b", "positive": "r", "negative_1": "p"},
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one = read(Source(path="x.jsonl"), tmp_path)
+    assert [e.negatives for e in one.examples] == [("n",), (), ("p",)]
+    assert one.skipped == ("x.jsonl: negatives that are their anchor or an answer to it: 3",)
+    assert one.left_out == 0, "no row is missing"
 
 
 def test_a_batch_larger_than_the_data_is_an_error():
@@ -413,6 +473,15 @@ def test_scripts_without_spaces_have_sentences_too():
         ("Of 3 μm. α-helix, _this_ and x. ² stay.", 1),
         ("no end", 1),
         ("", 0),
+        ("Corre. ¿Dónde está? ¡Está en casa! ¡¿Qué?! Nadie.", 5),
+        ("Il court. « Où est-il ? » Il est là. «Viens.» Elle vient.", 5),
+        ("Il court. «\u202fOù est-il\u202f?\u202f» Il est là.", 3),
+        ("Il dit « oui » et part.", 1),
+        ("Er läuft. „Wo?“ Sie ruht. »Komm her.« Er geht. ‚Nein.‘ So ist es.", 7),
+        ("A dog. “Where?” She left. ‘Here.’ He came. {So} it is. [It (is).] (“Yes.”) Good.", 9),
+        ("彼は言った。「どこ？」と彼女は聞いた。", 2),
+        ("他问：“在哪里？”她不知道。", 1),
+        ("何！？次。", 2),
     ],
 )
 def test_sentences(text, count):

@@ -124,7 +124,7 @@ class Embedder:
                 and their vectors averaged; by default the recipe's.
             engine: "packed" is the fast one, for Llama-like families; "plain" runs any model as
                 transformers does; "auto" takes the packed one where it can. Vectors are the same.
-            revision: branch, tag or commit of a hub name.
+            revision: branch, tag or commit of a hub name; of a saved embedder, by default its own.
             trust_remote_code: whether Python code that comes with the model may run.
 
         Raises:
@@ -216,9 +216,8 @@ class Embedder:
     def identity_without_weights(self) -> ModelIdentity:
         """The same with an empty hash: for a model whose weights are hashed elsewhere."""
         renderers = [r for role in ROLES for r in self._readers[role].renderers]
-        path = self._source.path
-        if isinstance(path, Path):  # a recipe is read from other folders than this one
-            path = path.absolute()
+        path = self._source.path  # absolute: a recipe is read from other folders than this one
+        path = path.absolute() if isinstance(path, Path) else path
         return ModelIdentity(
             name=self._source.name,
             hash="",
@@ -226,6 +225,7 @@ class Embedder:
             bos_id=next((r.bos_id for r in renderers if r.bos_id is not None), None),
             eos_id=next((r.eos_id for r in renderers if r.eos_id is not None), None),
             path=None if path is None else str(path),
+            revision=self._source.revision,
         )
 
     @cached_property

@@ -14,7 +14,7 @@ import torch
 
 from echovec.imported import foreign_folder, imported_recipe
 from echovec.model.backbone import Backbone
-from echovec.model.load import Engine, load_model
+from echovec.model.load import Engine, commit_of, load_model
 from echovec.model.precision import Precision, pick_device, pick_dtype
 from echovec.presets import as_recipe, default_recipe
 from echovec.recipe import Recipe
@@ -33,6 +33,9 @@ class Source:
     path: Path | str | None = None
     """What plain `from_pretrained` loads it from: a folder, a hub name; None if it is in memory
     only."""
+
+    revision: str | None = None
+    """The commit of a hub name."""
 
     adapter: Path | None = None
     """The folder of an adapter that has been merged into it, to be saved with it."""
@@ -74,6 +77,7 @@ def open_model(
         saved = Recipe.load(folder)
         recipe = saved if recipe is None else recipe
         model, adapter = saved_model(folder, saved), saved_adapter(folder)
+        revision = revision or (saved.model.revision if saved.model else None)
         tokenizer_at = saved_tokenizer(folder)
     elif recipe is None:
         foreign = foreign_folder(model)
@@ -100,5 +104,10 @@ def open_model(
         recipe=bound,
         tokenizer=bare,
         backbone=backbone,
-        source=Source(bound.model.name if bound.model else name, source, adapter),
+        source=Source(
+            bound.model.name if bound.model else name,
+            source,
+            revision=commit_of(source, revision),
+            adapter=adapter,
+        ),
     )

@@ -48,6 +48,7 @@ def preset(name: str) -> Recipe:
 def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     """A recipe from whatever the caller has: itself, a template, a preset's name, a file or folder.
 
+    A text that is the name of a recipe that ships is that; a `Path` is always a file or folder.
     A bare template gets the pooling that fits it: the mean over the pooled copy, or the last token
     where the template pools its end or EOS.
     """
@@ -56,9 +57,11 @@ def as_recipe(recipe: Recipe | Template | str | Path) -> Recipe:
     if isinstance(recipe, Template):
         return one_view("custom", recipe)
     path = Path(recipe)
-    if str(recipe) not in (*PRESETS, *FITTED) and (path.suffix == ".json" or _is_folder(path)):
+    if isinstance(recipe, Path):
         return Recipe.load(path)
-    return preset(str(recipe))
+    if recipe not in (*PRESETS, *FITTED) and (path.suffix == ".json" or _is_folder(path)):
+        return Recipe.load(path)
+    return preset(recipe)
 
 
 def _is_folder(path: Path) -> bool:

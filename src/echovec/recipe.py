@@ -62,6 +62,9 @@ class ModelIdentity:
     path: str | None = None
     """Where to load it from: a hub name or a folder; None for a model that lived in memory."""
 
+    revision: str | None = None
+    """The hub's commit, where `path` is a hub name; None if it was not told."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -165,7 +168,7 @@ class Recipe:
             "format": FORMAT,
             "name": self.name,
             "fingerprint": self.fingerprint,
-            "model": self.model and dataclasses.asdict(self.model),
+            "model": self.model and _identity_to_json(self.model),
             "dtype": self.dtype,
             "precision": self.precision,
             "views": _views_to_json(self.views),
@@ -272,6 +275,12 @@ class Recipe:
             "text_share": self.text_share,
             "transforms": transforms_to_json(self.transforms),
         }
+
+
+def _identity_to_json(model: ModelIdentity) -> dict[str, Any]:
+    """All fields; the revision only where there is one."""
+    content = dataclasses.asdict(model)
+    return content if model.revision else {k: v for k, v in content.items() if k != "revision"}
 
 
 def _as_tuple(views: View | tuple[View, ...]) -> tuple[View, ...]:

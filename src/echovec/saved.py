@@ -35,13 +35,15 @@ def shipped_names() -> tuple[str, ...]:
 def saved_folder(model: str | Path | None) -> Path | None:
     """The folder of a saved or shipped embedder; None if `model` names something else.
 
+    The name of one that ships is that; a `Path` is always a folder.
+
     Raises:
         ModelError: it is a training run that has not ended.
     """
     if model is None:
         return None
-    if str(model) in shipped_names():
-        return _SHIPPED / str(model)
+    if isinstance(model, str) and model in shipped_names():
+        return _SHIPPED / model
     folder = Path(model)
     for own in (folder, folder / EXPORT_FOLDER):
         if (own / RECIPE_FILE).is_file():

@@ -72,6 +72,7 @@ def with_head(embedder: Embedder, *, trust_remote_code: bool = False) -> Any:
                 dtype=getattr(torch, dtype_of(embedder)),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
+                revision=embedder.identity_without_weights.revision,
             )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(

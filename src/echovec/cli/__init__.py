@@ -1,4 +1,6 @@
-"""The command line: one file per verb, no logic. `main` turns errors into messages and exit codes.
+"""The command line: one file per verb and one of the options they share, no logic.
+
+`main` turns errors into messages and exit codes.
 
 Exit codes: 0 done, 1 what was looked at is wrong, 2 bad input or option, 3 model or extra not
 available, 4 disk, 130 Ctrl-C.

@@ -6,11 +6,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from echovec.calibrate.kinds import KINDS
+from echovec.cli.options import Device, MaxTokens, Model, Precision
 
 if TYPE_CHECKING:
     from echovec import Embedder
@@ -23,9 +24,7 @@ def calibrate(
     recipe: Annotated[
         str, typer.Option(help="What to fit: a recipe's name, file or folder.")
     ] = "echo",
-    model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
-    ] = None,
+    model: Model = None,
     texts: Annotated[
         list[Path] | None,
         typer.Option(
@@ -72,16 +71,9 @@ def calibrate(
         str | None, typer.Option(help="The new recipe's name; by default RECIPE+METHOD.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens kept of each text; by default the recipe's.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    max_tokens: MaxTokens = None,
+    device: Device = None,
+    precision: Precision = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the recipe in RECIPE_DIR.")
     ] = False,

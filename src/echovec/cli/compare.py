@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from echovec.cli.options import Device, Dtype, Precision
 
 if TYPE_CHECKING:
     from echovec import Embedder
@@ -24,17 +26,9 @@ def compare(
         str | None,
         typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M-Instruct."),
     ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16, float16 or int8; by default by device."),
-    ] = None,
+    precision: Precision = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Print the cosine of two texts under classical, echo and any other recipes."""

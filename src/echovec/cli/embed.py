@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from echovec.cli.options import Device, Dtype, Model, Precision
 from echovec.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def embed(
             help="A recipe's name, or its .json file; by default best, on other models echo."
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
-    ] = None,
+    model: Model = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Budget of each text; by default the recipe's.")
     ] = None,
@@ -84,16 +83,9 @@ def embed(
     truncate_dim: Annotated[
         int | None, typer.Option(min=1, help="Keep only the first numbers of each vector.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16 or int8; by default by device.")
-    ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    precision: Precision = None,
     engine: Annotated[
         Literal["auto", "plain", "packed", "ray"],
         typer.Option(

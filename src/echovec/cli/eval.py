@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from echovec.cli.options import Device, MaxTokens, Model, Precision
 
 if TYPE_CHECKING:
     from echovec.evaluate.results import Outcome
@@ -28,9 +30,7 @@ def evaluate(
             "mteb-mini. By default local, if there is --data.",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
-    ] = None,
+    model: Model = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", envvar="ECHOVEC_DATA", help="Folder of data sets."),
@@ -54,16 +54,9 @@ def evaluate(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens per batch, padding included.")
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens kept of each text; by default the recipe's.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    max_tokens: MaxTokens = None,
+    device: Device = None,
+    precision: Precision = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what there is to do, with token counts.")
     ] = False,

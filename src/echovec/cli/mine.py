@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from echovec.cli.options import Precision
+
 
 def mine(
     data: Annotated[Path, typer.Argument(help="Rows with anchor and positive, as train reads.")],
@@ -49,10 +51,7 @@ def mine(
         str | None, typer.Option(help="Model or trained embedder; by default SmolLM2-135M.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file.")] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    precision: Precision = None,
     cache: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where vectors are kept; by default OUTPUT.vectors."),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from echovec.cli.options import Precision
 
 
 def pairs(
@@ -47,10 +49,7 @@ def pairs(
         str | None, typer.Option(help="Model or trained embedder; by default SmolLM2-135M.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or file.")] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    precision: Precision = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that the model brings.")
     ] = False,

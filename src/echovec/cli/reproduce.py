@@ -6,10 +6,11 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echovec.cli.options import Device, Dtype, Model, Precision
 from echovec.evaluate.reproduce import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ def reproduce(
     experiment: Annotated[
         str, typer.Argument(metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; or all.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
-    ] = None,
+    model: Model = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", envvar="ECHOVEC_DATA", help="Folder of data sets."),
@@ -36,16 +35,9 @@ def reproduce(
         typer.Option(min=0, help="Items of each task at most, 0 for all; else the experiment's."),
     ] = None,
     seed: Annotated[int, typer.Option(help="What samples are drawn with.")] = 42,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16 or int8; by default by device.")
-    ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    precision: Precision = None,
 ) -> None:
     """Run an experiment of the paper and say whether its claims hold here."""
     from echovec import Embedder

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from echovec.cli.options import Device, Model, Precision
 
 if TYPE_CHECKING:
     from echovec.tune import Tuned
@@ -16,9 +18,7 @@ def tune(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="RECIPE_DIR", help="Where the recipes go.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
-    ] = None,
+    model: Model = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -47,13 +47,8 @@ def tune(
         typer.Option(metavar="DIR", help="Where states are kept; by default RECIPE_DIR.work."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What samples are drawn with.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")
-    ] = None,
-    precision: Annotated[
-        Literal["exact", "fast", "int8"] | None,
-        typer.Option(help="fast: bfloat16 where the processor has it; int8: 8 bits, on a CPU."),
-    ] = None,
+    device: Device = None,
+    precision: Precision = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the recipes in RECIPE_DIR.")
     ] = False,

@@ -57,7 +57,7 @@ def machine() -> Iterator[Finding]:
         yield Finding("8 bits", "ok", "dtype='int8' can be had" if reason is None else reason)
     if device.startswith("cuda"):
         yield kernels_work(kernels.ready(torch.device(device)))
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    threads, cores = torch.get_num_threads(), _processors()
     yield Finding(
         "threads",
         "ok" if 1 < threads <= cores or threads == cores else "note",
@@ -70,6 +70,14 @@ def machine() -> Iterator[Finding]:
     # Values of settings may be paths with names in them: said is only which are there.
     chosen = [name for name in _SETTINGS if os.environ.get(name)]
     yield Finding("settings", "ok", ", ".join(chosen) or "none of ours in the environment")
+
+
+def _processors() -> int:
+    """How many this process may use: a container or `taskset` may give fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def kernels_work(ready: bool) -> Finding:

@@ -121,6 +121,7 @@ INSTRUCTIONS: Mapping[str, str] = {
         _STS,
     ),
     "SummEval": _SUMMARIES,
+    "SummEvalSummarization.v2": _SUMMARIES,
     "CQADupstackRetrieval": _CQA,
     # in no list of theirs, worded alike
     "CLINC150": "Given a user utterance as query, find the user intents",

@@ -24,15 +24,15 @@ MTEB_OF: Mapping[str, str] = {
     "Emotion": "EmotionClassification",
     "Imdb-sub": "ImdbClassification",
     "MSMARCO-DL19-pool": "MSMARCO",
-    "SummEval-12systems": "SummEval",
+    "SummEval-12systems": "SummEvalSummarization.v2",
     "TwentyNewsgroups-subjects": "TwentyNewsgroupsClustering",
 }
 """Folders that are, or are part of, an mteb task of another name. A folder with the name of an mteb
 task belongs to that task anyway, and `task.toml` can say it of any folder."""
 
-_CLASSES = {"SummEval": "SummEvalSummarization.v2"}
+_SCORED_BY = {"SummEval": "SummEvalSummarization.v2"}
 """SummEval's own class keeps a bug of its first version: it averages correlations with p-values
-(mteb issue 1156). Its second version scores the same data rightly."""
+(mteb issue 1156). Its second version scores the same data rightly, so that is the task they are."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class LocalTask:
     def published_name(self) -> str | None:
         """The mteb task that it is from, if any."""
         name = self.set.mteb or MTEB_OF.get(self.set.folder.name, self.set.name)
+        name = _SCORED_BY.get(name, name)
         if metadata_of(name) is not None:
             return name
         if self.set.mteb is not None:
@@ -129,8 +130,7 @@ class LocalTask:
         )
 
         if self.published_name is not None:
-            name = _CLASSES.get(self.published_name, self.published_name)
-            own = mteb.get_task(name)
+            own = mteb.get_task(self.published_name)
             if own.metadata.type == self.category:
                 return type(own)
         base: type = {

@@ -9,6 +9,7 @@ its numbers are averages over other tasks, and only the direction can be compare
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -25,6 +26,8 @@ from echovec.evaluate.report_page import (
 )
 from echovec.evaluate.report_tables import Method, Section, method_of, plots_of, tables_of
 from echovec.evaluate.results import Outcome, read_outcomes
+from echovec.model.store import DEFAULT_NAME, is_default
+from echovec.presets import fitted_names, preset, preset_names
 
 
 def report(folders: Sequence[Path]) -> list[Section]:
@@ -93,16 +96,45 @@ def report_markdown(
 
 
 def command_of(section: Section) -> str:
-    """What to type to get these outcomes; folders are the reader's own."""
-    one = section.outcomes[0]
-    recipes = ",".join(dict.fromkeys(outcome.recipe_name for outcome in section.outcomes))
-    tasks = ",".join(dict.fromkeys(outcome.task for outcome in section.outcomes))
-    words = [f"echovec eval --recipe {recipes} --tasks {tasks} --data DIR --out RESULTS"]
-    words += [] if one.is_test else [f"--split {one.split}"]
+    """What to type to get these outcomes, a line or several; folders are the reader's own."""
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Outcome]] = {}
+    for one in section.outcomes:
+        alike.setdefault((_model(one), _options(one)), []).append(one)
+    return "\n".join(
+        " ".join(
+            (
+                f"echovec eval --recipe {_listed(one.recipe_name for one in outcomes)}",
+                f"--tasks {_listed(one.task for one in outcomes)}",
+                *model,
+                "--data DIR --out RESULTS",
+                *options,
+            )
+        )
+        for (model, options), outcomes in alike.items()
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return shlex.quote(",".join(dict.fromkeys(names)))
+
+
+def _model(one: Outcome) -> tuple[str, ...]:
+    """What says the model; nothing for the default one, or where it lived in memory only."""
+    found = one.recipe.get("model") or {}
+    name, path = str(found.get("name")), found.get("path")
+    own = path is None or (is_default(path) and name in (Path(path).name, DEFAULT_NAME))
+    return () if own else (f"--model {shlex.quote(name)}",)
+
+
+def _options(one: Outcome) -> tuple[str, ...]:
+    words = [] if one.is_test else [f"--split {one.split}"]
     words += [f"--sample {one.sample} --seed {one.seed}"] if one.sample else []
     precision = one.recipe.get("precision", "exact")
     words += [] if precision == "exact" else [f"--precision {precision}"]
-    return " ".join(words)
+    budget = one.recipe.get("max_tokens")
+    if budget and one.recipe_name in (*preset_names(), *fitted_names()):
+        words += [] if budget == preset(one.recipe_name).max_tokens else [f"--max-tokens {budget}"]
+    return tuple(words)
 
 
 READING = (
@@ -128,7 +160,8 @@ READING = (
 
 def _html_section(section: Section) -> Iterator[str]:
     yield html_heading(section.title)
-    yield f"<p><code>{escape(command_of(section))}</code></p>"
+    lines = "<br>".join(map(escape, command_of(section).splitlines()))
+    yield f"<p><code>{lines}</code></p>"
     first, *others = tables_of(section)
     yield html_table(first, level=3)
     yield html_plots(plots_of(section))

@@ -8,7 +8,6 @@ Shape suffixes: T tokens of the batch, P pooled tokens, D width.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,7 +85,7 @@ def hash_weights(config_json: str, tensors: Mapping[str, Tensor]) -> str:
         return hashlib.sha256(head + hashlib.sha256(flat.numpy().data).digest()).digest()
 
     names = sorted(tensors)
-    with sharing(os.cpu_count() or 1) as pool:  # hashlib lets go of the GIL
+    with sharing(torch.get_num_threads()) as pool:  # hashlib lets go of the GIL
         digests = list(pool.map(digest, names))
     return "sha256:" + hashlib.sha256(config_json.encode() + b"".join(digests)).hexdigest()
 

@@ -92,6 +92,8 @@ def load_model(
     with _reading(source):
         tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
         loaded = read()
+    if not isinstance(source, Path):  # a branch may move before the model is read again
+        common["revision"] = commit_of(source, revision)
     if rounds and insist and (reason := why_not(loaded.base_model)):
         raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
@@ -131,6 +133,16 @@ def read_model(
         tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
         loaded = _without_head(source, dtype, common)
     return loaded.to(device), tokenizer, source
+
+
+def commit_of(source: Path | str, revision: str | None = None) -> str | None:
+    """The commit of a hub name that was just read at a revision, by the hub's cache; else None."""
+    if isinstance(source, Path):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]) -> Any:

@@ -33,13 +33,18 @@ from echovec.model.fetch import (
     offline_reason,
 )
 
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+"""What the default model is called where it was published."""
+
 __all__ = [
+    "DEFAULT_NAME",
     "CachedModel",
     "cache_dir",
     "convert_gguf",
     "default_model",
     "default_origin",
     "inventory",
+    "is_default",
     "is_offline",
     "remove",
     "verify",
@@ -63,6 +68,11 @@ def default_model() -> Path:
         return copy
     packaged = _packaged_gguf()
     return convert_gguf(fetch_gguf() if packaged is None else _checked(packaged))
+
+
+def is_default(folder: str | Path) -> bool:
+    """Whether a folder is the default model's converted copy by its name, in whatever cache."""
+    return Path(folder).name == _default_copy().name
 
 
 def default_origin() -> str:

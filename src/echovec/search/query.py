@@ -64,10 +64,12 @@ def load_embedder(folder: Path, made: Made, model: str | Path | None = None) -> 
         # A single file of vectors names the arrays of a fitted recipe and does not hold them.
         name = str(json.loads(made.recipe_json).get("name"))
         recipe = preset(name)
+    revision = None
     if model is None and recipe.model is not None and recipe.model.path is not None:
         given = Path(recipe.model.path)
         model = str(given) if given.exists() or not given.is_absolute() else None
-    embedder = Embedder.load(model, recipe)
+        revision = recipe.model.revision
+    embedder = Embedder.load(model, recipe, revision=revision)
     check_fingerprint(made, embedder.recipe.fingerprint)
     return embedder
 

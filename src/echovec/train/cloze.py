@@ -18,7 +18,15 @@ _WORDS, _LETTERS = 4, 12
 """A shorter sentence is a heading, a name, or what an abbreviation has cut off; letters count in
 scripts without spaces."""
 
-_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?(?P<next>\w))|(?<=[。！？])")
+_OPEN, _SHUT = r"\"'(\[{“‘„‚«»‹›¿¡", r"\"')\]}”’“‘»«›‹"
+"""What may stand before a sentence's first word and after its end; languages differ in which quote
+opens. French has a blank inside its guillemets."""
+
+_END = re.compile(
+    rf"(?:(?<=[.!?])|(?<=[.!?][{_SHUT}])|(?<=[.!?][{_SHUT}]{{2}})|(?<=[.!?]\s»))"
+    rf"\s+(?=(?:«\s|[{_OPEN}]){{0,3}}(?P<next>\w))"
+    r"|(?<=[。！？])(?![。！？」』”’）》])"
+)
 """Where a sentence may end, and the character that the next one would begin with."""
 
 

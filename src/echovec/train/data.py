@@ -12,13 +12,14 @@
 | unlabelled | `text`, or a .txt file of one text a line; in pairs with `Source.cloze` |
 | any other | the columns that `Source.columns` names |
 
-Which files and folders they come from is in rows.py. A row that has no positive or is empty is
-counted and named, never dropped in silence.
+Of several positives the first is trained on. Which files and folders rows come from is in rows.py.
+A row that has no positive or is empty is counted and named, never dropped in silence.
 """
 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,9 @@ class Example:
 
     label: str = ""
     """What all texts of a class share; rows of one class are no negatives of each other."""
+
+    others: tuple[str, ...] = ()
+    """Its other positives: not trained on, but no negatives of it either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +183,47 @@ def read(source: Source, folder: Path | None = None) -> TrainingSet:
         examples = [Example(anchor, positive) for anchor, positive in pairs]
         if passed:
             skipped.append(f"{path.name}: texts with no sentence to take out: {passed:,}")
+    examples, wrong = _without_answers(examples, source.symmetric)
+    if wrong:
+        skipped.append(
+            f"{path.name}: negatives that are their anchor or an answer to it: {wrong:,}"
+        )
     if not examples:
         first = f"; the first: {skipped[0]}" if skipped else ""
         raise InputError(f"{path} has no usable row{first}")
     name = source.name or path.name.split(".")[0]
     left_out += rows - len(examples)
     return TrainingSet(source, name, tuple(examples), tuple(skipped), left_out=left_out)
+
+
+def answers_of(examples: Iterable[Example], *, symmetric: bool) -> Mapping[str, set[str]]:
+    """The answers to each anchor, by all rows that have it.
+
+    Args:
+        examples: the rows of a set.
+        symmetric: both sides are alike, so an anchor is an answer to its positive too.
+    """
+    answers: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        answers[example.anchor].update((example.positive, *example.others))
+        if symmetric:
+            for positive in (example.positive, *example.others):
+                answers[positive].add(example.anchor)
+    return answers
+
+
+def _without_answers(examples: list[Example], symmetric: bool) -> tuple[list[Example], int]:
+    """Rows without negatives that some row says are an answer, and how many those were."""
+    if not any(example.negatives for example in examples):
+        return examples, 0
+    answers = answers_of(examples, symmetric=symmetric)
+    kept, wrong = [], 0
+    for example in examples:
+        right = {example.anchor, *answers[example.anchor]}
+        negatives = tuple(text for text in example.negatives if text not in right)
+        wrong += len(example.negatives) - len(negatives)
+        kept.append(replace(example, negatives=negatives))
+    return kept, wrong
 
 
 def against_themselves(one: TrainingSet) -> TrainingSet:
@@ -207,13 +246,13 @@ def _without(
 
 
 def example_of(row: Row) -> Example:
-    """One row of any of the layouts: its first positive, and all its negatives.
+    """One row of any of the layouts: its first positive, the others, and all its negatives.
 
     Raises:
         InputError: the columns are of none of them, or a text is missing or empty.
     """
     anchor, positives, negatives = columns_of(row)
-    return Example(anchor, positives[0], tuple(negatives))
+    return Example(anchor, positives[0], tuple(negatives), others=tuple(positives[1:]))
 
 
 def named(row: Row, columns: Sequence[str]) -> Row:

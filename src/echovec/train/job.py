@@ -21,7 +21,7 @@ from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.files.disk import append, storage_errors, write_file
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.families import why_not
-from echovec.model.load import read_model
+from echovec.model.load import commit_of, read_model
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
@@ -181,6 +181,7 @@ def finish(parts: Parts, sets: list[TrainingSet], out: Path) -> None:
         name=run.name,
         hash=adapted_hash(parts.base_hash, adapter_hash(folder)),
         path=None if parts.source is None else str(parts.source),
+        revision=None if parts.source is None else commit_of(parts.source),
     )
     recipe = replace(
         run.recipe, model=identity, dtype=parts.embedder.backbone.dtype, versions=library_versions()

@@ -2,20 +2,22 @@
 
 Every batch comes from one set (the paper, section 5.1), sets are drawn by the rows they have left,
 and inside a batch no text is another row's answer: the same anchor or positive twice, a positive
-that stands as somebody's negative, or two rows of one label would be pushed apart and pulled
-together at once. Decided beforehand from the seed, a resumed run or another number of processes
-sees the same batches.
+that stands as somebody's negative, another positive that any row of the set names for an anchor, or
+two rows of one label would be pushed apart and pulled together at once. Decided beforehand from the
+seed, a resumed run or another number of processes sees the same batches.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from echovec.errors import TrainingError
-from echovec.train.data import Example, TrainingSet
+from echovec.train.data import Example, TrainingSet, answers_of
+
+_Answers = Mapping[str, set[str]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def schedule(
         TrainingError: no set has a whole batch of rows that fit together.
     """
     drawn = random.Random(seed)
+    answers = [answers_of(one.examples, symmetric=one.source.symmetric) for one in sets]
     plan: list[Step] = []
     while steps is None or len(plan) < steps:
         epoch: list[Step] = []
         for place, one in enumerate(sets):
-            epoch += _epoch(one, place, batch_size, drawn)
+            epoch += _epoch(one, place, answers[place], batch_size, drawn)
         if not epoch:
             most = max((f"{len(one):,} in {one.name}" for one in sets), default="none")
             raise TrainingError(
@@ -83,37 +86,42 @@ def schedule(
     return plan[:steps]
 
 
-def _epoch(one: TrainingSet, place: int, batch_size: int, drawn: random.Random) -> list[Step]:
+def _epoch(
+    one: TrainingSet, place: int, answers: _Answers, batch_size: int, drawn: random.Random
+) -> list[Step]:
     rows = list(range(len(one)))
     drawn.shuffle(rows)
     waiting = deque(rows[: max(1, round(len(rows) * one.source.ratio))])
     batches = []
     while len(waiting) >= batch_size:
-        chosen = _batch(one.examples, waiting, batch_size)
+        chosen = _batch(one.examples, answers, waiting, batch_size)
         if len(chosen) < batch_size:
             break  # what is left repeats itself too much for a whole batch
         batches.append(Step(place, tuple(chosen)))
     return batches
 
 
-def _batch(examples: Sequence[Example], waiting: deque[int], batch_size: int) -> list[int]:
+def _batch(
+    examples: Sequence[Example], answers: _Answers, waiting: deque[int], batch_size: int
+) -> list[int]:
     """The first rows that fit together, taken from those that wait; the others keep their order."""
     chosen: list[int] = []
     passed: list[int] = []
-    wanted: set[str] = set()  # anchors and positives of the batch
-    unwanted: set[str] = set()  # its negatives
+    shown: set[str] = set()  # every text of the batch
+    wanted: set[str] = set()  # its anchors and all answers to them
     labels: set[str] = set()
     while waiting and len(chosen) < batch_size:
         row = waiting.popleft()
         example = examples[row]
-        own, against = {example.anchor, example.positive}, set(example.negatives)
+        own = {example.anchor, *answers[example.anchor]}
+        texts = {example.anchor, example.positive, *example.negatives}
         alike = example.label != "" and example.label in labels
-        if alike or own & wanted or own & unwanted or against & wanted:
+        if alike or own & shown or texts & wanted:
             passed.append(row)
             continue
         chosen.append(row)
+        shown |= texts
         wanted |= own
-        unwanted |= against
         labels.add(example.label)
     waiting.extendleft(reversed(passed))
     return chosen
