@@ -139,7 +139,8 @@ def _in_folder(folder: Path, kind: str | None) -> list[Source]:
     if not known:
         listed = ", ".join(ENDINGS)
         raise InputError(f"the folder {folder} holds no input ({listed} are known); check the path")
-    if left := [path for path in shown if path not in set(known)]:
+    taken = set(known)
+    if left := [path for path in shown if path not in taken]:
         warnings.warn(
             f"{folder}: {len(left):,} files of no known kind are left out, {left[0]} the first",
             stacklevel=2,
