@@ -216,6 +216,10 @@ def find_source(name: str | Path, kind: str | None) -> Source:
         elif kind in TABLES:
             raise InputError(f"{path} is a pipe, and Parquet needs a file; save it to one first")
     except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which does not exist; remove or correct it"
+            ) from None
         raise InputError(f"{path} does not exist; {_beside(path)}") from None
     except OSError as error:
         raise unreadable(str(path), error) from error
