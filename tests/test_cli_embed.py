@@ -528,6 +528,18 @@ def test_standard_output_that_takes_nothing_is_no_traceback(unbuffered, out):
     assert ("No space left on device" in done.stderr) is full
 
 
+@LINUX
+def test_without_a_standard_output_the_exit_code_is_that_of_the_work():
+    """Closed by whoever started it (`>&-`), it is None in Python, and nothing is to be flushed."""
+    for verb in ("--version", "models"):
+        command = f'exec "$0" -m echovec {verb} >&-'
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable], stderr=subprocess.PIPE, text=True
+        )
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0
+
+
 def test_demo_knows_a_wrong_recipe_before_it_loads_a_model(monkeypatch, tmp_path):
     """A typo in the second recipe is named at once."""
     monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +20,7 @@ def started(monkeypatch):
     """What `run` would be called with."""
     calls = []
     monkeypatch.setattr(run, "run", lambda service, **rest: calls.append((service, rest)))
+    monkeypatch.setattr(run, "listen", lambda host, port: socket.socket())
     return calls
 
 
@@ -95,6 +98,15 @@ def test_options_come_from_the_environment_too(tmp_path, started):
     settings = service.settings
     assert (settings.keys, settings.max_requests, settings.batch_tokens) == (("one",), 9, 77)
     service.close()
+
+
+def test_a_taken_port_is_said_before_a_model_is_loaded(monkeypatch):
+    """Loading takes half a minute; that nothing can listen there is known at once."""
+    monkeypatch.setattr(load, "embedders", lambda *_, **__: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        result = invoke("--port", str(door.getsockname()[1]))
+    assert isinstance(result.exception, InputError)
+    assert "in use" in str(result.exception)
 
 
 def test_every_option_has_its_variable():

@@ -280,7 +280,9 @@ def test_fields_called_as_the_maps_own_columns_stay(tmp_path):
     assert again.exit_code == 0, "its own table is replaced"
 
 
-@pytest.mark.parametrize(("verb", "name"), [("cluster", "rows.jsonl"), ("map", "map.html")])
+@pytest.mark.parametrize(
+    ("verb", "name"), [("cluster", "rows.jsonl"), ("dedup", "groups.jsonl"), ("map", "map.html")]
+)
 def test_a_place_that_cannot_be_is_said_before_the_work(monkeypatch, tmp_path, built, verb, name):
     """A folder that is not there, or a folder of the file's name: with the next step, at once."""
     monkeypatch.setattr(Index, "points", lambda *_: pytest.fail("worked"))

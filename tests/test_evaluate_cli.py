@@ -74,6 +74,19 @@ def test_a_wrong_name_is_known_before_a_model_is_loaded(run, sets, tmp_path, mon
     assert typo[1].partition(",")[2] in err
 
 
+@pytest.mark.parametrize("verb", ["eval", "reproduce"])
+def test_a_seed_below_0_is_refused(monkeypatch, capsys, tmp_path, verb):
+    """No sample can be drawn with it, so it is a wrong option and no traceback."""
+    arguments = {"eval": [], "reproduce": ["toy"]}[verb]
+    options = ["--out", str(tmp_path), "--seed", "-1"]
+    monkeypatch.setattr(echovec.Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(sys, "argv", ["echovec", verb, *arguments, *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--seed" in capsys.readouterr().err
+
+
 def test_the_environment_names_the_data(run, sets, tmp_path, monkeypatch):
     """ECHOVEC_DATA stands for --data."""
     monkeypatch.setenv("ECHOVEC_DATA", str(sets))

@@ -273,6 +273,8 @@ def test_what_is_no_index_or_no_vectors_says_so(tmp_path):
     Index.build(good, tmp_path / "index")
     with pytest.raises(InputError, match="--overwrite"):
         Index.build(good, tmp_path / "index")
+    with pytest.raises(InputError, match="is an index; name the vectors"):
+        Index.build(tmp_path / "index", tmp_path / "a")
     with pytest.raises(InputError, match="dtype 'int4'"):
         Index.build(good, tmp_path / "other", dtype="int4")
 

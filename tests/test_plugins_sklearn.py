@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 
@@ -58,6 +59,16 @@ def test_a_pickle_holds_no_weights(tmp_path):
     written = pickle.dumps(made)
     assert len(written) < 2000
     assert np.array_equal(pickle.loads(written).transform(TEXTS), made.transform(TEXTS))
+
+
+def test_a_shallow_copy_shares_an_embedder_in_memory():
+    """Only a pickle needs a name to load; a copy in memory does not."""
+    made = EchovecTransformer(embedder(), role="query").set_output(transform="pandas")
+    copied = copy.copy(made)
+    assert copied.model is made.model
+    assert copied.transform(TEXTS).equals(made.transform(TEXTS))
+    copied.set_params(role=None)
+    assert made.role == "query"
 
 
 def test_an_embedder_in_memory_is_not_pickled():

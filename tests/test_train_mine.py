@@ -296,6 +296,25 @@ def test_folding_keeps_texts_apart_that_differ():
     assert folded("?!") != folded("...")
 
 
+@pytest.mark.parametrize("verb", ["mine", "pairs"])
+def test_no_input_is_replaced(tmp_path, monkeypatch, verb):
+    """Neither the rows nor the texts, which would be lost: refused before a model is loaded."""
+    from echovec.cli import app
+
+    monkeypatch.setattr(Embedder, "load", lambda *_, **__: pytest.fail("loaded"))
+    rows = tmp_path / "rows.jsonl"
+    pool = tmp_path / "pool.jsonl"
+    for file in (rows, pool):
+        file.write_text(json.dumps({"anchor": "a", "positive": "b", "text": "c"}) + "\n", "utf-8")
+    inputs = {rows: []} if verb == "pairs" else {rows: [], pool: ["--corpus", str(pool)]}
+    for out, more in inputs.items():
+        before = out.read_bytes()
+        done = CliRunner().invoke(app, [verb, str(rows), "-o", str(out), *more])
+        assert isinstance(done.exception, InputError), done.output
+        assert "is also an input" in str(done.exception)
+        assert out.read_bytes() == before
+
+
 def test_the_command_says_what_it_did(tmp_path, embedder, monkeypatch):
     """`echovec mine` writes the file and tells counts and similarities."""
     from echovec.cli import app

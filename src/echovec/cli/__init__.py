@@ -91,6 +91,8 @@ def _root(
 
 def main() -> None:
     """Run the command line: the entry point `echovec`."""
+    if sys.stdout is None:  # whoever started us closed it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the end
     warnings.showwarning = _show_warning
     # What speaks where no verb has set up logging, as serve does.
     if logging.lastResort is not None:

@@ -32,10 +32,12 @@ def dedup(
     """Find rows that say nearly what an earlier one says: how many could go, and which to keep."""
     from tqdm import tqdm
 
-    from echovec.files.disk import write_file
+    from echovec.files.disk import check_out, write_file
     from echovec.search.dedup import find_groups, mean_cosine, usual_threshold
     from echovec.search.index import Index
 
+    if out is not None:
+        check_out(out)
     points = Index.open(index).points()
     if threshold is None:
         threshold = usual_threshold(points.vectors_ND)

@@ -39,7 +39,7 @@ def evaluate(
         int | None,
         typer.Option(min=2, help="A quick look: at most so many items of each task."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="What the sample is drawn with.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="What the sample is drawn with.")] = 42,
     split: Annotated[
         str, typer.Option(help="test; or dev, to choose something by the scores.")
     ] = "test",

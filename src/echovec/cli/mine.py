@@ -61,6 +61,7 @@ def mine(
     from tqdm import tqdm
 
     from echovec import Embedder
+    from echovec.corpus.sink import check_is_no_input
     from echovec.train.mine import Guards, mine, read_pool
 
     guards = Guards(
@@ -73,6 +74,7 @@ def mine(
         sampling=sampling,
         seed=seed,
     )
+    check_is_no_input(output, [data] if pool is None else [data, pool])
     texts = [] if pool is None else read_pool(pool)
     embedder = Embedder.load(model, recipe, precision=precision)
     kept = cache or output.with_name(output.name + ".vectors")

@@ -63,6 +63,7 @@ def pairs(
 
     from echovec import Embedder
     from echovec.cli.calibrate import read_texts
+    from echovec.corpus.sink import check_is_no_input
     from echovec.errors import InputError
     from echovec.files.disk import write_file
     from echovec.train.ask import Asking
@@ -78,6 +79,7 @@ def pairs(
     )
     if output.suffix != ".jsonl":
         raise InputError(f"{output.name}: pairs are written as .jsonl")
+    check_is_no_input(output, [] if texts is None else [texts])
     given = None if texts is None else read_texts(texts, text_field, None)
     if given is not None and count is not None and count < len(given):
         given = random.Random(seed).sample(given, count)

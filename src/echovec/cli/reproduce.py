@@ -34,7 +34,7 @@ def reproduce(
         int | None,
         typer.Option(min=0, help="Items of each task at most, 0 for all; else the experiment's."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="What samples are drawn with.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="What samples are drawn with.")] = 42,
     device: Device = None,
     dtype: Dtype = None,
     precision: Precision = None,

@@ -104,7 +104,7 @@ def serve(
 
     with ended_by_sigterm():
         from echovec.serve.load import embedders, opened, read_keys
-        from echovec.serve.run import run
+        from echovec.serve.run import listen, run
         from echovec.serve.service import Service
         from echovec.serve.settings import Settings
 
@@ -120,6 +120,8 @@ def serve(
             drain_seconds=drain_seconds,
             cache=vector_cache,
         )
+        # An address that cannot be had is said before a model is loaded.
+        listen(host, port).close()
         shown = None if index is None else opened(index)
         loaded = embedders(
             model, recipe, also or (), device=device, precision=precision, max_tokens=max_tokens

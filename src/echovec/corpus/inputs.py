@@ -139,7 +139,8 @@ def _in_folder(folder: Path, kind: str | None) -> list[Source]:
     if not known:
         listed = ", ".join(ENDINGS)
         raise InputError(f"the folder {folder} holds no input ({listed} are known); check the path")
-    if left := [path for path in shown if path not in set(known)]:
+    taken = set(known)
+    if left := [path for path in shown if path not in taken]:
         warnings.warn(
             f"{folder}: {len(left):,} files of no known kind are left out, {left[0]} the first",
             stacklevel=2,
@@ -215,6 +216,10 @@ def find_source(name: str | Path, kind: str | None) -> Source:
         elif kind in TABLES:
             raise InputError(f"{path} is a pipe, and Parquet needs a file; save it to one first")
     except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which does not exist; remove or correct it"
+            ) from None
         raise InputError(f"{path} does not exist; {_beside(path)}") from None
     except OSError as error:
         raise unreadable(str(path), error) from error

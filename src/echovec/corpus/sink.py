@@ -32,6 +32,7 @@ __all__ = [
     "Contents",
     "Format",
     "Sink",
+    "check_is_no_input",
     "check_out",
 ]
 
@@ -176,9 +177,20 @@ def _check_target(path: Path, overwrite: bool, inputs: Sequence[str | Path]) -> 
     check_is_file(path)
     if not path.exists():
         return
+    check_is_no_input(path, inputs)
+    if not overwrite:
+        raise InputError(f"{path} exists; replace it with --overwrite, or choose another name")
+
+
+def check_is_no_input(path: Path, inputs: Sequence[str | Path]) -> None:
+    """Refuse an output that is among `inputs`, their folders and globs.
+
+    Raises:
+        InputError: it is; says of which input.
+    """
+    if not path.exists():
+        return
     for name in inputs:
         if any(path.samefile(file) for file in files_named(name)):
             within = "" if Path(name) == path else f" ({name})"
             raise InputError(f"{path} is also an input{within}; choose another name for the output")
-    if not overwrite:
-        raise InputError(f"{path} exists; replace it with --overwrite, or choose another name")

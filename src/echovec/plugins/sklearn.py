@@ -98,6 +98,11 @@ class EchovecTransformer(
         handle: Handle = self._kept[1]
         return handle
 
+    def __copy__(self) -> EchovecTransformer:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
     def __getstate__(self) -> dict[str, Any]:
         self._handle().names()  # an embedder in memory is an error that says what to do
         state = dict(super().__getstate__())

@@ -13,6 +13,7 @@ from echovec.errors import InputError, NonFiniteError
 from echovec.files.known import Known, hash_texts
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block, Made, VectorFile, open_vectors
+from echovec.search.layout import INDEX
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,15 @@ def gather(sources: Sequence[str | Path | VectorFile]) -> Gathered:
     """Open paths, and take files that are open already; all made in one way.
 
     Raises:
-        InputError: see `open_vectors`; or a field has one kind of value here, another there.
+        InputError: see `open_vectors`; or one is an index; or a field has one kind of value here,
+            another there.
         StorageError: a file is damaged.
     """
     import pyarrow as pa
 
+    for one in sources:
+        if not isinstance(one, VectorFile) and Path(one, INDEX).is_file():
+            raise InputError(f"{one} is an index; name the vectors that it was made of")
     files = open_vectors(sources)
     try:
         schema = pa.unify_schemas([file.schema for file in files])

@@ -291,8 +291,10 @@ class Opened:
         except (RuntimeError, ValueError, OSError) as error:
             if where is None:
                 raise
+            # What follows lists all columns, of which two are ours.
+            said = str(error).splitlines()[0].partition(" Valid fields are ")[0]
             raise InputError(
-                f"the filter {where!r} cannot be answered ({str(error).splitlines()[0][:200]}); "
+                f"the filter {where!r} cannot be answered ({said[:200]}); "
                 f"fields are {', '.join(sorted(self._shown))}, and texts stand in single quotes"
             ) from error
 
