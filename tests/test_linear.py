@@ -118,6 +118,8 @@ def test_16_bits_hold_what_was_published_in_16_bits() -> None:
     for weight in (bfloat16, torch.randn(64, 64).half().float(), tiny, torch.zeros(8, 8)):
         assert HalfStored.holds(weight)
         assert torch.equal(HalfStored(weight).weight(), weight)
+    for weight, whole in ((bfloat16, True), (tiny, False)):
+        assert (HalfStored(weight)._lost is None) == whole
     large = bfloat16.clone()
     large[3, 4] = 70_000.0
     for weight in (torch.randn(64, 64), 2.0**-16 * bfloat16, large):

@@ -343,6 +343,23 @@ def test_loading_chooses_and_says_so_once(
         kind("llama", "turbo")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_hash_that_will_be_asked_for_is_taken_before_weights_are_repacked(
+    tmp_path: Any, dtype: str
+) -> None:
+    """It is the hash that the repacked weights give, of this model and of no other one."""
+    families.causal_model("llama").save_pretrained(tmp_path / "a")
+    families.causal_model("qwen2").save_pretrained(tmp_path / "b")
+    hashes = []
+    for name, family in (("a", "llama"), ("b", "qwen2")):
+        families.family_tokenizer(family).save_pretrained(tmp_path / name)
+        for hashed in (True, False):
+            found, _, _ = load_model(tmp_path / name, device="cpu", dtype=dtype, hashed=hashed)
+            assert (found._known_hash is not None) == hashed
+            hashes.append(found.weights_hash())
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
 def test_parts_fall_back_to_a_plain_backbone(
     tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,6 +95,7 @@ def open_model(
         trust_remote_code=trust_remote_code,
         adapter=adapter,
         tokenizer_at=tokenizer_at,
+        hashed=bound.model is not None,
     )
     bare = HFTokenizer(tokenizer)
     if foreign is not None:

@@ -168,7 +168,7 @@ class HalfStored(InPlace):
         lost_OI = _lost(weight_OI)
         if not _little(lost_OI, weight_OI):
             raise ValueError("float16 cannot hold these weights; keep them in float32")
-        self._lost = lost_OI.to_sparse()
+        self._lost = None if lost_OI is None else lost_OI.to_sparse()
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight_OI.contiguous(), bias_O)
         self.bias = bias_O
 
@@ -180,7 +180,7 @@ class HalfStored(InPlace):
     def weight(self) -> Tensor:
         """The weights, laid out as they came."""
         plain: Tensor = torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
-        return plain + self._lost.to_dense()
+        return plain if self._lost is None else plain + self._lost.to_dense()
 
     @staticmethod
     def holds(weight_OI: Tensor) -> bool:
@@ -188,11 +188,15 @@ class HalfStored(InPlace):
         return _little(_lost(weight_OI), weight_OI)
 
 
-def _lost(weight_OI: Tensor) -> Tensor:
-    return weight_OI - weight_OI.half().float()
+def _lost(weight_OI: Tensor) -> Tensor | None:
+    """What float16 loses of weights; None: nothing, which is quickly seen and true of most."""
+    kept_OI = weight_OI.half().float()
+    return None if torch.equal(kept_OI, weight_OI) else weight_OI - kept_OI
 
 
-def _little(lost_OI: Tensor, weight_OI: Tensor) -> bool:
+def _little(lost_OI: Tensor | None, weight_OI: Tensor) -> bool:
+    if lost_OI is None:
+        return True
     # Beyond float16's range the difference is infinite, and no number is as large.
     return bool(lost_OI.abs().sum() <= torch.finfo(torch.float32).eps / 2 * weight_OI.abs().sum())
 
