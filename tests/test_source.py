@@ -369,6 +369,13 @@ def test_standard_input_is_txt_unless_said_otherwise(stdin):
     assert list(read_rows(["-"], kind="jsonl"))[1].where == "stdin:2"
     stdin(b"")
     assert "stdin holds no rows" in refused("-")
+
+
+def test_a_closed_standard_input_and_a_name_that_is_empty_are_said(monkeypatch):
+    """`- <&-`, and `"$UNSET"`, which as a path would be the whole folder one is in."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in refused("-")
+    assert "the name of an input is empty" in refused("")
     assert "cannot be read from standard input" in refused("-", kind="parquet")
     assert "given twice" in refused("-", "-")
 

@@ -61,10 +61,12 @@ def find_sources(names: Sequence[str | Path], kind: str | None) -> list[Source]:
     """All inputs in order, folders and globs opened out.
 
     Raises:
-        InputError: as `find_source`; or a folder or glob holds no input.
+        InputError: as `find_source`; or a folder or glob holds no input; or a name is empty.
     """
     sources: list[Source] = []
     for name in names:
+        if not name:  # a shell's unset variable; as a path it would be this folder
+            raise InputError("the name of an input is empty; give a file, a folder, or - for stdin")
         if is_url(name):
             sources += _at_url(str(name), kind)
             continue

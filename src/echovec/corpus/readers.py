@@ -53,6 +53,8 @@ def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
 @contextmanager
 def _open(source: Source) -> Iterator[Iterable[bytes]]:
     if source.is_stdin:
+        if sys.stdin is None:
+            raise InputError("standard input is closed; pipe texts into it, or name a file")
         yield sys.stdin.buffer
         return
     opener = _OPENERS.get(Path(source.name).suffix.lower(), nullcontext)
