@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -179,3 +182,53 @@ def test_hashing_takes_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch)
     finally:
         torch.set_num_threads(before)
     assert asked == [3]
+
+
+def test_one_core_in_a_forked_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the process that computes first; in one forked from it, which says so once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for process, wanted in ((None, 2), (os.getpid(), 2), (os.getpid() + 1, 1)):
+            monkeypatch.setattr(threads, "_process", process)
+            compute(lambda chunk, **_: first_ids(chunk), [(made_batch([4]),)])
+            assert torch.get_num_threads() == wanted
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "forked" in caplog.text
+        compute(lambda chunk, **_: first_ids(chunk), [(made_batch([4]),)])
+        assert len(caplog.records) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+FORKED = """
+import os, sys
+import numpy as np, torch
+from echovec.compute import compute
+from echovec.text.batch import Batch
+
+w_DD = torch.eye(1000)
+batch = Batch(
+    ids_T=np.arange(3), offsets_S1=np.array([0, 3]), spans_SK2=np.array([[[0, 3]]]), prefix=0,
+    order_S=np.array([0]), share_S=np.array([1.0]), truncated_S=np.array([False]),
+)
+
+def forward(chunk, *, float32=False):
+    return (w_DD @ w_DD)[:1]
+
+torch.set_num_threads(2)
+z_ND, _ = compute(forward, [(batch,)])
+child = os.fork()
+if not child:
+    again_ND, _ = compute(forward, [(batch,)])
+    os._exit(0 if torch.equal(again_ND, z_ND) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_computes() -> None:
+    """A real one, after a product by a team of two: without `heed_fork` it waits forever."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)

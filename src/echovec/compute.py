@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from echovec.errors import InputError, NonFiniteError, PrecisionWarning
 from echovec.model.backbone import is_out_of_memory
-from echovec.model.threads import sharing
+from echovec.model.threads import heed_fork, sharing
 from echovec.room import Room, halves
 from echovec.text.batch import Chunk
 from echovec.text.plan import Plan
@@ -70,6 +70,7 @@ def compute(
             a part of one. Those of the last texts are missed only if a place after them is there.
         NonFiniteError: a row stays NaN or infinite; its `row` is the place that was planned.
     """
+    heed_fork()
     num_texts, num_sequences = _counted(chunks)
     room = room or Room()
     vectors: Tensor | None = None

@@ -27,6 +27,7 @@ from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import multiplies_bfloat16
 from echovec.model.quantized import SENTENCES, largest_inputs
+from echovec.model.threads import heed_fork
 
 Engine = Literal["auto", "plain", "packed"]
 ENGINES = ("auto", "plain", "packed")
@@ -70,6 +71,7 @@ def load_model(
             of its weights, or of a family that the engine asked for cannot run.
         InputError: no such engine, or none that computes in this dtype.
     """
+    heed_fork()
     rounds = dtype == "int8"
     engine, dtype = _computing(engine, dtype, device, insist=insist)
     from transformers import AutoTokenizer
