@@ -22,8 +22,7 @@ import corpus_stub
 from corpus_stub import Stub, job, shards, table
 from echovec import Index
 from echovec.cli import app
-from echovec.corpus import keep as keeping
-from echovec.corpus import slices
+from echovec.corpus import look, slices
 from echovec.corpus.slices import cut
 from echovec.corpus.source import Problem, Row, read_rows
 from echovec.errors import InputError
@@ -283,7 +282,7 @@ def test_lines_of_standard_input_have_no_fields(embed):
 
 def test_a_value_that_does_not_fit_is_a_problem_in_its_place(put, monkeypatch):
     """What the first rows decided is not changed by later ones: those rows are named."""
-    monkeypatch.setattr(keeping, "HEAD_ROWS", 2)
+    monkeypatch.setattr(look, "HEAD_ROWS", 2)
     later = [2020.5, "2020", True, [1], 2**63, None, 7]
     rows = [{"text": "x", "y": n} for n in [1, 2, *later]]
     found = list(read_rows([put("a.jsonl", rows)], keep=["y"]))
@@ -301,7 +300,7 @@ def test_a_value_that_does_not_fit_is_a_problem_in_its_place(put, monkeypatch):
 
 def test_fields_that_come_too_late_for_all_are_told_of_once(put, monkeypatch):
     """Nothing is left out in silence, and names that are data make one warning."""
-    monkeypatch.setattr(keeping, "HEAD_ROWS", 1)
+    monkeypatch.setattr(look, "HEAD_ROWS", 1)
     rows = [{"text": "x", "n": 1}, *({"text": "x", f"new{k}": k} for k in range(9))]
     with pytest.warns(UserWarning, match="--keep all") as caught:
         _, values = kept(put("a.jsonl", rows), keep="all")
@@ -440,7 +439,7 @@ def test_equal_texts_keep_their_own_values(put, tmp_path):
 
 def test_rows_that_do_not_fit_are_rejected_and_listed(put, tmp_path, monkeypatch):
     """More rows at the end move no type: a job goes on, and names what does not fit."""
-    monkeypatch.setattr(keeping, "HEAD_ROWS", 4)
+    monkeypatch.setattr(look, "HEAD_ROWS", 4)
     rows = [{"text": f"t{n}", "n": n} for n in range(4)]
     out = tmp_path / "out"
     job([put("in.jsonl", rows)], out, keep=["n"])

@@ -3,9 +3,8 @@
     inputs --look--> kinds of their fields --Keeping--> Arrow schema of the output
     record --pick--> its values in the order of that schema, or the reason why one does not fit
 
-Texts, numbers, truth values and times can be kept: what an index takes along. A table says what
-its columns hold, cells of CSV are texts, and of JSON the first 10,000 rows of each input decide, so
-that more rows at the end of an input move no type. Times travel as the whole numbers that Arrow
+All inputs give one schema: what is alike widens, what is not is refused. More rows at the end of an
+input move no type, as its first rows have decided. Times travel as the whole numbers that Arrow
 stores, so that nothing of them is lost.
 """
 
@@ -13,15 +12,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from echovec.corpus.inputs import TABLES, Source, known_names
-from echovec.corpus.readers import READERS, Fields, Record, read_schema
+from echovec.corpus.look import HEAD_ROWS, Look, fit_of, look, read, unified
+from echovec.corpus.readers import Fields, Record
 from echovec.errors import InputError
-from echovec.files.vectors import plain_type
 
 Keep = Sequence[str] | Literal["all"]
 Value = str | int | float | bool | None
@@ -30,38 +28,8 @@ Pick = Callable[[Fields], tuple[Value, ...] | str]
 TAKEN = ("id", "text", "embedding", "truncated", "text_hash")
 """Columns that an output has of its own."""
 
-HEAD_ROWS = 10_000
-HEAD_CHARACTERS = 16_000_000
-
 _LOOKED_AT = f"the first {HEAD_ROWS:,} rows of an input"
 _CAN_KEEP = "--keep takes texts, numbers, truth values and times"
-_EXACT = 2**53  # up to here a float64 holds every whole number
-
-
-@dataclass(frozen=True)
-class Look:
-    """What fields an input has."""
-
-    kinds: dict[str, Any]
-    """Name -> Arrow type of its values, or a str that says what cannot be kept of it."""
-
-    begun: Iterator[Record] | None = None
-    """All records of an input that can be read only once."""
-
-
-def look(source: Source, text_field: str, id_field: str | None) -> Look:
-    """Look at an input: the schema of a table, or its first rows.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    if source.kind in TABLES:
-        return Look({field.name: _table_kind(field.type) for field in read_schema(source)})
-    records = read(source, text_field, id_field)
-    if source.is_stdin or (source.path and not source.path.is_file()):
-        head = list(_head(records))
-        return Look(_record_kinds(source, head), chain(head, records))
-    return Look(_record_kinds(source, _head(records)))
 
 
 class Keeping:
@@ -102,9 +70,8 @@ class Keeping:
         seen = self._looks.pop(index, None)
         if seen is None:
             seen = look(source, self._text_field, id_field)
-            more = seen.kinds.keys() - {*self.columns.names, *TAKEN, *self._own}
-            if self._names is None and more:
-                self._tell_of_more(source, more)
+            if self._names is None:
+                self._tell_of_more(source, seen.kinds.keys() - set(self.columns.names))
         source = self._fitted(source, seen)
         records = seen.begun or read(source, self._text_field, id_field)
         if source.kind in TABLES:
@@ -167,7 +134,7 @@ class Keeping:
             kind = self._kind(source, seen, field.name)
             if kind is None:
                 continue
-            both = None if isinstance(kind, str) else _unified(field.type, kind)
+            both = None if isinstance(kind, str) else unified(field.type, kind)
             # Whole numbers of JSON are looked at one by one, whatever the column's width.
             whole = both is not None and pa.types.is_integer(both) and source.kind not in TABLES
             if both != field.type and not whole:
@@ -179,11 +146,11 @@ class Keeping:
         return replace(source, keep=pa.schema(fields))
 
     def _pick(self, source: Source, seen: Look) -> Pick:
-        names, fits = self.columns.names, [_fit(field.type) for field in self.columns]
+        names, fits = self.columns.names, [fit_of(field.type) for field in self.columns]
         every = self._names is None
 
         def pick(fields: Fields) -> tuple[Value, ...] | str:
-            if every and (more := fields.keys() - seen.kinds.keys()):
+            if every and not self._warned and (more := fields.keys() - seen.kinds.keys()):
                 self._tell_of_more(source, more)
             values: list[Any] = [fields.get(name) for name in names]
             for name, value, fit in zip(names, values, fits, strict=True):
@@ -198,18 +165,14 @@ class Keeping:
 
     def _tell_of_more(self, source: Source, names: Collection[str]) -> None:
         """Warn of fields that come too late, the first time only: names may be data."""
-        if (new := sorted(set(names) - self._left)) and not self._warned:
+        new = sorted(set(names) - self._left - self._own - set(TAKEN))
+        if new and not self._warned:
             self._warned = True
             warnings.warn(
                 f'{source.name}: the field "{new[0]}" comes after what --keep all looks at '
                 f"({_LOOKED_AT}), and is left out, as are others like it; name the fields to keep",
                 stacklevel=4,
             )
-
-
-def read(source: Source, text_field: str, id_field: str | None) -> Iterator[Record]:
-    """The records of an input."""
-    return READERS[source.kind](source, text_field, id_field)
 
 
 def _pick_of_table(columns: Any) -> Pick:
@@ -233,107 +196,12 @@ def _checked(keep: Sequence[str]) -> list[str]:
     return names
 
 
-# -- what fields hold -------------------------------------------------------------------------
-
-
-def _head(records: Iterable[Record]) -> Iterator[Record]:
-    characters = 0
-    for count, one in enumerate(records, 1):
-        yield one
-        if not isinstance(one[1], str):
-            characters += sum(len(value) for value in one[1].values() if isinstance(value, str))
-        if count >= HEAD_ROWS or characters >= HEAD_CHARACTERS:
-            return
-
-
-def _table_kind(kind: Any) -> Any:
-    import pyarrow as pa
-
-    if pa.types.is_null(kind):
-        return kind
-    plain = None if pa.types.is_interval(kind) else plain_type(kind)
-    return str(kind) if plain is None else plain
-
-
-def _record_kinds(source: Source, records: Iterable[Record]) -> dict[str, Any]:
-    """Of each field; whole numbers beside others are float64, as in files of vectors."""
-    import pyarrow as pa
-
-    places: dict[str, dict[type, int]] = {}
-    for number, record in records:
-        if not isinstance(record, str):
-            for name, value in record.items():
-                places.setdefault(name, {}).setdefault(type(value), number)
-    known = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-    kinds: dict[str, Any] = {}
-    for name, found in places.items():
-        found.pop(type(None), None)
-        if set(found) == {int, float}:
-            del found[int]
-        if len(found) == 1 and (kind := known.get(next(iter(found)))):
-            kinds[name] = kind
-        elif found:
-            kinds[name] = " and ".join(
-                f"{_CALLED.get(one, one.__name__)} at {source.where(number)}"
-                for one, number in list(found.items())[:2]
-            )
-        else:
-            kinds[name] = pa.null()
-    return kinds
-
-
-_CALLED: dict[type, str] = {
-    str: "a text",
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
-
-
 def _together(name: str, before: tuple[Any, Source] | None, kind: Any, source: Source) -> Any:
     if before is None:
         return kind, source
-    if (both := _unified(before[0], kind)) is None:
+    if (both := unified(before[0], kind)) is None:
         raise InputError(
             f'{source.name}: the field "{name}" holds {kind}, and {before[0]} in {before[1].name}; '
             "make them alike, or leave it out of --keep"
         )
     return both, before[1]
-
-
-def _unified(one: Any, other: Any) -> Any:
-    """The type that holds the values of both; None if none does."""
-    import pyarrow as pa
-
-    schemas = [pa.schema([("", one)]), pa.schema([("", other)])]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return None
-
-
-def _fit(kind: Any) -> Callable[[Any], bool]:
-    """Whether a column of this type holds a value that is not null."""
-    import pyarrow as pa
-
-    if pa.types.is_string(kind):
-        return _is_text
-    if pa.types.is_boolean(kind):
-        return lambda value: isinstance(value, bool)
-    if pa.types.is_integer(kind):
-        signed = pa.types.is_signed_integer(kind)
-        low, high = (-1, 1) if signed else (0, 2)
-        half = 1 << (kind.bit_width - 1)
-        return lambda value: type(value) is int and low * half <= value < high * half
-    if pa.types.is_floating(kind):
-        return lambda value: (
-            isinstance(value, float) or (type(value) is int and abs(value) <= _EXACT)
-        )
-    return lambda value: False
-
-
-def _is_text(value: Any) -> bool:
-    # A lone surrogate, which JSON may hold, is no text that a file can.
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

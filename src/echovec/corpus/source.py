@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from echovec.corpus.inputs import ENDINGS, STDIN, Source, find_sources, known_names, near_name
-from echovec.corpus.keep import Keep, Keeping, Pick, Value, read
+from echovec.corpus.keep import Keep, Keeping, Pick, Value
+from echovec.corpus.look import read
 from echovec.corpus.readers import Fields, Record
 from echovec.errors import InputError
 from echovec.text.check import text_problem
