@@ -37,6 +37,7 @@ TYPED = {
     "lang": pa.array(["en", None, "fr"]).dictionary_encode(),
     "ok": pa.array([True, None, False]),
     "score": pa.array([0.5, None, float("nan")], pa.float32()),
+    "half": pa.array(np.array([0.5, 0, 2], np.float16), mask=np.array([False, True, False])),
     "day": pa.array([1, None, 20_000], pa.int32()).view(pa.date32()),
     "clock": pa.array([1, None, 2], pa.int64()).view(pa.time64("us")),
     "at": pa.array([NANOSECONDS, None, 0], pa.int64()).view(pa.timestamp("ns", "UTC")),
@@ -464,7 +465,7 @@ def test_kill_9_and_go_on_with_what_is_kept(put, tmp_path):
     path, out = put("in.jsonl", rows), tmp_path / "out"
     script = Path(corpus_stub.__file__)
     source = str(Path(__file__).parents[1] / "src")
-    environment = {**os.environ, "PYTHONPATH": source}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, *sys.path])}
     command = [sys.executable, str(script), str(path), str(out), "0.01", "n,lang"]
     for shard in (1, 3):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)

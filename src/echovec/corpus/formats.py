@@ -21,7 +21,7 @@ from typing import IO, Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.corpus.readers import stored_type
+from echovec.corpus.readers import from_values
 from echovec.corpus.source import Row
 from echovec.files.vectors import IDS_FILE, RECIPE_FILE
 
@@ -175,13 +175,10 @@ class _Jsonl:
 
 def kept_arrays(rows: Sequence[Row], contents: Contents) -> dict[str, Any]:
     """Arrow arrays of what is kept with the rows, by name."""
-    import pyarrow as pa
-
-    arrays = {}
-    for n, field in enumerate(contents.columns or ()):
-        array = pa.array([row.kept[n] for row in rows], stored_type(field.type))
-        arrays[field.name] = array.view(field.type) if pa.types.is_temporal(field.type) else array
-    return arrays
+    return {
+        field.name: from_values([row.kept[n] for row in rows], field.type)
+        for n, field in enumerate(contents.columns or ())
+    }
 
 
 def _kept_fields(rows: Sequence[Row], contents: Contents) -> Iterator[dict[str, Any]]:
@@ -202,7 +199,7 @@ def _json_values(kind: Any, values: list[Any]) -> list[Any]:
     import pyarrow as pa
 
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        times: list[Any] = pa.array(values, stored_type(kind)).view(kind).cast("string").to_pylist()
+        times: list[Any] = from_values(values, kind).cast("string").to_pylist()
         return times
     if pa.types.is_floating(kind):
         return [value if value is None or math.isfinite(value) else None for value in values]

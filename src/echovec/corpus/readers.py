@@ -288,28 +288,37 @@ def _table_cells(source: Source, name: str, column: Any, kept: dict[str, Any]) -
                 f'{source.name}: the column "{name}" is to be kept as {kind} ({error}); make its '
                 "type that of the other inputs"
             ) from error
-        values: list[Any] = stored(column).to_pylist()
-        return values
+        return to_values(column)
     # Parquet does not check that a text is UTF-8, and neither does its reader: take the bytes.
     numbers = pa.types.is_integer(column.type)
     cells: list[Any] = (column if numbers else column.cast(pa.large_binary())).to_pylist()
     return cells
 
 
-def stored(column: Any) -> Any:
-    """An array of times as the whole numbers that Arrow stores; others as they are."""
+def from_values(values: Sequence[object], kind: Any) -> Any:
+    """The Arrow array of what `to_values` made of one."""
     import pyarrow as pa
 
-    return column.view(stored_type(column.type)) if pa.types.is_temporal(column.type) else column
+    array = pa.array(values, _values_type(kind))
+    return array.view(kind) if pa.types.is_temporal(kind) else array.cast(kind)
 
 
-def stored_type(kind: Any) -> Any:
-    """The type of the whole numbers behind times; other types as they are."""
+def to_values(array: Any) -> list[Any]:
+    """Python's values, times as the whole numbers that Arrow stores: nanoseconds are not lost."""
     import pyarrow as pa
 
-    if not pa.types.is_temporal(kind):
-        return kind
-    return pa.int32() if kind.bit_width == 32 else pa.int64()
+    kind = _values_type(array.type)
+    array = array.view(kind) if pa.types.is_temporal(array.type) else array.cast(kind)
+    values: list[Any] = array.to_pylist()
+    return values
+
+
+def _values_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == 32 else pa.int64()
+    return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _columns(

@@ -305,7 +305,8 @@ class Opened:
             said = str(error).splitlines()[0].partition(" Valid fields are ")[0]
             raise InputError(
                 f"the filter {where!r} cannot be answered ({said[:200]}); "
-                f"fields are {', '.join(sorted(self._shown))}, and texts stand in single quotes"
+                f"fields are {', '.join(sorted(self._shown))} (echovec embed --keep takes more "
+                "along), and texts stand in single quotes"
             ) from error
 
 
