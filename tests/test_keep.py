@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -228,6 +229,31 @@ def test_a_pipe_is_looked_at_when_its_turn_comes(put, monkeypatch):
         else:
             with pytest.raises(InputError, match=r'stdin: the field "n" holds string, and int64'):
                 list(rows)
+
+
+def test_what_is_at_urls_is_looked_at_too(put):
+    """Tables before the first row is read, text files behind the first at their turn."""
+    fs = fsspec.filesystem("memory")
+    for name, rows in {
+        "a.parquet": {"n": pa.array([1], pa.int32())},
+        "b.jsonl": [{"text": "y", "n": 2, "m": 0}],
+        "c.parquet": {"n": [2**40]},
+    }.items():
+        fs.pipe_file(f"/keep/{name}", put(name, rows).read_bytes())
+    try:
+        assert kept("memory://keep", keep=["n"]) == ({"n": "int64"}, [(1,), (2,), (2**40,)])
+        with pytest.warns(
+            UserWarning, match=r'b\.jsonl: the field "m" comes after what --keep all'
+        ):
+            kept("memory://keep", keep="all")
+        fs.pipe_file("/keep/c.parquet", put("d.parquet", {"m": ["x"]}).read_bytes())
+        assert 'c.parquet has no column "n"' in refused("memory://keep", keep=["n"])
+        fs.rm("/keep/c.parquet")
+        fs.pipe_file("/keep/b.jsonl", b'{"text": "y", "n": "2"}\n')
+        with pytest.raises(InputError, match=r'b\.jsonl: the field "n" holds string, and int32 in'):
+            kept("memory://keep", keep=["n"])
+    finally:
+        fs.rm("/keep", recursive=True)
 
 
 # --- what cannot be kept ---
@@ -466,7 +492,7 @@ def test_kill_9_and_go_on_with_what_is_kept(put, tmp_path):
     script = Path(corpus_stub.__file__)
     source = str(Path(__file__).parents[1] / "src")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, *sys.path])}
-    command = [sys.executable, str(script), str(path), str(out), "0.01", "n,lang"]
+    command = [sys.executable, str(script), str(path), str(out), "0.03", "n,lang"]
     for shard in (1, 3):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         while len(manifest.read(out / "manifest.jsonl")[0]) < shard:
@@ -514,3 +540,22 @@ def test_the_filter_of_the_help_works_from_embed_on(put, embed, out):
     index = Index.open("index", embedder=Letters())
     hits = index.search("a cat on a mat", filter="year >= 2020 AND lang = 'en'")
     assert [hit.id for hit in hits] == ["e"]
+
+
+@pytest.mark.skipif(find_spec("lancedb") is None, reason="the extra search")
+def test_filters_by_times_and_by_numbers_of_csv(put, embed):
+    """As docs/search.md has them; and a field that was not kept names the option."""
+    put("in.parquet", {"id": ["a", "b", "c"], **TYPED})
+    put("in.csv", "id,text,year\nd,x,2019\ne,y,2024\nf,z,\n")
+    embed("in.parquet", "-o", "times/", "--keep", "day")
+    embed("in.parquet", "-o", "times.jsonl", "--keep", "day")
+    embed("in.csv", "-o", "csv.parquet", "--keep", "year")
+    for vectors, condition, ids in (
+        ("times/", "day > date '2024-05-01'", ["c"]),
+        ("times.jsonl", "day > '2024-05-01'", ["c"]),
+        ("csv.parquet", "try_cast(year as int) > 2020", ["e"]),
+    ):
+        index = Index.build(vectors, f"i-{vectors}", backend="lance", embedder=Letters())
+        assert [hit.id for hit in index.search("x", filter=condition)] == ids
+    with pytest.raises(InputError, match=r"fields are id, text, year \(echovec embed --keep"):
+        index.search("x", filter="lang = 'en'")

@@ -53,9 +53,12 @@ class Keeping:
         self._own = {text_field, "id" if id_field is None else id_field}
         self._left: set[str] = set()
         self._warned = False
-        # The first and all files here; pipes and URLs are looked at when their turn comes.
-        here = [n for n, one in enumerate(sources) if not n or (one.path and one.path.is_file())]
-        self._looks = {n: look(sources[n], text_field, id_field) for n in here}
+        # But for the first, pipes and text files at URLs are looked at when their turn comes.
+        self._looks = {
+            n: look(source, text_field, id_field)
+            for n, source in enumerate(sources)
+            if n == 0 or source.kind in TABLES or (source.path and source.path.is_file())
+        }
         self.columns = self._find()
         """Arrow schema of what is kept."""
 

@@ -103,10 +103,9 @@ def read_rows(
     line unless `kind` says otherwise. `id_field=None` takes the field "id" if the first readable
     row has one, for all inputs; else, and for "", ids are the running numbers of the rows from 0,
     unusable rows counted too. `unique_ids=False` leaves it to the caller to find ids that are used
-    twice, and saves the memory. `keep` names fields that go along with each row, or is "all"; they
-    are looked for at this call in the first input and in all files here. What is wrong with a file
-    as a whole is an InputError: what can be seen without reading it through at this call, the rest
-    when its turn comes.
+    twice, and saves the memory. `keep` names fields that go along with each row, or is "all" (see
+    keep.py). What is wrong with a file as a whole is an InputError: what can be seen without
+    reading it through at this call, the rest when its turn comes.
     """
     sources = find_sources(inputs, kind)
     if not sources:
