@@ -1,7 +1,7 @@
 """A stub model for the corpus job: eight numbers a text, of its hash; and helpers around it.
 
 Run as a script it is the job in a process of its own, to be killed:
-python corpus_stub.py INPUT FOLDER [SECONDS_A_ROW]
+python corpus_stub.py INPUT FOLDER [SECONDS_A_ROW [KEEP]]
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ def vector_of(text):
     return vector / np.linalg.norm(vector)
 
 
-def job(inputs, folder, stub=None, *, contents=None, **options):
+def job(inputs, folder, stub=None, *, contents=None, keep=(), **options):
     """Run the corpus job on files with a stub, 4 rows a shard."""
     stub = stub or Stub()
-    contents = contents or Contents(recipe_json="{}", fingerprint=stub.recipe.fingerprint)
-    rows = read_rows(inputs, unique_ids=False)
+    rows = read_rows(inputs, unique_ids=False, keep=keep)
+    contents = contents or Contents(
+        recipe_json="{}", fingerprint=stub.recipe.fingerprint, columns=rows.columns
+    )
     return embed_corpus(stub, rows, folder, contents, **{"shard_rows": 4, **options})
 
 
@@ -95,5 +97,6 @@ if __name__ == "__main__":
     print("begin", flush=True)
     from pathlib import Path
 
-    job([sys.argv[1]], Path(sys.argv[2]), Stub(seconds_a_row=seconds))
+    keep = sys.argv[4].split(",") if len(sys.argv) > 4 else ()
+    job([sys.argv[1]], Path(sys.argv[2]), Stub(seconds_a_row=seconds), keep=keep)
     print("done", flush=True)

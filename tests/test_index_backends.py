@@ -114,6 +114,17 @@ def test_the_backend_is_chosen_by_rows(monkeypatch, tmp_path):
         assert build.choose_backend(None, 11, plain) == "exact"
 
 
+@LANCE
+@pytest.mark.parametrize("name", ["a.b", "echovec_row"])
+def test_a_field_whose_name_lance_does_not_take_is_named(tmp_path, name):
+    """An input to correct, and no fault of the disk; an exact index takes it."""
+    made = source(some_vectors(3), **{name: [1, 2, 3]})
+    with pytest.raises(InputError, match=f'LanceDB takes no field of the name "{name}"'):
+        Index.build(made, tmp_path / "lance", backend="lance")
+    exact = Index.build(made, tmp_path / "exact", backend="exact")
+    assert exact.search(some_vectors(3)[1], 1)[0].fields == {name: 2}
+
+
 def test_without_lancedb_the_extra_is_named(tmp_path, monkeypatch):
     """Building and opening say what to install."""
     monkeypatch.setattr(lance_table, "find_spec", lambda name: None)

@@ -4,6 +4,7 @@ Most of it runs on a stand-in for Ray in this process, which hands results back 
 pickles what travels; the slow tests use Ray itself, with processes that are killed.
 """
 
+import json
 import os
 import pickle
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -176,6 +178,19 @@ def test_shards_equal_those_of_one_machine(tmp_path, ray, monkeypatch, seed):
     assert seen == sorted(seen)
     assert ray.killed == 3, "actors are stopped"
     assert not ray.started, "and Ray, which was started for the job"
+
+
+def test_what_is_kept_stays_with_its_row(tmp_path, ray, monkeypatch):
+    """`--keep` on a cluster: the same bytes, rows that a model turns away and equal texts too."""
+    monkeypatch.setattr(ray_runner, "CHUNK_ROWS", 2)
+    texts = [f"text {n % 23}" for n in range(40)] + ["!", "last"]
+    rows = [json.dumps({"text": text, "n": n, "lang": "en"}) for n, text in enumerate(texts)]
+    path = write(tmp_path / "in.jsonl", rows)
+    on_ray([path], tmp_path / "ray", keep=["n", "lang"])
+    job([path], tmp_path / "plain", keep=["n", "lang"])
+    assert shards(tmp_path / "ray") == shards(tmp_path / "plain")
+    kept = [pq.read_table(tmp_path / "ray" / name).column("n") for name in shards(tmp_path / "ray")]
+    assert [n for column in kept for n in column.to_pylist()] == [*range(40), 41]
 
 
 def test_what_is_under_way_is_bounded(tmp_path, ray, monkeypatch):

@@ -17,6 +17,7 @@ from echovec.errors import InputError
 if TYPE_CHECKING:
     from echovec import Embedder
     from echovec.corpus.job import Report
+    from echovec.corpus.keep import Keep
     from echovec.corpus.source import Problem
     from echovec.recipe import Recipe
 
@@ -56,6 +57,15 @@ def embed(
         typer.Option(
             help="Field or column that holds the id, '' to number the rows from 0; "
             "by default id, if the first row has one, else numbers.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELDS",
+            help="Fields or columns that go along into OUT, with commas between; or all. An index "
+            "takes them along too, to filter by.",
             show_default=False,
         ),
     ] = None,
@@ -186,6 +196,7 @@ def embed(
         text_field=text_field,
         id_field=id_field,
         unique_ids=not to_folder,
+        keep=_names(keep),
     )
     first = next(rows)
     if isinstance(first, Problem) and on_error == "fail":
@@ -199,6 +210,7 @@ def embed(
             fingerprint=made_by.fingerprint,
             keep_text=not no_text,
             flag_truncated=flag_truncated,
+            columns=rows.columns,
             **run,
         )
 
@@ -264,6 +276,12 @@ def _load(
         max_tokens=max_tokens,
         long_text=long_text,
     )
+
+
+def _names(keep: str | None) -> Keep:
+    if keep is None or keep == "all":
+        return keep or ()
+    return [name.strip() for name in keep.split(",")]
 
 
 def _refuse_without_folder(given: dict[str, object]) -> None:

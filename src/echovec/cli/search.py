@@ -29,7 +29,10 @@ def search(
     ] = None,
     filter: Annotated[
         str | None,
-        typer.Option(metavar="WHERE", help='Only rows whose fields meet this: "year > 2020".'),
+        typer.Option(
+            metavar="WHERE",
+            help='Only rows whose fields (embed --keep) meet this: "year > 2020"; lance indexes.',
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -88,6 +88,7 @@ class Folder:
             **contents.run,
             "keep_text": contents.keep_text,
             "shard_rows": shard_rows,
+            **({"keep": contents.kept} if contents.kept else {}),
         }
         self._overwrite, self._repair = overwrite, repair
         self._old_by_name: dict[str | None, Entry] = {}
@@ -324,9 +325,9 @@ def _read_job(path: Path) -> dict[str, Any] | None:
 
 def _difference(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> str:
     parts = [
-        f"{key} {there.get(key)!r}, now {wanted[key]!r}"
-        for key in wanted
-        if there.get(key) != wanted[key]
+        f"{key} {there.get(key)!r}, now {wanted.get(key)!r}"
+        for key in {**wanted, **there}
+        if there.get(key) != wanted.get(key)
     ]
     return (
         f"{path} was made with {'; '.join(parts)}; give the same options to go on, "

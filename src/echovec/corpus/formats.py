@@ -1,5 +1,7 @@
 """The three output formats, by OUT's ending: how a chunk of vectors becomes bytes.
 
+What is kept of the rows beside id and text stands after these.
+
     OUT.parquet   id, text, embedding (fixed-size list of float32); recipe and run in the metadata
     OUT.npy       float32 [n, d]; beside it OUT.npy.ids.jsonl (one line a row) and the recipe
     OUT.jsonl     {"id", "text", "embedding"} a line; beside it OUT.jsonl.recipe.json
@@ -11,6 +13,7 @@ Sink's. Rows are written as they come: no format holds more than the chunk at ha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar, Literal, Protocol
@@ -18,6 +21,7 @@ from typing import IO, Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from echovec.corpus.readers import from_values
 from echovec.corpus.source import Row
 from echovec.files.vectors import IDS_FILE, RECIPE_FILE
 
@@ -38,6 +42,14 @@ class Contents:
     keep_text: bool = True
     flag_truncated: bool = False
     """Whether each row says if its text was cut to the token budget: `truncated`."""
+
+    columns: Any = None
+    """Arrow schema of what is kept with each row: `Reading.columns`."""
+
+    @property
+    def kept(self) -> list[str]:
+        """Name and type of each field that is kept, in order."""
+        return [f"{field.name}: {field.type}" for field in self.columns or ()]
 
     @property
     def run(self) -> dict[str, str | int | None]:
@@ -80,6 +92,7 @@ class _Parquet:
         fields = [pa.field("id", pa.string(), nullable=False)]
         if contents.keep_text:
             fields.append(pa.field("text", pa.string(), nullable=False))
+        fields += contents.columns or ()
         fields.append(pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False))
         if contents.flag_truncated:
             fields.append(pa.field("truncated", pa.bool_(), nullable=False))
@@ -89,9 +102,10 @@ class _Parquet:
             "echovec.run": json.dumps(contents.run, ensure_ascii=False),
         }
         self._schema = pa.schema(fields, metadata=metadata)
-        # Numbers that hardly ever repeat: a dictionary only costs.
+        # Numbers that hardly ever repeat: a dictionary only costs. What is kept often does.
+        dictionary = contents.columns.names if contents.columns else False
         self._writer = pq.ParquetWriter(
-            files[""], self._schema, use_dictionary=False, compression="zstd"
+            files[""], self._schema, use_dictionary=dictionary, compression="zstd"
         )
 
     def write(self, chunk: Chunk) -> None:
@@ -106,6 +120,7 @@ class _Parquet:
             columns["text"] = pa.array([row.text for row in chunk.rows], pa.string())
         if self._contents.flag_truncated:
             columns["truncated"] = pa.array(chunk.truncated_N)
+        columns |= kept_arrays(chunk.rows, self._contents)
         arrays = [columns[name] for name in self._schema.names]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
@@ -158,11 +173,46 @@ class _Jsonl:
         """Nothing stands at the end."""
 
 
+def kept_arrays(rows: Sequence[Row], contents: Contents) -> dict[str, Any]:
+    """Arrow arrays of what is kept with the rows, by name."""
+    return {
+        field.name: from_values([row.kept[n] for row in rows], field.type)
+        for n, field in enumerate(contents.columns or ())
+    }
+
+
+def _kept_fields(rows: Sequence[Row], contents: Contents) -> Iterator[dict[str, Any]]:
+    """What is kept with each row, as JSON has it."""
+    if not contents.columns:
+        yield from ({} for _ in rows)
+        return
+    values: dict[str, list[Any]] = {
+        field.name: _json_values(field.type, [row.kept[n] for row in rows])
+        for n, field in enumerate(contents.columns)
+    }
+    for row in zip(*values.values(), strict=True):
+        yield dict(zip(values, row, strict=True))
+
+
+def _json_values(kind: Any, values: list[Any]) -> list[Any]:
+    """Times are texts (ISO 8601), and a number that JSON has none for is null."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+        times: list[Any] = from_values(values, kind).cast("string").to_pylist()
+        return times
+    if pa.types.is_floating(kind):
+        return [value if value is None or math.isfinite(value) else None for value in values]
+    return values
+
+
 def _row_fields(chunk: Chunk, contents: Contents) -> Iterator[dict[str, Any]]:
-    for row, truncated in zip(chunk.rows, chunk.truncated_N.tolist(), strict=True):
+    kept = _kept_fields(chunk.rows, contents)
+    for row, truncated, more in zip(chunk.rows, chunk.truncated_N.tolist(), kept, strict=True):
         fields: dict[str, Any] = {"id": row.id}
         if contents.keep_text:
             fields["text"] = row.text
+        fields |= more
         if contents.flag_truncated:
             fields["truncated"] = truncated
         yield fields

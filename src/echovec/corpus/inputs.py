@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from echovec.errors import InputError
 from echovec.files.remote import filesystem, is_url, remote_errors
@@ -41,6 +42,8 @@ class Source:
     path: Path | None
     kind: str
     url: str | None = None
+    keep: Any = None
+    """Arrow schema of what is kept of it beside text and ids (keep.py); None: nothing."""
 
     @property
     def name(self) -> str:

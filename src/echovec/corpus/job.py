@@ -168,7 +168,7 @@ def take_chunks(
             drop(row)
             continue
         chunk.append(row)
-        characters += len(row.text)
+        characters += row.characters
         if len(chunk) >= chunk_rows or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0

@@ -2,8 +2,9 @@
 
 A record is the number of its line (in Parquet, of its row), counted from 1, and either its fields
 or the reason why there are none. What is wrong with the file as a whole is an InputError. A reader
-knows the names of the wanted fields: a line of txt is given the one, the columns of a table are
-looked for before the first row, and only these are read of a Parquet file.
+knows the names of the wanted fields, of the text, of the ids and of what the Source is to keep: a
+line of txt is given the one, the columns of a table are looked for before the first row, and only
+these are read of a Parquet file.
 """
 
 from __future__ import annotations
@@ -186,28 +187,47 @@ def _csv_fields(header: list[str], cells: list[str]) -> Fields:
 
 
 def _read_table(source: Source, text_field: str, id_field: str | None) -> Iterator[Record]:
+    kept = {field.name: field.type for field in source.keep or ()}
+    with _table(source) as (schema, batches):
+        columns = _columns(source, schema.names, text_field, id_field)
+        for name in columns:
+            if name in (text_field, id_field) or name not in kept:
+                _check_type(source, name, schema.field(name).type, numbers=name != text_field)
+        number = 0
+        for batch in batches(columns):
+            cells = [_table_cells(source, name, batch.column(name), kept) for name in columns]
+            for values in zip(*cells, strict=True):
+                number += 1
+                record: Fields | str
+                try:
+                    record = {
+                        name: _decode(value) if isinstance(value, bytes) else value
+                        for name, value in zip(columns, values, strict=True)
+                    }
+                except _RowError as error:
+                    record = str(error)
+                yield number, record
+
+
+def read_schema(source: Source) -> Any:
+    """The Arrow schema of a table.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with _table(source) as (schema, _):
+        return schema
+
+
+@contextmanager
+def _table(source: Source) -> Iterator[Any]:
+    """A table's schema, and what gives batches of the columns named."""
     import pyarrow as pa
 
     called = {"parquet": "a Parquet", "arrow": "an Arrow"}[source.kind]
     try:
-        with _OPEN_TABLE[source.kind](source) as (schema, batches):
-            columns = _columns(source, schema.names, text_field, id_field)
-            for name in columns:
-                _check_type(source, name, schema.field(name).type, numbers=name != text_field)
-            number = 0
-            for batch in batches(columns):
-                cells = [_table_cells(batch.column(name)) for name in columns]
-                for values in zip(*cells, strict=True):
-                    number += 1
-                    record: Fields | str
-                    try:
-                        record = {
-                            name: _decode(value) if isinstance(value, bytes) else value
-                            for name, value in zip(columns, values, strict=True)
-                        }
-                    except _RowError as error:
-                        record = str(error)
-                    yield number, record
+        with _OPEN_TABLE[source.kind](source) as opened:
+            yield opened
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
@@ -255,31 +275,70 @@ def _check_type(source: Source, name: str, kind: Any, *, numbers: bool) -> None:
         raise InputError(f'{source.name}: the column "{name}" holds {kind}, and must hold {wanted}')
 
 
-def _table_cells(column: Any) -> list[Any]:
+def _table_cells(source: Source, name: str, column: Any, kept: dict[str, Any]) -> list[Any]:
+    """Texts as bytes, and times as the whole numbers that Arrow stores."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    kind = kept.get(name)
+    if kind is not None and not pa.types.is_string(kind):
+        try:
+            column = column.cast(kind)
+        except pa.ArrowException as error:  # of a wider type than this file's
+            raise InputError(
+                f'{source.name}: the column "{name}" is to be kept as {kind} ({error}); make its '
+                "type that of the other inputs"
+            ) from error
+        return to_values(column)
     # Parquet does not check that a text is UTF-8, and neither does its reader: take the bytes.
     numbers = pa.types.is_integer(column.type)
     cells: list[Any] = (column if numbers else column.cast(pa.large_binary())).to_pylist()
     return cells
 
 
+def from_values(values: Sequence[object], kind: Any) -> Any:
+    """The Arrow array of what `to_values` made of one."""
+    import pyarrow as pa
+
+    array = pa.array(values, _values_type(kind))
+    return array.view(kind) if pa.types.is_temporal(kind) else array.cast(kind)
+
+
+def to_values(array: Any) -> list[Any]:
+    """Python's values, times as the whole numbers that Arrow stores: nanoseconds are not lost."""
+    import pyarrow as pa
+
+    kind = _values_type(array.type)
+    array = array.view(kind) if pa.types.is_temporal(array.type) else array.cast(kind)
+    values: list[Any] = array.to_pylist()
+    return values
+
+
+def _values_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == 32 else pa.int64()
+    return pa.float32() if pa.types.is_float16(kind) else kind
+
+
 def _columns(
     source: Source, names: Sequence[str], text_field: str, id_field: str | None
 ) -> list[str]:
-    """The one or two of the columns `names` that are wanted: the text's, then the ids'."""
+    """Those of the columns `names` that are wanted: the text's, the ids', and what is kept."""
     if id_field is None and "id" in names:
         id_field = "id"
-    wanted = [text_field, id_field] if id_field else [text_field]
-    for name, option in zip(wanted, ("--text-field", "--id-field"), strict=False):
+    wanted = [(text_field, "--text-field")]
+    wanted += [(id_field, "--id-field")] if id_field else []
+    wanted += [(field.name, "--keep") for field in source.keep or ()]
+    for name, option in wanted:
         if name not in names:
             known = known_names(name, names)
             raise InputError(f'{source.name} has no column "{name}"; {known} ({option} names it)')
         if names.count(name) > 1:
             raise InputError(f'{source.name} has two columns "{name}"; rename one of them')
-    return wanted
+    return list(dict.fromkeys(name for name, _ in wanted))
 
 
 # By kind; given the input, the field of the text and that of the ids (None: "id", if there).

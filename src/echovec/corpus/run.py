@@ -251,7 +251,7 @@ class _Job:
         done = {entry.start: entry for entry in self._folder.entries}
         spans = [(entry.start, entry.stop) for entry in done.values()]
         end = 0
-        for piece in cut(rows, shard_rows, spans, ids=self._ids):
+        for piece in cut(rows, shard_rows, spans, ids=self._ids, kept=self._contents.kept):
             end = piece.stop
             entry = done.get(piece.start)
             if entry:

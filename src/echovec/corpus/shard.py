@@ -1,4 +1,4 @@
-"""One shard: a Parquet file of id, text, embedding, truncated and the text's hash.
+"""One shard: a Parquet file of id, text, what is kept, embedding, truncated and the text's hash.
 
 Vectors are not compressed, as they would not shrink, and lie in groups of 1,024 rows, so that a few
 can be fetched without the rest.
@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from echovec.corpus.formats import Chunk, Contents
+from echovec.corpus.formats import Chunk, Contents, kept_arrays
 from echovec.files.known import Hashes
 from echovec.files.parquet import Vectors, opened, to_numpy
 
@@ -38,6 +38,8 @@ def write_shard(file: IO[bytes], chunk: Chunk, hashes: Hashes, contents: Content
     columns: dict[str, Any] = {"id": pa.array([row.id for row in chunk.rows], pa.string())}
     if contents.keep_text:
         columns["text"] = pa.array([row.text for row in chunk.rows], pa.string())
+    kept = kept_arrays(chunk.rows, contents)
+    columns |= kept
     flat = pa.array(vectors_ND.ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, dimension)
     columns["truncated"] = pa.array(chunk.truncated_N)
@@ -53,10 +55,11 @@ def write_shard(file: IO[bytes], chunk: Chunk, hashes: Hashes, contents: Content
         }
     )
     compression: dict[str, str] = {}
-    compression |= {name: "zstd" for name in ("id", "text") if name in columns}
+    compression |= {name: "zstd" for name in ("id", "text", *kept) if name in columns}
     compression |= {"embedding.list.element": "none", "truncated": "zstd", "text_hash": "none"}
+    dictionary = list(kept) or False
     pq.write_table(
-        table, file, row_group_size=GROUP_ROWS, use_dictionary=False, compression=compression
+        table, file, row_group_size=GROUP_ROWS, use_dictionary=dictionary, compression=compression
     )
 
 

@@ -8,7 +8,8 @@ input make slices of their own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -30,8 +31,8 @@ class Slice:
     problems: list[Problem]
 
     hash: str
-    """sha256 over what was read, 64 hex digits: ids and texts, and why rows are unusable. File
-    names are not in it: an input may move."""
+    """sha256 over what was read, 64 hex digits: ids, texts and what is kept with them, and why rows
+    are unusable. File names are not in it: an input may move."""
 
 
 def cut(
@@ -40,12 +41,14 @@ def cut(
     done: Collection[tuple[int, int]] = (),
     *,
     ids: Known | None = None,
+    kept: Sequence[str] = (),
 ) -> Iterator[Slice]:
     """Cut `rows` into slices; one of `done` (start, stop) ends where it says it does.
 
     `ids`: those used before, and in the end those of all rows; a second row of an id becomes a
-    Problem. None: ids may be there twice.
+    Problem. None: ids may be there twice. `kept`: names and types of what goes along with rows.
     """
+    salt = json.dumps(kept).encode() if kept else b""
     stops = dict(done)
     starts = set(stops)
     start, characters = 0, 0
@@ -58,24 +61,26 @@ def cut(
 
     for row in rows:
         piece.append(row)
-        characters += len(row.text) if isinstance(row, Row) else 0
+        characters += row.characters if isinstance(row, Row) else 0
         stop = start + len(piece)
         if finished(stop):
-            yield _slice(start, piece, ids)
+            yield _slice(start, piece, ids, salt)
             start, piece, characters = stop, [], 0
     if piece:
-        yield _slice(start, piece, ids)
+        yield _slice(start, piece, ids, salt)
 
 
-def _slice(start: int, piece: list[Row | Problem], ids: Known | None) -> Slice:
+def _slice(start: int, piece: list[Row | Problem], ids: Known | None, salt: bytes) -> Slice:
     if ids is not None:
         piece = _mark_used_ids(start, piece, ids)
-    digest = sha256()
+    digest = sha256(salt)
     for row in piece:
         parts = (row.id, row.text) if isinstance(row, Row) else ("", row.reason)
         kind = b"r" if isinstance(row, Row) else b"p"
         encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
         digest.update(b"%s%d,%d:" % (kind, len(encoded[0]), len(encoded[1])) + b"".join(encoded))
+        if salt and isinstance(row, Row):
+            digest.update(json.dumps(row.kept).encode() + b"\n")
     return Slice(
         start,
         start + len(piece),

@@ -197,17 +197,17 @@ def _kept(path: Path, schema: Any) -> Any:
 
     if "id" not in schema.names:
         raise InputError(f'{path} has no column "id"; name what `echovec embed` wrote')
-    fields = {field.name: _plain(field.type) for field in schema if field.name not in _OURS}
+    fields = {field.name: plain_type(field.type) for field in schema if field.name not in _OURS}
     return pa.schema([("id", pa.string()), *((n, kind) for n, kind in fields.items() if kind)])
 
 
-def _plain(kind: Any) -> Any:
+def plain_type(kind: Any) -> Any:
     """The type that values of a column are kept in; None for lists, bytes and the like."""
     import pyarrow as pa
 
     t = pa.types
     if t.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return plain_type(kind.value_type)
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return pa.string()
     plain = t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_temporal(kind)

@@ -66,7 +66,17 @@ def check(options: dict[str, Any]) -> None:
 
 
 def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> Built:
-    """See `Module`."""
+    """See `Module`.
+
+    Raises:
+        InputError: a field has a name that LanceDB does not take.
+    """
+    for name in source.schema.names:
+        if "." in name or name in (VECTOR, ROW):
+            raise InputError(
+                f'LanceDB takes no field of the name "{name}"; rename it before the rows are '
+                "embedded, leave it out of --keep, or use --backend exact"
+            )
     place = folder / f"lance-{token}"
     database = connect(place)
     with writing(place):
@@ -295,7 +305,8 @@ class Opened:
             said = str(error).splitlines()[0].partition(" Valid fields are ")[0]
             raise InputError(
                 f"the filter {where!r} cannot be answered ({said[:200]}); "
-                f"fields are {', '.join(sorted(self._shown))}, and texts stand in single quotes"
+                f"fields are {', '.join(sorted(self._shown))} (echovec embed --keep takes more "
+                "along), and texts stand in single quotes"
             ) from error
 
 
