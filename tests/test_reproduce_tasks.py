@@ -227,11 +227,17 @@ def test_tasks_that_one_method_lacks_are_not_compared():
 
 
 def test_other_items_are_refused():
-    """A whole and a sampled outcome, or other numbers of items, are never paired."""
+    """A whole and a sampled outcome, other numbers of items, or samples of another seed."""
     a, b = two_methods()
-    for other in (replace(b, sample=80), replace(b, num_items=79), replace(b, seed=7)):
+    sampled = replace(a, sample=80)
+    for one, other in (
+        (a, replace(b, sample=80)),
+        (a, replace(b, num_items=79)),
+        (sampled, replace(b, sample=80, seed=7)),
+    ):
         with pytest.raises(InputError, match="other items"):
-            comparison_of([a, other], ["a", "b"])
+            comparison_of([one, other], ["a", "b"])
+    assert comparison_of([a, replace(b, seed=7)], ["a", "b"]).tasks  # drawn by no seed
 
 
 def test_a_comparison_needs_a_folder(embedder):
