@@ -6,6 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
@@ -96,3 +99,69 @@ assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detac
     hub.setblocking(False)
     with hub, pytest.raises(BlockingIOError):
         hub.accept()
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A hub that says of each model what its name says, and counts how often it was asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self):
+        """As the hub answers for a file's head."""
+        self.asked.append(self.path)
+        code = self.path.split("/")[2]
+        self.send_response(401 if code == "RepoNotFound" else 403 if code == "GatedRepo" else 404)
+        self.send_header("X-Error-Code", code)
+        self.end_headers()
+
+    def log_message(self, format, *args):
+        """Nothing."""
+
+
+def test_a_model_that_the_hub_does_not_give_is_one_error_at_once(tmp_path):
+    """Unreachable, unknown, gated, without the revision: asked once, no rounds of retries."""
+    code = """
+import sys
+from huggingface_hub import constants
+from echovec.errors import ModelError
+from echovec.model.load import load_model
+
+for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFound"):
+    if name != "nope/none":
+        template = sys.argv[1] + "/{repo_id}/resolve/{revision}/{filename}"
+        constants.HUGGINGFACE_CO_URL_TEMPLATE = template
+    try:
+        load_model(name, device="cpu", dtype="float32", revision="v9")
+    except ModelError as error:
+        print(error)
+"""
+    unset = ("HF_HUB_OFFLINE", "ECHOVEC_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as hub:
+        Thread(target=hub.serve_forever, daemon=True).start()
+        result = subprocess.run(
+            [sys.executable, "-c", code, f"http://127.0.0.1:{hub.server_port}"],
+            env=environment | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        hub.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert "retry" not in result.stderr.lower()
+    said = result.stdout.splitlines()
+    for line, expected in zip(
+        said,
+        (
+            "cannot fetch the model 'nope/none': the hub cannot be reached (",
+            "there is no model 'at/RepoNotFound' at the hub that you may read; check the name",
+            "the model 'at/GatedRepo' is gated: accept its terms",
+            "the model 'at/RevisionNotFound' has no revision 'v9'",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(expected)
+    assert len(Answering.asked) == 3

@@ -23,6 +23,7 @@ from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
 from echovec.model.heap import limit_memory
+from echovec.model.hub import commit_of, look_for
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import multiplies_bfloat16
@@ -90,6 +91,7 @@ def load_model(
         return loaded.to(device).eval()
 
     with _reading(source):
+        look_for(source, revision)
         tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
         loaded = read()
     if not isinstance(source, Path):  # a branch may move before the model is read again
@@ -130,19 +132,10 @@ def read_model(
     source = resolve(model)
     common = {} if isinstance(source, Path) else {"local_files_only": store.is_offline()}
     with _reading(source):
+        look_for(source)
         tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
         loaded = _without_head(source, dtype, common)
     return loaded.to(device), tokenizer, source
-
-
-def commit_of(source: Path | str, revision: str | None = None) -> str | None:
-    """The commit of a hub name that was just read at a revision, by the hub's cache; else None."""
-    if isinstance(source, Path):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]) -> Any:
