@@ -4,6 +4,7 @@ The command is run through `main`, which turns errors into exit codes, in this p
 a signal or a limit of the system is at work, in one of its own.
 """
 
+import inspect
 import io
 import json
 import os
@@ -547,3 +548,24 @@ def test_demo_knows_a_wrong_recipe_before_it_loads_a_model(monkeypatch, tmp_path
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, RecipeError)
     assert "ecko" in str(done.exception)
+
+
+def test_one_is_no_plural():
+    """A count has its noun in one or many."""
+    from echovec.cli.counts import counted
+
+    assert [counted(n, "row") for n in (0, 1, 2, 1234)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1,234 rows",
+    ]
+    assert [counted(n, "pass") for n in (1, 2)] == ["1 pass", "2 passes"]
+
+
+def test_help_breaks_no_sentence():
+    """The terminal wraps a verb's help; typer keeps line ends behind its first paragraph."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        paragraphs = inspect.cleandoc(command.callback.__doc__ or "").split("\n\n")
+        assert not any("\n" in paragraph for paragraph in paragraphs[1:]), command.name
