@@ -530,6 +530,39 @@ def test_standard_output_that_takes_nothing_is_no_traceback(unbuffered, out):
 
 
 @LINUX
+@pytest.mark.parametrize("out", ["/dev/full", "closed"])
+def test_an_error_keeps_its_code_where_standard_output_takes_nothing(out):
+    """What a verb wrote before it failed cannot be written either: no grumble, and not code 120."""
+    program = """
+        import echovec.cli
+        from echovec.errors import InputError
+
+        def app():
+            print("half a table")
+            raise InputError("the other half")
+
+        echovec.cli.app = app
+        echovec.cli.main()
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    if out == "/dev/full":
+        writer = os.open(out, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert done.returncode == InputError.exit_code
+    assert done.stderr.startswith("echovec: error: the other half\n")
+    assert "ignored" not in done.stderr
+    assert ("No space left on device" in done.stderr) is (out == "/dev/full")
+
+
+@LINUX
 def test_without_a_standard_output_the_exit_code_is_that_of_the_work():
     """Closed by whoever started it (`>&-`), it is None in Python, and nothing is to be flushed."""
     for verb in ("--version", "models"):
