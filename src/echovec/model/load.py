@@ -151,6 +151,8 @@ def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # looked at below, where they can be named
         output_loading_info=True,
+        # With peft installed it looks for an adapter too, which has settings of its own.
+        adapter_kwargs={"local_files_only": common.get("local_files_only", False)},
         **common,
     )
     if lacking := sorted(report["missing_keys"]):
