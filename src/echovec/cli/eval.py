@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from echovec.cli.counts import counted
-from echovec.cli.options import Device, MaxTokens, Model, Precision
+from echovec.cli.options import Device, MaxTokens, Model, Precision, Revision
 
 if TYPE_CHECKING:
     from echovec.evaluate.results import Outcome
@@ -32,6 +32,7 @@ def evaluate(
         ),
     ] = None,
     model: Model = None,
+    revision: Revision = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", envvar="ECHOVEC_DATA", help="Folder of data sets."),
@@ -80,7 +81,9 @@ def evaluate(
     for name in recipes:  # a typo shall not wait for the model
         as_recipe(name)
     find_tasks(names, data, split)
-    embedder = Embedder.load(model, recipes[0], device=device, precision=precision)
+    embedder = Embedder.load(
+        model, recipes[0], device=device, precision=precision, revision=revision
+    )
     with Progress() as progress:
         evaluation = Evaluation(
             embedder,
