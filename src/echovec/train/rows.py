@@ -99,7 +99,7 @@ def _judged(folder: Path) -> Iterator[Row]:
             f"{folder} has a corpus but no qrels_train.tsv: its other splits are for evaluation"
         )
     documents = {row["_id"]: row for row in corpus_of(one)}
-    queries, qrels = queries_of(one, "train")
+    queries, qrels = queries_of(one, "train", documents.values())
     for query in queries:
         for document, grade in qrels[query["_id"]].items():
             if grade > 0:
