@@ -10,6 +10,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import huggingface_hub
+import pytest
+
+from echovec.errors import ModelError
+from echovec.model import hub
+from echovec.model.hub import look_for
 from families import causal_model, family_tokenizer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -36,11 +42,11 @@ class Answering(BaseHTTPRequestHandler):
 @contextmanager
 def answering():
     """A hub on this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as hub:
-        hub.asked = []
-        Thread(target=hub.serve_forever, daemon=True).start()
-        yield hub
-        hub.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.asked = []
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
@@ -111,8 +117,8 @@ assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detac
         unneeded.unlink()  # what loading without the head does not fetch
     environment = os.environ | {"HF_HOME": str(tmp_path), "ECHOVEC_OFFLINE": "1"}
     del environment["HF_HUB_OFFLINE"]  # which forbids more than ours can
-    with answering() as hub:
-        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
+    with answering() as server:
+        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
         result = subprocess.run(
             [sys.executable, "-c", code],
             env=environment,
@@ -124,7 +130,7 @@ assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detac
     assert result.returncode == 0, result.stderr
     commits = [REVISION, OTHER, OTHER, REVISION]
     assert result.stdout.splitlines() == [f"someone/tiny {commit}" for commit in commits]
-    assert not [path for path in hub.asked if "someone" in path]
+    assert not [path for path in server.asked if "someone" in path]
 
 
 def test_a_model_that_the_hub_does_not_give_is_one_error_at_once(tmp_path):
@@ -148,9 +154,9 @@ for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFoun
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with answering() as hub:
+    with answering() as server:
         result = subprocess.run(
-            [sys.executable, "-c", code, f"http://127.0.0.1:{hub.server_port}"],
+            [sys.executable, "-c", code, f"http://127.0.0.1:{server.server_port}"],
             env=environment | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody},
             capture_output=True,
             text=True,
@@ -171,4 +177,23 @@ for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFoun
         strict=True,
     ):
         assert line.startswith(expected)
-    assert len([path for path in hub.asked if "/resolve/" in path]) == 3
+    assert len([path for path in server.asked if "/resolve/" in path]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"), [("ConnectTimeout", False), ("ReadTimeout", True), ("ReadError", True)]
+)
+def test_a_slow_hub_is_waited_for(monkeypatch, name, reached):
+    """No connection within the hub's own time is an error; an answer that is late is not yet."""
+    late = type(name, (Exception,), {})
+
+    def asked(url):
+        raise late
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", asked)
+    monkeypatch.setattr(hub, "is_offline", lambda: False)
+    if reached:
+        look_for("nope/none")
+    else:
+        with pytest.raises(ModelError, match=rf"cannot be reached \({name}\)"):
+            look_for("nope/none")

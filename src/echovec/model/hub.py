@@ -57,12 +57,17 @@ def look_for(name: Path | str, revision: str | None = None) -> None:
     except HfHubHTTPError:
         return
     except Exception as error:  # the hub's client changed its library of HTTP: known by name only
-        if {"NetworkError", "ProxyError"}.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+        if _NO_WAY.isdisjoint(kind.__name__ for kind in type(error).__mro__):
             return
+        said = str(error) or type(error).__name__
         raise ModelError(
-            f"cannot fetch the model {name!r}: the hub cannot be reached ({error}), and the model "
+            f"cannot fetch the model {name!r}: the hub cannot be reached ({said}), and the model "
             "is not in its cache; check the connection, or give a local folder or .gguf file"
         ) from error
+
+
+_NO_WAY = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
+"""No connection was made; one that is slow or breaks has another name."""
 
 
 def _cached_config(name: str, revision: str | None) -> str | None:
