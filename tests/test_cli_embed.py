@@ -4,6 +4,7 @@ The command is run through `main`, which turns errors into exit codes, in this p
 a signal or a limit of the system is at work, in one of its own.
 """
 
+import inspect
 import io
 import json
 import os
@@ -529,6 +530,39 @@ def test_standard_output_that_takes_nothing_is_no_traceback(unbuffered, out):
 
 
 @LINUX
+@pytest.mark.parametrize("out", ["/dev/full", "closed"])
+def test_an_error_keeps_its_code_where_standard_output_takes_nothing(out):
+    """What a verb wrote before it failed cannot be written either: no grumble, and not code 120."""
+    program = """
+        import echovec.cli
+        from echovec.errors import InputError
+
+        def app():
+            print("half a table")
+            raise InputError("the other half")
+
+        echovec.cli.app = app
+        echovec.cli.main()
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    if out == "/dev/full":
+        writer = os.open(out, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert done.returncode == InputError.exit_code
+    assert done.stderr.startswith("echovec: error: the other half\n")
+    assert "ignored" not in done.stderr
+    assert ("No space left on device" in done.stderr) is (out == "/dev/full")
+
+
+@LINUX
 def test_without_a_standard_output_the_exit_code_is_that_of_the_work():
     """Closed by whoever started it (`>&-`), it is None in Python, and nothing is to be flushed."""
     for verb in ("--version", "models"):
@@ -547,3 +581,24 @@ def test_demo_knows_a_wrong_recipe_before_it_loads_a_model(monkeypatch, tmp_path
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, RecipeError)
     assert "ecko" in str(done.exception)
+
+
+def test_one_is_no_plural():
+    """A count has its noun in one or many."""
+    from echovec.cli.counts import counted
+
+    assert [counted(n, "row") for n in (0, 1, 2, 1234)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1,234 rows",
+    ]
+    assert [counted(n, "pass") for n in (1, 2)] == ["1 pass", "2 passes"]
+
+
+def test_help_breaks_no_sentence():
+    """The terminal wraps a verb's help; typer keeps line ends behind its first paragraph."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        paragraphs = inspect.cleandoc(command.callback.__doc__ or "").split("\n\n")
+        assert not any("\n" in paragraph for paragraph in paragraphs[1:]), command.name

@@ -92,7 +92,7 @@ def test_the_environment_names_the_data(run, sets, tmp_path, monkeypatch):
     monkeypatch.setenv("ECHOVEC_DATA", str(sets))
     code, _, err = run("--tasks", "Alike", "--out", tmp_path, "--dry-run")
     assert code == 0
-    assert "1 tasks" in err
+    assert "1 task, 0 of them finished" in err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from evaluate_data import TYPES, Counting, embedder, make_sets, write
 
 mteb = pytest.importorskip("mteb")
 
+from echovec.embedder import Embedder  # noqa: E402
 from echovec.errors import InputError, NotAvailableError, StorageError  # noqa: E402
 from echovec.evaluate import interval as interval_module  # noqa: E402
 from echovec.evaluate import results  # noqa: E402
@@ -31,6 +32,7 @@ from echovec.evaluate.results import read_outcomes  # noqa: E402
 from echovec.evaluate.run import Evaluation, evaluate  # noqa: E402
 from echovec.evaluate.sample import stratified_rows  # noqa: E402
 from echovec.evaluate.suites import MTEB_MINI, find_tasks  # noqa: E402
+from echovec.loading import Source  # noqa: E402
 from echovec.presets import preset  # noqa: E402
 
 RECIPES = ["classical", "echo"]
@@ -379,6 +381,22 @@ def test_what_was_chosen_on_is_written_into_finished_results(sets, tmp_path):
         (one,) = evaluate(embedder(), ["echo"], ["Alike"], chosen_on=chosen_on, **options)
         assert one.chosen_on == "Same dev"
         assert [one.chosen_on for one in read_outcomes(tmp_path)] == ["Same dev"]
+
+
+def test_an_outcome_names_its_adapter(sets, tmp_path):
+    """By the saved folder that it lies in, which is what loads it again; None without one."""
+    plain = embedder("echo")
+    adapted = Embedder(
+        plain.recipe, plain.tokenizer, plain.backbone, source=Source(adapter=Path("/a/run/adapter"))
+    )
+    for one, name in ((plain, None), (adapted, "run")):
+        (made,) = evaluate(one, ["echo"], ["Alike"], out=tmp_path / str(name), data=sets)
+        assert made.adapter == name
+    old = next((tmp_path / "None" / results.FOLDER).rglob("*.json"))
+    content = json.loads(old.read_text("utf-8"))
+    del content["adapter"]
+    old.write_text(json.dumps(content), "utf-8")
+    assert read_outcomes(tmp_path / "None")[0].adapter is None
 
 
 def test_nothing_is_left_out_without_a_word(sets, tmp_path):

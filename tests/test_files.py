@@ -58,6 +58,29 @@ def test_whole_numbers_beside_others_keep_their_fractions(jsonl):
     assert [row["price"] for row in read] == [1.0, 1.5, None]
 
 
+def test_numbers_of_vectors_are_read_once(jsonl, monkeypatch):
+    """For the fields alone they are left out, and only they: not in texts, keys or objects."""
+    rows = [
+        {"id": "a", "text": 'so: "embedding": [1, 2]', "n": 1},
+        {"id": "b", "\\": ", ", 'x"embedding": [3]': True, "n": 2.5},
+        {"id": "c", "o": {"embedding": [1, 2]}, "embedding": [0.25, -1e-05]},
+    ]
+    parsed = []
+
+    def spied(line):
+        parsed.append(loaded(line))
+        return parsed[-1]
+
+    loaded = json.loads
+    monkeypatch.setattr(vectors.json, "loads", spied)
+    assert jsonl(*rows) == [
+        {**rows[0], "n": 1.0, 'x"embedding": [3]': None, "\\": None},
+        {"text": None, **rows[1]},
+        {"id": "c", "text": None, "n": None, 'x"embedding": [3]': None, "\\": None},
+    ]
+    assert sum(bool(row.get("embedding")) for row in parsed) == 1 + len(rows)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4096])
 def test_a_field_that_the_first_row_lacks_comes_along(jsonl, monkeypatch, size):
     """Null or missing at first, whatever the block, a field's values are read."""

@@ -301,6 +301,25 @@ def test_the_command_names_the_model(name, path, said):
     assert command_of(only([one])) == " ".join(word for word in words if word)
 
 
+def test_the_command_names_the_adapter():
+    """A shipped one or a run's folder, also where a recipe by name leaves the base's name."""
+    base = {"model": {"name": "SmolLM2-135M-Instruct", "path": DEFAULT}}
+    made = [
+        replace(outcome("STS16"), recipe=base),
+        replace(outcome("STS16", model="b"), recipe=base, adapter="smollm2-135m-echo"),
+    ]
+    plain, adapted = command_of(only(made)).splitlines()
+    assert "--model" not in plain
+    assert " --model smollm2-135m-echo --data" in adapted
+
+
+def test_the_command_names_the_revision():
+    """The commit of a model of the hub, whose default branch may move."""
+    model = {"name": "a/b", "path": "a/b", "revision": "c0ffee"}
+    one = replace(outcome("STS16"), recipe={"model": model})
+    assert " --model a/b --revision c0ffee --data" in command_of(only([one]))
+
+
 def test_what_one_command_cannot_do_has_several():
     """Each model, precision and token budget has a command; names with blanks are quoted."""
     ours = {"model": {"name": "a/b", "path": "a/b"}, "max_tokens": 512}

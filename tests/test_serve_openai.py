@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 
 import httpx
@@ -149,6 +150,20 @@ async def test_what_does_not_fit_is_said_as_it_is():
     assert f"has 200 tokens, and echo has room for {room}" in error["message"]
     assert (instruction.status_code, instruction.json()["error"]["param"]) == (400, "instruction")
     assert "more than the 512 tokens" in instruction.json()["error"]["message"]
+
+
+async def test_the_room_is_that_of_whole_texts():
+    """A recipe that reads half of each text has room for twice as many tokens, and takes them."""
+    halved = tiny("echo-halved").with_recipe("echo-halved", max_tokens=64)
+    async with client(Service({"halved": halved})) as http:
+        body = {"model": "halved", "truncate": False}
+        refused = await ask(http, **body, input="y" * 200)
+        room = int(re.search(r"has room for (\d+)", refused.json()["error"]["message"])[1])
+        tokens = len(halved.planner().renderers[0].template.lead)  # bytes are tokens
+        fits = await ask(http, **body, input="y" * (room - tokens))
+        over = await ask(http, **body, input="y" * (room - tokens + 1))
+    assert room == 128
+    assert (fits.status_code, over.status_code) == (200, 400)
 
 
 BAD = {

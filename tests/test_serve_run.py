@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from echovec.errors import InputError
+from echovec.serve.early import ended_by_sigterm
 from echovec.serve.run import listen
 from serve_stub import post
 
@@ -116,3 +117,13 @@ def test_a_taken_port_is_said():
     for host in ("no such host", "127..0.1"):
         with pytest.raises(InputError, match=f"cannot listen on {host}"):
             listen(host, 80)
+
+
+def test_a_handler_that_python_did_not_set_is_left_alone(monkeypatch):
+    """A host's own handler for SIGTERM is None in Python and cannot be put back: no TypeError."""
+    put: list[object] = []
+    monkeypatch.setattr(signal, "signal", lambda _, handler: put.append(handler))
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    with ended_by_sigterm():
+        pass
+    assert None not in put

@@ -113,7 +113,8 @@ ONE = '{"anchor": "a", "positive": "p"}\n'
         ("x.csv", "anchor,positive\na,p\nb,q,r\n", "has 3 cells, and the header has 2"),
         ("x.csv", 'anchor,positive\na,p\n"b"x,q\n', "is not valid CSV"),
         ("x.csv", b"anchor,positive\na,p\n\xe9,q\n", "it holds the byte 0xE9"),
-        ("x.tsv", 'anchor\tpositive\na\tp\n"b" said\tq\n', "is not valid CSV"),
+        ("x.tsv", "anchor\tpositive\na\tp\nb\tq\tr\n", "has 3 cells, and the header has 2"),
+        ("x.tsv", b"anchor\tpositive\na\tp\n\xe9\tq\n", "it holds the byte 0xE9"),
         ("x.txt", b"a\n\xff\n", "it holds the byte 0xFF"),
     ],
 )
@@ -135,7 +136,8 @@ def test_a_broken_row_says_why_and_the_rest_is_used(tmp_path, name, content, rea
         ("x.jsonl.gz", ONE.encode(), "cannot be read"),
         ("x.parquet", b"nonsense", "cannot be read"),
         ("x.csv", b'anchor,positive\na,p\nb,"q\nc,r\n', "line 3 .* a quote that is never closed"),
-        ("x.tsv", b'anchor\tpositive\na\t"p\nb\tq\n', "line 2 .* a quote that is never closed"),
+        ("x.tsv", b'anchor\tpositive\na\tp\nb\t"q\n\nr"\n', "line 3 begins a quoted cell"),
+        ("x.tsv", b'anchor\tpositive\na\tp\n"b\nc"\tq\n', "line 3 begins a quoted cell"),
     ],
 )
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, content, said):
@@ -143,6 +145,29 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, content, said)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name}.*{said}"):
         read(Source(path=name), tmp_path)
+
+
+def test_quotes_in_tsv_are_part_of_the_text(tmp_path):
+    """As the field's sets have them, unquoted; a cell that is whole in quotes loses them."""
+    lines = [
+        "anchor\tpositive",
+        '"b" said\tq',
+        'a\the "c',
+        '"open\tclosed"',
+        'z\t"open',
+        '"x, y"\t"with ""these"" in"',
+        '"\t""',
+    ]
+    (tmp_path / "x.tsv").write_text("\r\n".join(lines), newline="")
+    one = read(Source(path="x.tsv"), tmp_path)
+    assert one.examples == (
+        Example('"b" said', "q"),
+        Example("a", 'he "c'),
+        Example('"open', 'closed"'),
+        Example("z", '"open'),
+        Example("x, y", 'with "these" in'),
+    )
+    assert [line.split(": ")[0] for line in one.skipped] == ["x.tsv:6"]
 
 
 def test_files_as_other_programs_write_them(tmp_path):

@@ -105,10 +105,39 @@ def test_the_graph_finds_what_exact_search_finds():
     """LanceDB over a small pool: the same places and scores."""
     pytest.importorskip("lancedb", reason="the extra search")
     queries, texts = unit(20), unit(300, seed=1)
-    places, scores = mining._by_graph(queries, texts, 9, "f" * 16)
+    places, scores = zip(*mining._by_graph(queries, texts, [9] * 20, "f" * 16), strict=True)
     expected, exact = nearest(queries, texts, 9)
     assert np.array_equal(places, expected)
     assert np.allclose(scores, exact, atol=1e-6)
+
+
+def test_a_row_with_many_answers_looks_far_for_itself_in_the_graph_too(monkeypatch):
+    """A search is as deep as the deepest of its own rows needs."""
+    pytest.importorskip("lancedb", reason="the extra search")
+    asked = []
+
+    def watched(index, queries, k):
+        asked.append((len(queries), k))
+        return search(index, queries, k)
+
+    search = mining.Index.search
+    monkeypatch.setattr(mining.Index, "search", watched)
+    monkeypatch.setattr(mining, "_AT_ONCE", 10)
+    depths = [3] * 15 + [40] * 5
+    found = list(mining._by_graph(unit(20), unit(300, seed=1), depths, "f" * 16))
+    assert asked == [(10, 3), (10, 40)]
+    assert [len(places) for places, _ in found] == [3] * 10 + [40] * 10
+
+
+def test_behind_range_max_nothing_is_looked_at():
+    """What is counted of a row does not hang on how far the rows beside it look."""
+    row = mining._Row("a", ["p"], [], [], {})
+    near = [("x", 0.3), ("p", 0.2), ("y", 0.1)]
+    for sampling in ("top", "random"):
+        mined = mining.Mined()
+        guards = Guards(num_negatives=3, range_max=1, relative_margin=None, sampling=sampling)
+        assert mining._choose(row, near, 0.9, {"a": {"p"}}, guards, 0, mined) == ["x"]
+        assert not mined.turned_away
 
 
 def test_approximate_mining_writes_the_same_rows(embedder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from echovec import Embedder, InputError, StorageError
+from echovec.evaluate import layout
 from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
 from echovec.tune.dev import CATEGORIES, DevData, DevTask
@@ -53,6 +55,9 @@ def test_a_task_of_a_test_split_cannot_be_made():
     assert DevTask("Any", "STS", "validation", {}, {}).split == "validation"
 
 
+PAIRS = [{"sentence1": TEXTS[i], "sentence2": TEXTS[i + 1], "score": float(i)} for i in range(20)]
+
+
 def test_files_of_test_splits_are_never_opened(tmp_path):
     """A set with a broken test file and a good validation file is read without a word."""
     rows = [
@@ -64,6 +69,31 @@ def test_files_of_test_splits_are_never_opened(tmp_path):
     found = read_dev(tmp_path)
     assert [task.name for task in found.tasks] == ["Pairs"]
     assert found.left_out == {"OnlyTest": "it has test data only"}
+
+
+def test_every_file_is_read_once(tmp_path, monkeypatch):
+    """Whole, that is: of a set of lines the first one is looked at before."""
+    write_lines(tmp_path / "Pairs" / "dev.jsonl", PAIRS)
+    write_lines(tmp_path / "E/corpus.jsonl", [{"_id": str(i), "text": TEXTS[i]} for i in range(9)])
+    write_lines(tmp_path / "E/queries_dev.jsonl", [{"_id": str(i), "text": "q"} for i in range(9)])
+    judged = "".join(f"{i}\t{i}\t1\n" for i in range(9))
+    (tmp_path / "E" / "qrels_dev.tsv").write_text(judged, "utf-8")
+    read = Counter()
+    lines = layout._lines
+
+    def counting(file):
+        for number, line in lines(file):
+            read[file.name] += 1
+            yield number, line
+
+    monkeypatch.setattr(layout, "_lines", counting)
+    assert len(read_dev(tmp_path).tasks) == 2
+    assert read == {
+        "dev.jsonl": 1 + len(PAIRS),
+        "corpus.jsonl": 9,
+        "queries_dev.jsonl": 9,
+        "qrels_dev.tsv": 9,
+    }
 
 
 def test_validation_is_preferred_to_train(tmp_path):

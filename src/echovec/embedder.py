@@ -180,10 +180,7 @@ class Embedder:
         max_tokens: int | None = None,
         long_text: LongText | None = None,
     ) -> Embedder:
-        """Another recipe on the same model in memory; nothing is loaded or copied.
-
-        `max_tokens` and `long_text` are as for `load`.
-        """
+        """Another recipe on the same model in memory, limits as for `load`; nothing is copied."""
         other_recipe = with_limits(as_recipe(recipe), max_tokens, long_text)
         other = Embedder(other_recipe, self.tokenizer, self.backbone, source=self._source)
         if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
@@ -194,11 +191,13 @@ class Embedder:
 
     @property
     def model_path(self) -> Path | str | None:
-        """What plain `AutoModel` and `AutoTokenizer` load the model from; None if in memory only.
-
-        A local folder (`Path`), or the hub name for a model of the hub.
-        """
+        """What plain `AutoModel` loads: a folder (`Path`) or hub name; None if in memory only."""
         return self._source.path
+
+    @property
+    def adapter_path(self) -> Path | None:
+        """The folder of the adapter that is merged into the model in memory, if there is one."""
+        return self._source.adapter
 
     @cached_property
     def _weights_hash(self) -> str:

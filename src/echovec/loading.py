@@ -14,7 +14,8 @@ import torch
 
 from echovec.imported import foreign_folder, imported_recipe
 from echovec.model.backbone import Backbone
-from echovec.model.load import Engine, commit_of, load_model
+from echovec.model.hub import commit_of
+from echovec.model.load import Engine, load_model
 from echovec.model.precision import Precision, pick_device, pick_dtype
 from echovec.presets import as_recipe, default_recipe
 from echovec.recipe import Recipe

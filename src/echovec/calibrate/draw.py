@@ -64,6 +64,7 @@ def with_head(embedder: Embedder, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoModelForCausalLM
 
     from echovec.model.load import quiet_transformers
+    from echovec.model.store import is_offline
 
     try:
         with quiet_transformers():
@@ -73,6 +74,8 @@ def with_head(embedder: Embedder, *, trust_remote_code: bool = False) -> Any:
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 revision=embedder.identity_without_weights.revision,
+                local_files_only=is_offline(),
+                adapter_kwargs={"local_files_only": is_offline()},
             )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(

@@ -101,10 +101,7 @@ def main() -> None:
     # after every 700 of them costs 0.7 s of a 5 s start (docs/LOG.md).
     gc.set_threshold(100_000, 20, 20)
     try:
-        app()
-    except EchovecError as error:
-        print(f"echovec: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _run()
     except OSError as error:
         _cannot_write(error)
     except SystemExit as stop:  # typer has turned Ctrl-C into this, quietly
@@ -113,8 +110,17 @@ def main() -> None:
         try:
             sys.stdout.flush()  # left to Python's end, a full disk would be a grumble and code 120
         except OSError as error:
-            _cannot_write(error)
+            _cannot_write(error, stop.code)
         raise
+
+
+def _run() -> None:
+    """The verb; an error of ours becomes its message and its exit code."""
+    try:
+        app()
+    except EchovecError as error:
+        print(f"echovec: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 class _Prefixed(logging.Formatter):
@@ -129,18 +135,21 @@ class _Prefixed(logging.Formatter):
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def _cannot_write(error: OSError) -> NoReturn:
-    """End with 4 where a disk refuses, with 1 where the reader of a pipe has gone."""
+def _cannot_write(error: OSError, code: int | str | None = None) -> NoReturn:
+    """End with 4 where a disk refuses, with 1 where the reader of a pipe has gone.
+
+    A `code` that says what failed before stays.
+    """
     if error.errno not in (*_NO_ROOM, errno.EPIPE):
         raise error
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's end tries again
     if error.errno == errno.EPIPE:
-        sys.exit(1)
+        sys.exit(code or 1)
     print(
         f"echovec: error: cannot write: {error.strerror}; make room or choose another disk",
         file=sys.stderr,
     )
-    sys.exit(StorageError.exit_code)
+    sys.exit(code or StorageError.exit_code)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

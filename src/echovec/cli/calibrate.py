@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echovec.calibrate.kinds import KINDS
+from echovec.cli.counts import counted
 from echovec.cli.options import Device, MaxTokens, Model, Precision
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def calibrate(
         ) as bar:
             written = self_texts(embedder, writing, advance=bar.update)
         print(
-            f"{len(written.texts):,} texts written by the model itself ({written.new:,} of them "
-            f"now, {written.redrawn:,} drawn again)",
+            f"{counted(len(written.texts), 'text')} written by the model itself "
+            f"({written.new:,} of them now, {written.redrawn:,} drawn again)",
             file=sys.stderr,
         )
         own, kinds = list(written.texts), list(written.kinds)

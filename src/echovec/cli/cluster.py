@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from echovec.cli.counts import counted
+
 
 def cluster(
     index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
@@ -40,7 +42,8 @@ def cluster(
             print(json.dumps(report, ensure_ascii=False))
         else:
             text = " ".join((points.texts[middle] or "").split())[:60]
-            print(f"{number:>3}  {size:>7,} rows  cosine {cosine:.3f}  {', '.join(words)}")
+            noun = "row " if size == 1 else "rows"
+            print(f"{number:>3}  {size:>7,} {noun}  cosine {cosine:.3f}  {', '.join(words)}")
             print(f"     {points.ids[middle]}  {text}")
     if out is not None:
         rows = zip(points.ids, found.labels_N.tolist(), found.cosines_N.tolist(), strict=True)
@@ -49,4 +52,4 @@ def cluster(
             for key, label, cosine in rows
         ]
         write_file(out, "".join(f"{line}\n" for line in lines).encode())
-        print(f"{len(lines):,} rows -> {out}", file=sys.stderr)
+        print(f"{counted(len(lines), 'row')} -> {out}", file=sys.stderr)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from echovec.cli.counts import counted
+
 if TYPE_CHECKING:
     from echovec.search.dedup import Group
     from echovec.search.points import Points
@@ -45,9 +47,9 @@ def dedup(
         groups = find_groups(points.vectors_ND, threshold, progress=bar.update)
     spare = sum(len(group.others) for group in groups)
     print(
-        f"{len(points.ids):,} rows, {len(groups):,} groups of near-duplicates: "
-        f"{spare:,} rows could go, {len(points.ids) - spare:,} would stay (cosine at least "
-        f"{threshold:.4g}; two rows have {mean_cosine(points.vectors_ND):.3f} on average)"
+        f"{counted(len(points.ids), 'row')}, {counted(len(groups), 'group')} of near-duplicates: "
+        f"{counted(spare, 'row')} could go, {len(points.ids) - spare:,} would stay (cosine "
+        f"at least {threshold:.4g}; two rows have {mean_cosine(points.vectors_ND):.3f} on average)"
     )
     for group in sorted(groups, key=lambda group: -len(group.others))[:show]:
         print(f"\n{1 + len(group.others)} rows  keep {_shown(points, group.kept)}")
@@ -56,7 +58,7 @@ def dedup(
     if out is not None:
         lines = [json.dumps(_report(points, group), ensure_ascii=False) for group in groups]
         write_file(out, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
-        print(f"{len(lines):,} groups -> {out}", file=sys.stderr)
+        print(f"{counted(len(lines), 'group')} -> {out}", file=sys.stderr)
 
 
 def _report(points: Points, group: Group) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from echovec.cli.counts import counted
+
 
 def demo(
     question: Annotated[
@@ -78,7 +80,7 @@ def demo(
         print(f"* a right answer, chosen beforehand; in the top {depth}: {', '.join(counts)}")
     for index in saved:
         print(
-            f"{index.path}: {index.num_vectors:,} vectors of {index.dimension} numbers, "
+            f"{index.path}: {counted(index.num_vectors, 'vector')} of {index.dimension} numbers, "
             "all finite and of unit length (checked)"
         )
 

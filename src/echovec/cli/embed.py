@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from echovec.cli.counts import counted
 from echovec.cli.options import Device, Dtype, Model, Precision
 from echovec.errors import InputError
 
@@ -312,7 +313,10 @@ def _conclude(report: Report, out: Path, embedder: Embedder, truncate_dim: int |
     if report.skipped:
         total = report.rows + report.skipped
         shown = f"; the first {SHOWN_PROBLEMS} are shown" * (report.skipped > SHOWN_PROBLEMS)
-        print(f"echovec: skipped {report.skipped:,} of {total:,} rows{shown}", file=sys.stderr)
+        print(
+            f"echovec: skipped {report.skipped:,} of {counted(total, 'row')}{shown}",
+            file=sys.stderr,
+        )
     if report.truncated:
         print(
             f"echovec: warning: {report.truncated:,} of {report.rows:,} texts were cut to "
@@ -320,10 +324,10 @@ def _conclude(report: Report, out: Path, embedder: Embedder, truncate_dim: int |
             "keep more with --max-tokens, or all with --long-text windows",
             file=sys.stderr,
         )
-    facts = [f"{truncate_dim or embedder.dimension:,} dimensions", f"recipe {recipe.name}"]
+    facts = [counted(truncate_dim or embedder.dimension, "dimension"), f"recipe {recipe.name}"]
     facts += [f"{report.truncated:,} truncated"] if report.truncated else []
     facts += [f"{report.skipped:,} skipped"] if report.skipped else []
     print(
-        f"{report.rows:,} texts -> {out} ({', '.join(facts)}) in {report.seconds:.1f} s",
+        f"{counted(report.rows, 'text')} -> {out} ({', '.join(facts)}) in {report.seconds:.1f} s",
         file=sys.stderr,
     )

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from echovec.cli.counts import counted
+
 if TYPE_CHECKING:
     from echovec import Embedder
     from echovec.corpus.folder import Folder
@@ -52,7 +54,7 @@ def embed_folder(
                 tqdm.write(f"echovec: and {more:,} more", file=sys.stderr)
             done = sum(entry.stop - entry.start for entry in folder.entries)
             if done:
-                tqdm.write(f"echovec: {done:,} rows are there already", file=sys.stderr)
+                tqdm.write(f"echovec: there already: {counted(done, 'row')}", file=sys.stderr)
             bar.update(done)
 
         def tell(progress: Progress) -> None:
@@ -74,14 +76,14 @@ def embed_folder(
             on_start=begin,
             on_progress=tell,
         )
-    facts = [f"{done.shards:,} shards", f"recipe {embedder.recipe.name}"]
+    facts = [counted(done.shards, "shard"), f"recipe {embedder.recipe.name}"]
     facts += [f"{done.reused:,} equal to earlier texts"] if done.reused else []
     facts += [f"{done.truncated:,} truncated"] if done.truncated else []
     facts += [f"{done.rejected:,} rejected, see {out / REJECTED}"] if done.rejected else []
     facts += [f"copied to {mirror.url}"] if mirror else []
     new = done.rows - done.resumed
     print(
-        f"{done.rows:,} texts -> {out}/ ({', '.join(facts)}), {new:,} of them now "
+        f"{counted(done.rows, 'text')} -> {out}/ ({', '.join(facts)}), {new:,} of them now "
         f"in {done.seconds:.1f} s",
         file=sys.stderr,
     )

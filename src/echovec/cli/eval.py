@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echovec.cli.options import Device, MaxTokens, Model, Precision
+from echovec.cli.counts import counted
+from echovec.cli.options import Device, MaxTokens, Model, Precision, Revision
 
 if TYPE_CHECKING:
     from echovec.evaluate.results import Outcome
@@ -31,6 +32,7 @@ def evaluate(
         ),
     ] = None,
     model: Model = None,
+    revision: Revision = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", envvar="ECHOVEC_DATA", help="Folder of data sets."),
@@ -79,7 +81,9 @@ def evaluate(
     for name in recipes:  # a typo shall not wait for the model
         as_recipe(name)
     find_tasks(names, data, split)
-    embedder = Embedder.load(model, recipes[0], device=device, precision=precision)
+    embedder = Embedder.load(
+        model, recipes[0], device=device, precision=precision, revision=revision
+    )
     with Progress() as progress:
         evaluation = Evaluation(
             embedder,
@@ -123,7 +127,7 @@ def _show_plan(evaluation: Evaluation, steps: list[Step]) -> None:
     unknown = [step.source.name for step in steps if step.work is None]
     finished = sum(not step.work and step.work is not None for step in steps)
     print(
-        f"{len(steps)} tasks, {finished} of them finished"
+        f"{counted(len(steps), 'task')}, {finished} of them finished"
         + (f", {len(unknown)} to be counted when fetched" if unknown else ""),
         file=sys.stderr,
     )
@@ -137,15 +141,15 @@ def _show_plan(evaluation: Evaluation, steps: list[Step]) -> None:
         missing = sum(work.missing for _, work in works)
         tokens = sum(work.tokens for _, work in works)
         texts = sum(work.texts for _, work in works)
-        counted = f", {tokens:,} tokens" if tokens else ""
+        cost = f", {counted(tokens, 'token')}" if tokens else ""
         print(
-            f"{method.recipe_name}: {texts:,} texts, {missing:,} to embed{counted}",
+            f"{method.recipe_name}: {counted(texts, 'text')}, {missing:,} to embed{cost}",
             file=sys.stderr,
         )
         for name, work in works if tokens else ():
             print(
-                f"  {name}: {work.texts:,} texts, {work.missing:,} to embed, "
-                f"{work.tokens:,} tokens",
+                f"  {name}: {counted(work.texts, 'text')}, {work.missing:,} to embed, "
+                f"{counted(work.tokens, 'token')}",
                 file=sys.stderr,
             )
 
@@ -177,9 +181,11 @@ def _show(outcomes: list[Outcome], evaluation: Evaluation) -> None:
         print("* not mteb's exact test split: compare recipes here, not with published scores")
     blank, cut = sum(o.blank for o in outcomes), sum(o.truncated for o in outcomes)
     if blank:
-        print(f"{blank:,} blank texts have a vector of zeros", file=sys.stderr)
+        print(f"{counted(blank, 'blank text')} with a vector of zeros", file=sys.stderr)
     if cut:
-        print(f"{cut:,} texts were cut to the token budget or the model's limit", file=sys.stderr)
+        print(
+            f"{counted(cut, 'text')} cut to the token budget or the model's limit", file=sys.stderr
+        )
 
 
 def _score(outcome: Outcome) -> str:

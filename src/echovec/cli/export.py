@@ -8,6 +8,8 @@ from typing import Annotated, get_args
 
 import typer
 
+from echovec.cli.options import Revision
+
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Where to; must not be there yet.")],
@@ -24,7 +26,7 @@ def export(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Token budget per copy; by default the recipe's.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a hub name.")] = None,
+    revision: Revision = None,
 ) -> None:
     """Write an embedder as other runtimes load it, with a parity check; what fails is removed."""
     from echovec.embedder import Embedder

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from echovec.cli.counts import counted
+
 
 def index(
     vectors: Annotated[
@@ -74,7 +76,7 @@ def index(
         before = len(opened)
         opened.update(vectors)
         print(
-            f"{before:,} rows and now {len(opened):,} in {out}, "
+            f"{counted(before, 'row')} and now {len(opened):,} in {out}, "
             f"in {time.perf_counter() - start:.1f} s",
             file=sys.stderr,
         )
@@ -95,13 +97,14 @@ def index(
     facts += [f"{dim} kept ({reduce})"] if dim else []
     facts += [f"{codes} codes"] if codes else []
     print(
-        f"{len(made):,} vectors of {made.dimension} numbers -> {out} ({', '.join(facts)}, "
-        f"fingerprint {made.fingerprint}) in {time.perf_counter() - start:.1f} s",
+        f"{counted(len(made), 'vector')} of {counted(made.dimension, 'number')} -> {out} "
+        f"({', '.join(facts)}, fingerprint {made.fingerprint}) "
+        f"in {time.perf_counter() - start:.1f} s",
         file=sys.stderr,
     )
     if recall := made.facts.recall:
         print(
-            f"recall@{recall['at']} {recall['recall']:.3f}: {recall['queries']} rows asked, "
-            "compared with exact search over the vectors as they came",
+            f"recall@{recall['at']} {recall['recall']:.3f}: {counted(recall['queries'], 'row')} "
+            "asked, compared with exact search over the vectors as they came",
             file=sys.stderr,
         )

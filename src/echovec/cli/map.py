@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from echovec.cli.counts import counted
+
 
 def map_index(
     index: Annotated[Path, typer.Argument(help="What `echovec index` made.")],
@@ -40,7 +42,7 @@ def map_index(
     shown = opened.points(points)
     name = title or index.resolve().name
     table = write_map(shown, out, title=name, method=method, clusters=clusters)
-    print(f"{len(shown.ids):,} of {len(opened):,} rows -> {out}", file=sys.stderr)
+    print(f"{len(shown.ids):,} of {counted(len(opened), 'row')} -> {out}", file=sys.stderr)
     names = column_names(shown)
     axes = f"--x {names['x']} --y {names['y']}"
     atlas = f"uvx embedding-atlas {shlex.quote(str(table))} {axes} --text text"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from echovec.cli.counts import counted
 from echovec.cli.options import Precision
 
 
@@ -102,8 +103,9 @@ def mine(
     if len(mined.skipped) > 10:
         print(f"echovec: and {len(mined.skipped) - 10:,} more", file=sys.stderr)
     print(
-        f"{mined.rows:,} rows -> {output}: {mined.negatives:,} negatives; mean similarity "
-        f"{mined.positive_score:.3f} to positives, {mined.negative_score:.3f} to negatives"
+        f"{counted(mined.rows, 'row')} -> {output}: {counted(mined.negatives, 'negative')}; "
+        f"mean similarity {mined.positive_score:.3f} to positives, "
+        f"{mined.negative_score:.3f} to negatives"
     )
     for reason, count in mined.turned_away.most_common():
         print(f"  {count:>9,} candidates turned away: a text that {reason}")

@@ -19,8 +19,7 @@ def models(
 ) -> None:
     """List the models in the cache, with every hash verified, and where the default comes from.
 
-    In a pipe: one line a model, its fields NAME, STATE, BYTES, SHA256 of the source, PATH parted
-    by tabs; all else goes to stderr.
+    In a pipe: a model a line, NAME, STATE, BYTES, SHA256 of the source, PATH between tabs.
     """
     from echovec.model import store
 

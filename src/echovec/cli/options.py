@@ -9,6 +9,9 @@ import typer
 Model = Annotated[
     str | None, typer.Option(help="Model name, folder or GGUF file; by default SmolLM2-135M.")
 ]
+Revision = Annotated[
+    str | None, typer.Option(help="A branch, tag or commit of a model of the hub.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; by default the best one here.")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16 or int8; by default by device.")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from echovec.cli.counts import counted
 from echovec.cli.options import Precision
 
 
@@ -120,7 +121,7 @@ def pairs(
         for pair in found.rows
     ]
     write_file(output, "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
-    print(f"{found.texts:,} texts -> {output}: {len(lines):,} pairs")
+    print(f"{counted(found.texts, 'text')} -> {output}: {counted(len(lines), 'pair')}")
     for reason, number in found.left_out.most_common():
         print(f"  {number:>9,} left out: what {reason}")
     if not lines:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from echovec.cli.counts import counted
+
 
 def train(
     run: Annotated[str, typer.Argument(help="A .toml file, or the name of a run that ships.")],
@@ -48,5 +50,6 @@ def train(
     folder = output or Path(chosen.name)
     done = run_it(chosen, folder, data=data)
     typer.echo(
-        f"{done.steps} steps; the adapter is in {done.folder}: Embedder.load({str(folder)!r})"
+        f"{counted(done.steps, 'step')}; the adapter is in {done.folder}: "
+        f"Embedder.load({str(folder)!r})"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from echovec.cli.counts import counted
 from echovec.cli.options import Device, Model, Precision
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _show(tuned: Tuned) -> None:
         low, high = one.gain[1:]
         print(
             f"{one.name}: {one.scores.mean:.2f} on development data, {one.gain[0]:+.2f} over echo "
-            f"({low:+.2f} to {high:+.2f}), {one.cost.passes} passes -> {tuned.folders[one.name]}"
+            f"({low:+.2f} to {high:+.2f}), {counted(one.cost.passes, 'pass')} "
+            f"-> {tuned.folders[one.name]}"
         )
     print(f"how they were found: {tuned.card}")

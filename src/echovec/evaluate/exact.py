@@ -63,8 +63,8 @@ def facts_of(one: LocalSet, split: str = "test") -> Facts:
     if one.category != "Retrieval":
         rows = rows_of(one, split)
         return {("num_samples",): len(rows), **_FACTS[one.category](rows)}
-    queries, qrels = queries_of(one, split)
     corpus = corpus_of(one)
+    queries, qrels = queries_of(one, split, corpus)
     texts = [row["text"] for row in queries] + [_document(row) for row in corpus]
     return {
         ("num_documents",): len(corpus),

@@ -13,7 +13,7 @@ import json
 import math
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -144,6 +144,15 @@ def checked_rows(file: Path, fields: Mapping[str, Kind]) -> list[Row]:
     return [row for _, row in _numbered(file, fields)]
 
 
+def first_row(file: Path) -> Row:
+    """The first line of a file that is not blank; of an empty file an empty row.
+
+    Raises:
+        InputError: the file or that line cannot be read.
+    """
+    return next((row for _, row in _numbered(file, {})), {})
+
+
 def split_file(folder: Path, stem: str) -> Path | None:
     """`STEM.jsonl` or `STEM.jsonl.gz` of a folder, or None."""
     files = (folder / f"{stem}{ending}" for ending in ENDINGS)
@@ -168,8 +177,15 @@ def corpus_of(one: LocalSet) -> list[Row]:
     return list(rows.values())
 
 
-def queries_of(one: LocalSet, split: str) -> tuple[list[Row], dict[str, dict[str, int]]]:
+def queries_of(
+    one: LocalSet, split: str, corpus: Iterable[Row] | None = None
+) -> tuple[list[Row], dict[str, dict[str, int]]]:
     """The queries of a split that have judgements, and query to document to grade.
+
+    Args:
+        one: a retrieval set.
+        split: of it.
+        corpus: its documents, where they have been read; else they are.
 
     Raises:
         InputError: a file is missing, nothing is judged, or a line cannot be used (file and line).
@@ -179,7 +195,7 @@ def queries_of(one: LocalSet, split: str) -> tuple[list[Row], dict[str, dict[str
     for number, row in _numbered(queries_file, QUERIES):
         _add(queries, row, queries_file, number)
     qrels: dict[str, dict[str, int]] = {}
-    documents = {row["_id"] for row in corpus_of(one)}
+    documents = {row["_id"] for row in (corpus_of(one) if corpus is None else corpus)}
     for number, line in _lines(qrels_file):
         if number == 1 and line.lower().startswith("query-id"):
             continue

@@ -230,8 +230,8 @@ def _summarization(one: LocalSet, split: str) -> Any:
 
 
 def _retrieval(one: LocalSet, split: str) -> Any:
-    queries, qrels = queries_of(one, split)
     corpus = corpus_of(one)
+    queries, qrels = queries_of(one, split, corpus)
     return {
         split: {
             "corpus": _columns(corpus, id="_id", title="title", text="text"),

@@ -159,6 +159,7 @@ class Method:
         recipe = self.vectors.recipe
         assert recipe.model is not None, "an embedder's recipe is bound"
         _save_for_mteb(result, self.encoder.mteb_model_meta, self.out)
+        adapter = self.vectors.embedder.adapter_path
         outcome = Outcome(
             task=metadata.name,
             category=metadata.type,
@@ -172,6 +173,7 @@ class Method:
             sample=self.sample,
             seed=SEED if self.sample is None else self.seed,
             model=recipe.model.name,
+            adapter=None if adapter is None else adapter.parent.name,
             recipe_name=recipe.name,
             fingerprint=self.vectors.fingerprint,
             recipe=json.loads(recipe.to_json()),

@@ -120,10 +120,14 @@ def _listed(names: Iterable[str]) -> str:
 
 def _model(one: Outcome) -> tuple[str, ...]:
     """What says the model; nothing for the default one, or where it lived in memory only."""
+    if one.adapter is not None:
+        return (f"--model {shlex.quote(one.adapter)}",)
     found = one.recipe.get("model") or {}
     name, path = str(found.get("name")), found.get("path")
     own = path is None or (is_default(path) and name in (Path(path).name, DEFAULT_NAME))
-    return () if own else (f"--model {shlex.quote(name)}",)
+    revision = found.get("revision")
+    words = () if own else (f"--model {shlex.quote(name)}",)
+    return (*words, f"--revision {revision}") if revision else words
 
 
 def _options(one: Outcome) -> tuple[str, ...]:

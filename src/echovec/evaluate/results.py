@@ -72,6 +72,9 @@ class Outcome:
     recipe_name: str
     """The recipe's name."""
 
+    adapter: str | None = None
+    """What ships with an adapter, or the folder it was loaded from: the name; None without one."""
+
     fingerprint: str
     """The bound recipe's fingerprint."""
 

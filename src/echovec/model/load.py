@@ -23,6 +23,7 @@ from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
 from echovec.model.heap import limit_memory
+from echovec.model.hub import commit_of, look_for
 from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import multiplies_bfloat16
@@ -92,6 +93,7 @@ def load_model(
         return loaded.to(device).eval()
 
     with _reading(source):
+        look_for(source, revision)
         tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
         loaded = read()
     if not isinstance(source, Path):  # a branch may move before the model is read again
@@ -141,19 +143,10 @@ def read_model(
     source = resolve(model)
     common = {} if isinstance(source, Path) else {"local_files_only": store.is_offline()}
     with _reading(source):
+        look_for(source)
         tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
         loaded = _without_head(source, dtype, common)
     return loaded.to(device), tokenizer, source
-
-
-def commit_of(source: Path | str, revision: str | None = None) -> str | None:
-    """The commit of a hub name that was just read at a revision, by the hub's cache; else None."""
-    if isinstance(source, Path):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]) -> Any:
@@ -169,6 +162,8 @@ def _without_head(source: Path | str, dtype: torch.dtype, common: dict[str, Any]
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # looked at below, where they can be named
         output_loading_info=True,
+        # With peft installed it looks for an adapter too, which has settings of its own.
+        adapter_kwargs={"local_files_only": common.get("local_files_only", False)},
         **common,
     )
     if lacking := sorted(report["missing_keys"]):

@@ -16,6 +16,9 @@ def ended_by_sigterm() -> Iterator[None]:
     The first process of a container has no other end: for it the system ignores signals that have
     no handler.
     """
+    if signal.getsignal(signal.SIGTERM) is None:  # a host's, which Python could not put back
+        yield
+        return
     try:
         before = signal.signal(signal.SIGTERM, _end)
     except ValueError:  # not the main thread: whoever runs us stops us

@@ -6,6 +6,7 @@ threads than it must.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -146,7 +147,8 @@ def _bad_text(said: str, place: int, index: int, param: str) -> Problem:
 
 def _not_whole(target: Target, index: int, tokens: int, param: str) -> Problem:
     """Why a text would be cut: its instruction is, or there is no room for all of it."""
-    room = limit = target.embedder.definition.max_tokens
+    limit = target.embedder.definition.max_tokens
+    rooms = []
     for renderer in target.embedder.planner(target.role).renderers:
         takes = renderer.template.takes_instruction
         ids, cut = renderer.instruction_ids(target.instruction if takes else None)
@@ -158,7 +160,10 @@ def _not_whole(target: Target, index: int, tokens: int, param: str) -> Problem:
                 param="instruction",
                 code="context_length_exceeded",
             )
-        room = min(room, renderer.text_budget(len(ids)))
+        budget, share = renderer.text_budget(len(ids)), renderer.text_share
+        whole = int(budget / share)  # of which the share, rounded up, is read
+        rooms.append(whole - (math.ceil(share * whole) > budget))
+    room = min(rooms)
     return Problem(
         400,
         f"{param}[{index}] has {tokens:,} tokens, and {target.name} has room for {room:,}, a blank "

@@ -21,7 +21,8 @@ from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.files.disk import append, storage_errors, write_file
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.families import why_not
-from echovec.model.load import commit_of, read_model
+from echovec.model.hub import commit_of
+from echovec.model.load import read_model
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions

@@ -181,10 +181,11 @@ def mine(
     spelled = Counter(map(folded, texts))
     answers = [sum(spelled[text] for text in _own(row, known)) for row in rows]
     depths = [min(len(texts), guards.range_max + count) for count in answers]
-    found: Iterable[tuple[Places, Scores]] = _by_product(anchors_QD, texts_ND, depths)
-    if approximate:
-        graph = _by_graph(anchors_QD, texts_ND, max(depths), embedder.recipe.fingerprint)
-        found = zip(*graph, strict=True)
+    found = (
+        _by_graph(anchors_QD, texts_ND, depths, embedder.recipe.fingerprint)
+        if approximate
+        else _by_product(anchors_QD, texts_ND, depths)
+    )
     place_of = {text: place for place, text in enumerate(texts)}
     lines = []
     for number, (row, (places, scores)) in enumerate(zip(rows, found, strict=True)):
@@ -207,15 +208,17 @@ def _by_product(
     queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], depths: Sequence[int]
 ) -> Iterator[tuple[Places, Scores]]:
     """The nearest of each row, some rows at a time: one that looks far does not do so for all."""
-    for start in range(0, len(queries_QD), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        yield from zip(*nearest(queries_QD[some], texts_ND, max(depths[some])), strict=True)
+    for some, deepest in _parts(depths):
+        yield from zip(*nearest(queries_QD[some], texts_ND, deepest), strict=True)
 
 
 def _by_graph(
-    queries_QD: NDArray[np.float32], texts_ND: NDArray[np.float32], k: int, fingerprint: str
-) -> tuple[list[Places], list[Scores]]:
-    """As `search.top.nearest`, by a LanceDB index, whose build measures its recall."""
+    queries_QD: NDArray[np.float32],
+    texts_ND: NDArray[np.float32],
+    depths: Sequence[int],
+    fingerprint: str,
+) -> Iterator[tuple[Places, Scores]]:
+    """As `_by_product`, by a LanceDB index, whose build measures its recall."""
     import pyarrow as pa
 
     ids = pa.table({"id": [str(place) for place in range(len(texts_ND))]})
@@ -223,9 +226,17 @@ def _by_graph(
     with tempfile.TemporaryDirectory() as folder:
         pool = in_memory(ids, texts_ND, made, name="the pool")
         index = Index.build(pool, Path(folder) / "index", backend="lance")
-        found = index.search(queries_QD, k)
-    places = [np.array([int(hit.id) for hit in hits], np.int64) for hits in found]
-    return places, [np.array([hit.score for hit in hits]) for hits in found]
+        for some, deepest in _parts(depths):
+            for hits in index.search(queries_QD[some], deepest):
+                places = np.array([int(hit.id) for hit in hits], np.int64)
+                yield places, np.array([hit.score for hit in hits])
+
+
+def _parts(depths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Rows that are looked for together, and how far the deepest of them looks."""
+    for start in range(0, len(depths), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        yield some, max(depths[some])
 
 
 def _choose(
@@ -243,11 +254,13 @@ def _choose(
     passed: list[tuple[str, float]] = []
     rank = 0  # among texts that are no answers
     for text, score in candidates:
+        if rank == guards.range_max:
+            break
         if folded(text) in own:
             mined.turned_away["equals the anchor or a positive"] += 1
             continue
         rank += 1
-        if rank <= guards.range_min or rank > guards.range_max:
+        if rank <= guards.range_min:
             continue
         reason = _refused(text, score, positive_score, row, taken, guards)
         if reason:

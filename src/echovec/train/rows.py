@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def _judged(folder: Path) -> Iterator[Row]:
             f"{folder} has a corpus but no qrels_train.tsv: its other splits are for evaluation"
         )
     documents = {row["_id"]: row for row in corpus_of(one)}
-    queries, qrels = queries_of(one, "train")
+    queries, qrels = queries_of(one, "train", documents.values())
     for query in queries:
         for document, grade in qrels[query["_id"]].items():
             if grade > 0:
@@ -120,19 +121,47 @@ def _json_lines(file: Iterable[str]) -> Iterator[Row | str]:
         yield row if isinstance(row, dict) else 'is not a JSON object such as {"text": "a text"}'
 
 
-def _csv(file: Iterable[str]) -> Iterator[Row | str]:
-    return _table(file, ",")
-
-
 def _tsv(file: Iterable[str]) -> Iterator[Row | str]:
-    return _table(file, "\t")
+    """A row a line, cells between tabs; quotes are part of a cell that is not whole in them.
+
+    The field's sets have quotes as they come. Other programs put them around some cells, and may
+    have line ends within: such a cell shows by the row that is short for it.
+    """
+    header: list[str] = []
+    opened = 0
+    for number, line in enumerate(file, 1):
+        if not (line := line.rstrip("\r\n")):
+            continue
+        cells = line.split("\t")
+        unclosed = _opens(cells[-1])
+        if len(cells) < len(header) and (opened or unclosed):
+            raise InputError(
+                f"line {opened or number} begins a quoted cell that goes on in the next line; a "
+                "row of .tsv is one line: write texts with line ends as .csv or .jsonl"
+            )
+        opened = number if unclosed else 0
+        yield from _row([_unquoted(cell) for cell in cells], header)
 
 
-def _table(file: Iterable[str], delimiter: str) -> Iterator[Row | str]:
+def _unquoted(cell: str) -> str:
+    if _QUOTED.fullmatch(cell):
+        return cell[1:-1].replace('""', '"')
+    return cell
+
+
+def _opens(cell: str) -> bool:
+    """Whether a cell begins with a quote that is not closed in it."""
+    return cell.startswith('"') and cell.count('"') % 2 == 1
+
+
+_QUOTED = re.compile(r'"[^"]*(?:""[^"]*)*"')
+
+
+def _csv(file: Iterable[str]) -> Iterator[Row | str]:
     # The limit (128 KiB a cell) is the module's; a text may be longer, and a C long holds this.
     csv.field_size_limit(2**31 - 1)
     # Strict: without it a quote that is never closed swallows the rest of the file in silence.
-    rows = csv.reader(file, delimiter=delimiter, strict=True)
+    rows = csv.reader(file, strict=True)
     header: list[str] = []
     while True:
         line = rows.line_num + 1  # where the row begins: a quoted cell may hold more
@@ -147,12 +176,17 @@ def _table(file: Iterable[str], delimiter: str) -> Iterator[Row | str]:
             continue
         if cells is None:
             return
-        if not header:
-            header = cells
-        elif len(cells) > len(header):
-            yield f"has {len(cells)} cells, and the header has {len(header)}"
-        elif cells:  # fewer: the last columns are empty
-            yield _not_utf8("".join(cells)) or dict(zip(header, cells, strict=False))
+        yield from _row(cells, header)
+
+
+def _row(cells: list[str], header: list[str]) -> Iterator[Row | str]:
+    """The row of these cells; the first ones are the header, and put into it."""
+    if not header:
+        header.extend(cells)
+    elif len(cells) > len(header):
+        yield f"has {len(cells)} cells, and the header has {len(header)}"
+    elif cells:  # fewer: the last columns are empty
+        yield _not_utf8("".join(cells)) or dict(zip(header, cells, strict=False))
 
 
 def _lines(file: Iterable[str]) -> Iterator[Row | str]:

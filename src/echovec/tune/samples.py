@@ -31,6 +31,7 @@ from echovec.evaluate.layout import (
     Row,
     checked_rows,
     corpus_of,
+    first_row,
     queries_of,
     split_file,
 )
@@ -72,16 +73,17 @@ def read_dev(data: Path, *, share: float = 1.0, seed: int = 0) -> DevData:
         if split_file(folder, "corpus") is not None:
             _add_search(found, folder, share, source)
             continue
-        split = next((s for s in DEVELOPMENT if split_file(folder, s) is not None), None)
-        if split is None:
+        files = ((split, split_file(folder, split)) for split in DEVELOPMENT)
+        split, file = next((one for one in files if one[1] is not None), ("", None))
+        if file is None:
             found.left_out[folder.name] = "it has test data only"
             continue
-        first = next(iter(_rows(folder, split, {})), {})
+        first = first_row(file)
         kind = next((kind for kind in _MAKERS if set(_FIELDS[kind]) <= set(first)), None)
         if kind is None:
             found.left_out[folder.name] = f"lines of {', '.join(first) or 'nothing'} are no task"
             continue
-        rows = _rows(folder, split, _FIELDS[kind])
+        rows = checked_rows(file, _FIELDS[kind])
         _MAKERS[kind](found, folder, split, rows, share, source)
     if not found.tasks:
         why = "".join(f"; {name}: {reason}" for name, reason in found.left_out.items())
@@ -179,8 +181,8 @@ def _add_labelled(
 ) -> None:
     """Classification, and clustering by labels that it does not use where there are enough."""
     learn = rows
-    if split != "train" and split_file(folder, "train") is not None:
-        learn = _rows(folder, "train", _FIELDS["Labelled"])
+    if split != "train" and (train := split_file(folder, "train")) is not None:
+        learn = checked_rows(train, _FIELDS["Labelled"])
     labels = sorted({row["label"] for row in learn} & {row["label"] for row in rows}, key=str)
     order = [labels[i] for i in source.permutation(len(labels))]
     most = max(2, round(_CLASSES * min(1.0, share * 1.5)))
@@ -289,10 +291,9 @@ def _add_search(found: DevData, folder: Path, share: float, source: np.random.Ge
         found.left_out[folder.name] = "it has test data only"
         return
     one = LocalSet(folder, folder.name, "Retrieval", (split,))
-    queries, judged = queries_of(one, split)
-    corpus = {
-        row["_id"]: " ".join(filter(None, (row["title"], row["text"]))) for row in corpus_of(one)
-    }
+    documents = corpus_of(one)
+    queries, judged = queries_of(one, split, documents)
+    corpus = {row["_id"]: " ".join(filter(None, (row["title"], row["text"]))) for row in documents}
     known = [row for row in queries if any(grade > 0 for grade in judged[row["_id"]].values())]
     asked = _drawn(known, _QUERIES * share, 1.0, ("text",), source)
     size = min(
@@ -361,8 +362,3 @@ def _room(rows: Sequence[Row], fields: Sequence[str], share: float) -> int:
     some = rows[:: max(1, len(rows) // 500)]
     lengths = [sum(min(len(str(row.get(f) or "")), _LONGEST) for f in fields) for row in some]
     return max(8, int(share * _CHARACTERS * len(some) / max(1, sum(lengths))))
-
-
-def _rows(folder: Path, stem: str, fields: Mapping[str, Kind]) -> list[Row]:
-    file = split_file(folder, stem)
-    return [] if file is None else checked_rows(file, fields)

@@ -38,9 +38,11 @@ def experiment(name: str) -> Experiment:
         InputError: there is none of that name; the message offers the nearest.
     """
     if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else "it is none of them"
-        raise InputError(f"unknown experiment {name!r}; {hint} ({', '.join(EXPERIMENTS)}, or all)")
+        near = difflib.get_close_matches(name, (*EXPERIMENTS, "all"), n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(
+            f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}, and all{hint}"
+        )
     plain = name.replace("-", "_")
     found: Experiment = getattr(import_module(f"{__name__}.{plain}"), plain)
     return found
