@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -82,7 +83,7 @@ def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
     """
     repository = tmp_path / "hub" / "models--someone--tiny"
     (repository / "refs").mkdir(parents=True)
-    model = causal_model("llama")
+    model = copy.deepcopy(causal_model("llama"))  # the others of this process want theirs as it is
     for name, commit in {"main": REVISION, "v2": OTHER}.items():
         snapshot = repository / "snapshots" / commit
         model.save_pretrained(snapshot)
