@@ -50,6 +50,20 @@ def answering():
         server.shutdown()
 
 
+def ran(code, environment, *arguments):
+    """What Python does with the code in a process of its own, which has to end well."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
 def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
     """`Embedder.load("someone/tiny")` finds the cached snapshot offline, and names it so."""
     repository = tmp_path / "hub" / "models--someone--tiny"
@@ -64,15 +78,7 @@ def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
         "print(embedder.model_path, embedder.recipe.model.name, embedder.encode('a').shape)"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path), "ECHOVEC_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    result = ran(code, environment)
     assert result.stdout.split("\n")[0] == "someone/tiny someone/tiny (32,)"
 
 
@@ -120,15 +126,7 @@ assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detac
     del environment["HF_HUB_OFFLINE"]  # which forbids more than ours can
     with answering() as server:
         environment["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    assert result.returncode == 0, result.stderr
+        result = ran(code, environment)
     commits = [REVISION, OTHER, OTHER, REVISION]
     assert result.stdout.splitlines() == [f"someone/tiny {commit}" for commit in commits]
     assert not [path for path in server.asked if "someone" in path]
@@ -156,15 +154,8 @@ for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFoun
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with answering() as server:
-        result = subprocess.run(
-            [sys.executable, "-c", code, f"http://127.0.0.1:{server.server_port}"],
-            env=environment | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    assert result.returncode == 0, result.stderr
+        environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody}
+        result = ran(code, environment, f"http://127.0.0.1:{server.server_port}")
     assert "retry" not in result.stderr.lower()
     said = result.stdout.splitlines()
     for line, expected in zip(
