@@ -34,7 +34,6 @@ from echovec.model.load import load_model, read_model
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.recipe import Recipe
 from echovec.saved import ADAPTER_FOLDER
-from echovec.text.tokenizer import HFTokenizer
 
 NAME = "smollm2-135m-echo"
 MODEL = "SmolLM2-135M-Instruct"
@@ -71,7 +70,7 @@ def ship(runs: Mapping[Path, float], folder: Path) -> Path:
         tokenizer_at=None,
     )
     views = [view for view, _, _ in READINGS]
-    trained = Embedder(recipe_of(NAME, *views), HFTokenizer(tokenizer), backbone)
+    trained = Embedder(recipe_of(NAME, *views), tokenizer, backbone)
     written = self_texts(Embedder.load(precision="fast"))
     texts = list(written.texts)
     fitted = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from threading import Event, Thread
@@ -15,6 +16,7 @@ import authors
 from echovec import InputError, Template, TemplateError
 from echovec.presets import PRESETS
 from echovec.text.drafts import render, render_passes
+from echovec.text.kept_tokenizer import KeptTokenizer, told_of
 from echovec.text.presets import TEMPLATES, demonstrated
 from echovec.text.render import Renderer
 from echovec.text.rows import tokenized
@@ -66,6 +68,15 @@ def every_renderer():
     return {kind: renderer(kind) for kind in TOKENIZERS}
 
 
+@pytest.fixture(scope="session")
+def every_kept_tokenizer():
+    """The same tokenizers without transformers."""
+    told = {kind: told_of(HFTokenizer(tokenizer(kind))) for kind in TOKENIZERS}
+    return {
+        kind: KeptTokenizer(json.loads(json.dumps(one)), pytest.fail) for kind, one in told.items()
+    }
+
+
 def check_exact(bound, text):
     """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
     inner = bound.tokenizer
@@ -95,11 +106,16 @@ def check_exact(bound, text):
 @example(text="<s>" * 50)
 @example(text="x</s>y <|im_start|>system")
 @example(text=" leading and trailing ")
-def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, text):
-    """1,300 generated hostile texts, 8 tokenizers: exact span, equal copies, nothing special."""
+def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, every_kept_tokenizer, text):
+    """1,300 hostile texts, 8 tokenizers: exact span, equal copies, nothing special, kept or not."""
     for kind, bound in every_renderer.items():
         note(kind)  # printed where it fails
         check_exact(bound, text)
+        kept = every_kept_tokenizer[kind]
+        assert kept.tokenize([text]) == bound.tokenizer.tokenize([text])
+        for after_bos in (False, True):
+            ids = kept.tokenize_fixed(text, after_bos=after_bos)
+            assert ids == bound.tokenizer.tokenize_fixed(text, after_bos=after_bos)
 
 
 def test_a_prompt_tokenised_meanwhile_changes_no_text():

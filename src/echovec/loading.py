@@ -98,13 +98,12 @@ def open_model(
         tokenizer_at=tokenizer_at,
         hashed=bound.model is not None,
     )
-    bare = HFTokenizer(tokenizer)
     if foreign is not None:
-        bound = imported_recipe(foreign, bare, backbone.max_positions)
+        bound = imported_recipe(foreign, tokenizer, backbone.max_positions)
     name = source.name if isinstance(source, Path) else source
     return Opened(
         recipe=bound,
-        tokenizer=bare,
+        tokenizer=tokenizer,
         backbone=backbone,
         source=Source(
             bound.model.name if bound.model else name,

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from echovec.model.blocks import Block, Norm
 from echovec.model.gate import Gate
 from echovec.model.linear import ACTIVATIONS, Linear
+from echovec.model.skeleton import Skeleton
 from echovec.model.threads import sharing
 
 FAMILIES: Mapping[str, float] = {
@@ -66,8 +67,8 @@ _POSITIONS = ("default", "linear", "llama3", "yarn")
 def why_not(model: Any) -> str | None:
     """Why the packed backbone cannot run this model, in a few words; None if it can."""
     config = model.config
-    family = type(model).__name__
-    if family not in FAMILIES or not type(model).__module__.startswith("transformers.models."):
+    family = _family(model)
+    if family not in FAMILIES or not _is_known(model):
         return f"{family} is no family that the packed engine knows (docs/performance.md)"
     if getattr(config, "quantization_config", None) is not None:
         return "its weights are quantised"
@@ -205,6 +206,17 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
     )
 
 
+def _family(model: Any) -> str:
+    """The class of transformers that a model is of, or stands for."""
+    return model.family if isinstance(model, Skeleton) else type(model).__name__
+
+
+def _is_known(model: Any) -> bool:
+    """Whether the class is the one of that name, not one of somebody's own."""
+    own = type(model).__module__.startswith("transformers.models.")
+    return own or isinstance(model, Skeleton)
+
+
 def _those(module: Any, whole: str, *parts: str) -> list[Any]:
     """Linear modules that share an input: the one that is all of them, or each."""
     names = [whole] if hasattr(module, whole) else parts
@@ -224,7 +236,7 @@ def _activation(config: Any) -> str:
 
 def _norm(model: Any, module: Any) -> Norm:
     eps = getattr(module, "variance_epsilon", None) or module.eps
-    return Norm(module, FAMILIES[type(model).__name__], float(eps))
+    return Norm(module, FAMILIES[_family(model)], float(eps))
 
 
 def _turns(attention: Any) -> bool:

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from echovec.errors import EchovecError, InputError, ModelError, PrecisionWarning
-from echovec.model import store
+from echovec.model import start, store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
@@ -29,6 +30,7 @@ from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import multiplies_bfloat16
 from echovec.model.quantized import SENTENCES, largest_inputs
 from echovec.model.threads import heed_fork
+from echovec.text.tokenizer import HFTokenizer
 
 Engine = Literal["auto", "plain", "packed"]
 ENGINES = ("auto", "plain", "packed")
@@ -46,8 +48,8 @@ def load_model(
     adapter: Path | None = None,
     tokenizer_at: Path | None = None,
     hashed: bool = False,
-) -> tuple[PlainBackbone | PackedBackbone, Any, Path | str]:
-    """Load a backbone and its tokenizer.
+) -> tuple[PlainBackbone | PackedBackbone, HFTokenizer, Path | str]:
+    """Load a backbone and its tokenizer; without transformers where that is known to do (start.py).
 
     Args:
         model: None (the default model), a hub name, a local folder, or a .gguf file.
@@ -65,7 +67,7 @@ def load_model(
             that takes a fifth of the time that it takes once they are repacked.
 
     Returns:
-        The backbone, the Hugging Face tokenizer, and what plain `from_pretrained` loads it from.
+        The backbone, the tokenizer, and what plain `from_pretrained` loads both from.
 
     Raises:
         ModelError: not found, not to be fetched, not in safetensors or GGUF, damaged, without some
@@ -75,56 +77,94 @@ def load_model(
     heed_fork()
     rounds = dtype == "int8"
     engine, dtype = _computing(engine, dtype, device, insist=insist)
-    from transformers import AutoTokenizer
-
     if device == "cpu":
         limit_memory()
     source = resolve(model)
-    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if not isinstance(source, Path):
-        common |= {"revision": revision, "local_files_only": store.is_offline()}
-
-    known_hash: str | None = None
-
-    def read() -> Any:
-        nonlocal known_hash
-        loaded = _without_head(source, getattr(torch, dtype), common)
-        known_hash = _merged(loaded, adapter, hashed=hashed and known_hash is None) or known_hash
-        return loaded.to(device).eval()
-
-    with _reading(source):
-        look_for(source, revision)
-        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_at or source), **common)
-        loaded = read()
-    if not isinstance(source, Path):  # a branch may move before the model is read again
-        common["revision"] = commit_of(source, revision)
+        how |= {"revision": revision, "local_files_only": store.is_offline()}
+    files = _Files(source, getattr(torch, dtype), device, how, adapter, tokenizer_at, hashed)
+    loaded, tokenizer = files.read(quick=engine != "plain" and not rounds)
     if rounds and insist and (reason := why_not(loaded.base_model)):
         raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
         _say_not_rounded(rounds)
-        return PlainBackbone(loaded, known_hash=known_hash), tokenizer, source
-
-    def read_again() -> PlainBackbone:
-        with _reading(source):
-            return PlainBackbone(read(), known_hash=known_hash)
-
-    largest = None
+        return PlainBackbone(loaded, known_hash=files.known_hash), tokenizer, source
+    known_hash, largest = files.known_hash, None
     if rounds:
         known_hash = known_hash or hash_of(loaded)  # of the weights as they were
-        largest = largest_inputs(loaded, tokenizer(list(SENTENCES))["input_ids"])
+        largest = largest_inputs(loaded, tokenizer.inner(list(SENTENCES))["input_ids"])
+
+    def read_again() -> PlainBackbone:
+        return PlainBackbone(files.model(), known_hash=known_hash)
+
     packed = PackedBackbone(
         loaded, prepack=True, plain=read_again, known_hash=known_hash, largest=largest
     )
     return packed, tokenizer, source
 
 
-def _merged(model: Any, adapter: Path | None, *, hashed: bool) -> str | None:
-    """Merge the adapter, if there is one; the hash of it all, then or where it is asked for."""
-    if adapter is None:
-        return hash_of(model) if hashed else None
-    base = hash_of(model)
-    merge(model, adapter)
-    return adapted_hash(base, adapter_hash(adapter))
+@dataclass(eq=False)
+class _Files:
+    """A model's files, and how they become a model."""
+
+    source: Path | str
+    dtype: torch.dtype
+    device: str
+    how: dict[str, Any]
+    """What transformers is told each time."""
+
+    adapter: Path | None
+    tokenizer_at: Path | None
+    hashed: bool
+    known_hash: str | None = None
+    """The hash of the model, adapter included, once it is known."""
+
+    _base_hash: str | None = None
+
+    def read(self, *, quick: bool) -> tuple[Any, HFTokenizer]:
+        """The model without its head and the tokenizer.
+
+        Args:
+            quick: whether the model may be one without a forward pass, read without transformers.
+        """
+        usual = self.tokenizer_at is None and not self.how["trust_remote_code"]
+        copy = start.copy_of(self.source) if usual else None
+        if quick and copy and (started := start.read(copy, self.dtype, self.tokenizer)):
+            return self._finished(started.model), started.tokenizer
+        with _reading(self.source):
+            look_for(self.source, self.how.get("revision"))
+            tokenizer = HFTokenizer(self.tokenizer())
+            loaded = self.model()
+        if copy is not None:
+            start.keep(copy, loaded, tokenizer)
+        if not isinstance(self.source, Path):  # a branch may move before it is read again
+            self.how["revision"] = commit_of(self.source, self.how["revision"])
+        return loaded, tokenizer
+
+    def model(self) -> Any:
+        """The model without its head, by transformers."""
+        with _reading(self.source):
+            return self._finished(_without_head(self.source, self.dtype, self.how))
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, by transformers."""
+        from transformers import AutoTokenizer
+
+        with _reading(self.source):
+            return AutoTokenizer.from_pretrained(str(self.tokenizer_at or self.source), **self.how)
+
+    def _finished(self, loaded: Any) -> Any:
+        """With the adapter merged, on its device."""
+        if (self.hashed or self.adapter is not None) and self._base_hash is None:
+            self._base_hash = hash_of(loaded)
+        if self.adapter is None:
+            self.known_hash = self._base_hash
+        else:
+            assert self._base_hash is not None
+            merge(loaded, self.adapter)
+            self.known_hash = adapted_hash(self._base_hash, adapter_hash(self.adapter))
+        return loaded.to(self.device).eval()
 
 
 def read_model(

@@ -93,12 +93,12 @@ class HFTokenizer:
     @property
     def bos_id(self) -> int | None:
         """The tokenizer's begin-of-text id."""
-        return _optional_int(self.inner.bos_token_id)
+        return optional_int(self.inner.bos_token_id)
 
     @property
     def eos_id(self) -> int | None:
         """The tokenizer's end-of-text id."""
-        return _optional_int(self.inner.eos_token_id)
+        return optional_int(self.inner.eos_token_id)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -114,7 +114,7 @@ class HFTokenizer:
     @cached_property
     def adds_blank(self) -> bool:
         """Seen in the first token of "a": a blank is U+2581 in SentencePiece, U+0120 in bytes."""
-        first = self.inner.convert_ids_to_tokens(self._ids(["a"], split=True)[0])[0]
+        first = self._spelled(self._ids(["a"], split=True)[0][0])
         return bool(first[:1] in ("\u2581", "\u0120"))
 
     @cached_property
@@ -147,7 +147,7 @@ class HFTokenizer:
 
     def spelling(self, ids: Sequence[int]) -> str:
         """How a template spells these (special) tokens."""
-        return "".join(str(self.inner.convert_ids_to_tokens(int(i))) for i in ids)
+        return "".join(self._spelled(int(i)) for i in ids)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of users' texts; none of them is in `special_ids`."""
@@ -164,7 +164,7 @@ class HFTokenizer:
         very start; the authors write "<s>Instruct:" as one piece, so it is tokenised as one.
         """
         if after_bos and self.bos_id is not None:
-            ids = self._ids([str(self.inner.bos_token) + text], split=False)[0]
+            ids = self._ids([self._bos + text], split=False)[0]
             if ids[:1] == [self.bos_id]:
                 return ids[1:]
         return self._ids([text], split=False)[0]
@@ -186,22 +186,33 @@ class HFTokenizer:
         # A slice at a time: the tokenizer's own account of a text is many times its ids.
         rows: list[list[int]] = []
         for start in range(0, len(texts), 1024):
-            with _one_at_a_time(self.inner):
-                rows += self.inner(
-                    list(texts[start : start + 1024]),
-                    add_special_tokens=False,
-                    split_special_tokens=split,
-                    padding=False,
-                    truncation=False,
-                    return_attention_mask=False,
-                    return_token_type_ids=False,
-                    verbose=False,
-                )["input_ids"]
+            rows += self._encode(list(texts[start : start + 1024]), split=split)
         return rows
+
+    def _encode(self, texts: list[str], *, split: bool) -> list[list[int]]:
+        with _one_at_a_time(self.inner):
+            found: list[list[int]] = self.inner(
+                texts,
+                add_special_tokens=False,
+                split_special_tokens=split,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
+        return found
+
+    def _spelled(self, token: int) -> str:
+        return str(self.inner.convert_ids_to_tokens(token))
+
+    @property
+    def _bos(self) -> str:
+        return str(self.inner.bos_token)
 
     def _without_special(self, text: str) -> list[int]:
         """Tokenise the text in parts that break every spelling of a special token in two."""
-        spellings = [str(self.inner.convert_ids_to_tokens(i)) for i in self.special_ids]
+        spellings = [self._spelled(i) for i in self.special_ids]
         parts = [text]
         for spelling in spellings:
             if len(spelling) > 1:
@@ -232,5 +243,6 @@ def _break(text: str, spelling: str) -> list[str]:
     return out
 
 
-def _optional_int(value: Any) -> int | None:
+def optional_int(value: Any) -> int | None:
+    """An id as an int; some tokenizers have none."""
     return None if value is None else int(value)
