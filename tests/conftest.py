@@ -75,6 +75,7 @@ def read_once(default_model) -> Callable[..., object]:
     def once(model, **how):
         if how["adapter"] is not None or model not in (None, default_model, str(default_model)):
             return load_model(model, **how)
+        how["hashed"] = True  # the same model, whose hash is known already
         key = repr(sorted(how.items()))
         if key not in read:
             read[key] = load_model(model, **how)
