@@ -35,12 +35,13 @@ def pytest_collection() -> Iterator[None]:
 
     The training library, mteb and pytest ask for such looks between runs and tasks.
     """
-    gc.disable()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)  # `gc.disable` would end where an import enables it again
     try:
         return (yield)
     finally:
         gc.freeze()
-        gc.enable()
+        gc.set_threshold(*thresholds)
 
 
 @pytest.fixture(scope="session")
