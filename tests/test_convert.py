@@ -323,25 +323,16 @@ def test_disk_that_cannot_be_written_is_a_storage_error(home, tiny, monkeypatch,
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on file size are tried on Linux")
 def test_real_write_that_fails_half_way_is_a_storage_error(home, tiny):
     """With a true limit of 10 kB a file, saving the weights ends in a StorageError, no copy."""
-    script = (
-        "import resource, sys; from pathlib import Path\n"
-        "import torch, transformers, safetensors.torch\n"
-        "from echovec.errors import StorageError\n"
-        "from echovec.model.convert import convert_gguf\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "try: convert_gguf(Path(sys.argv[1]))\n"
-        "except StorageError as error: print(error)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(tiny)],
-        env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "File too large" in result.stdout, result.stderr
-    assert "ECHOVEC_CACHE" in result.stdout
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(StorageError, match="File too large") as caught:
+            convert.convert_gguf(tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "ECHOVEC_CACHE" in str(caught.value)
     assert not list(home.glob("models/*"))
     assert not _leftovers(home)
 

@@ -97,9 +97,9 @@ class FakeEmbedder:
         return vector / np.linalg.norm(vector)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def docs():
-    """The real docstrings, collected once."""
+    """The real docstrings, collected once, also where workers share the tests of this file."""
     return collect()
 
 

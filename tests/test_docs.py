@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 
 from echovec import loading
 from echovec.cli import app
-from echovec.model.load import load_model
 
 ROOT = Path(__file__).parents[1]
 BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -126,22 +125,10 @@ def test_python_runs(page, tmp_path, monkeypatch):
     run(page, without_model(BLOCKS[page]))
 
 
-_default_models: dict[str, object] = {}
-
-
 @pytest.fixture
-def default_model_read_once(monkeypatch, default_model):
-    """Pages of one process share the default model; that it is read right, other tests say."""
-
-    def read(model, **how):
-        if how["adapter"] is not None or model not in (None, default_model, str(default_model)):
-            return load_model(model, **how)
-        key = repr(sorted(how.items()))
-        if key not in _default_models:
-            _default_models[key] = load_model(model, **how)
-        return _default_models[key]
-
-    monkeypatch.setattr(loading, "load_model", read)
+def default_model_read_once(monkeypatch, read_once):
+    """Pages of one process share the default model."""
+    monkeypatch.setattr(loading, "load_model", read_once)
 
 
 # "fast" says so where the processor does not multiply bfloat16; the page is right even so.

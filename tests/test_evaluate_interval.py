@@ -120,6 +120,30 @@ def test_the_v_measure_of_all_draws_is_sklearns_of_each(seed):
         assert np.abs(KINDS["v-measure"].score(items, rows_RN[::-1]) - wanted).max() > 1e-3
 
 
+@pytest.mark.parametrize("kinds", [1, 2, 7, 1000])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_the_average_precision_of_all_draws_is_sklearns_of_each(kinds, share):
+    """Few and many equal scores, few right pairs and none but; a swap is noticed."""
+    rng = np.random.default_rng(kinds)
+    labels = (rng.random(40) < share).astype(int)
+    labels[-1] = 1
+    scores = {name: rng.integers(0, kinds, 40) / 7 - 1 for name in "ab"}
+    items = {"kind": "average precision", "labels": labels.tolist(), "scores": scores}
+    rows_RN = rng.integers(0, 40, (50, 40))
+    rows_RN[0] = labels.argmin()  # a draw without a right pair, where there are wrong ones
+    found = KINDS["average precision"].score(items, rows_RN)
+    for rows, one in zip(rows_RN, found, strict=True):
+        right = labels[rows]
+        if right.any():
+            of = [metrics.average_precision_score(right, each[rows]) for each in scores.values()]
+            assert one == pytest.approx(max(of), abs=1e-12)
+        else:
+            assert np.isnan(one)
+    if kinds > 1 and share < 1:
+        swapped = KINDS["average precision"].score(items, rows_RN[::-1])
+        assert np.nanmax(np.abs(swapped - found)) > 1e-3
+
+
 def test_parts_may_have_parts():
     """An aggregate of tasks that have several sets each has an interval and words for it."""
     inner = {"kind": "parts", "parts": [ITEMS["v-measure"]] * 2}

@@ -5,9 +5,6 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import pytest
-
-from echovec import Embedder
 from families import causal_model, family_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -17,26 +14,23 @@ def load(name):
     return runpy.run_path(str(FOLDER / f"{name}.py"))["main"]
 
 
-@pytest.fixture(scope="module")
-def model(default_model):
-    return Embedder.load()
-
-
-def test_recipes_are_set_side_by_side(model):
+def test_recipes_are_set_side_by_side(default_embedder):
     """Each recipe has a margin between cosines, and they are not the same."""
-    margins = load("similarity")(model)
+    margins = load("similarity")(default_embedder)
     assert all(-2 < margin < 2 for margin in margins.values())
     assert len(set(margins.values())) == 3
 
 
-def test_notes_are_found(model):
+def test_notes_are_found(default_embedder):
     """The timetable answers the question about trains."""
-    assert "platform 3" in load("search_notes")(model.with_recipe("best"), "when do trains leave")
+    assert "platform 3" in load("search_notes")(
+        default_embedder.with_recipe("best"), "when do trains leave"
+    )
 
 
-def test_an_own_recipe_keeps_its_fingerprint(model):
+def test_an_own_recipe_keeps_its_fingerprint(default_embedder):
     """Two views with centres of their own are saved and read as the same recipe."""
-    assert len(load("own_recipe")(model).arrays) == 2
+    assert len(load("own_recipe")(default_embedder).arrays) == 2
 
 
 def test_one_model_does_both(capsys):

@@ -59,16 +59,10 @@ def test_another_model_is_refused() -> None:
         Embedder.from_model(model, tokenizer, "best")
 
 
-@pytest.fixture(scope="module")
-def loaded(default_model) -> Embedder:
-    """The default model in float32."""
-    return Embedder.load(default_model, precision="exact")
-
-
 @pytest.mark.parametrize("name", FITTED)
-def test_a_vector_does_not_depend_on_its_batch(name: str, loaded: Embedder) -> None:
+def test_a_vector_does_not_depend_on_its_batch(name: str, default_embedder: Embedder) -> None:
     """On the default model, in float32: alone and among others the same to 1e-5."""
-    embedder = loaded.with_recipe(name)
+    embedder = default_embedder.with_recipe(name)
     texts = list(families.sentences()[::25])
     together = embedder.encode(texts)
     alone = np.stack([embedder.encode(text) for text in texts])

@@ -14,6 +14,7 @@ from threading import Thread
 import huggingface_hub
 import pytest
 
+from echovec import Embedder
 from echovec.errors import ModelError
 from echovec.model import hub
 from echovec.model.hub import look_for
@@ -64,7 +65,7 @@ def ran(code, environment, *arguments):
     return result
 
 
-def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
+def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path, monkeypatch):
     """`Embedder.load("someone/tiny")` finds the cached snapshot offline, and names it so."""
     repository = tmp_path / "hub" / "models--someone--tiny"
     snapshot = repository / "snapshots" / REVISION
@@ -72,14 +73,12 @@ def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path):
     family_tokenizer("llama").save_pretrained(snapshot)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(REVISION)
-    code = (
-        "from echovec import Embedder\n"
-        "embedder = Embedder.load('someone/tiny')\n"
-        "print(embedder.model_path, embedder.recipe.model.name, embedder.encode('a').shape)"
-    )
-    environment = os.environ | {"HF_HOME": str(tmp_path), "ECHOVEC_OFFLINE": "1"}
-    result = ran(code, environment)
-    assert result.stdout.split("\n")[0] == "someone/tiny someone/tiny (32,)"
+    monkeypatch.setenv("ECHOVEC_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    embedder = Embedder.load("someone/tiny")
+    assert (embedder.model_path, embedder.recipe.model.name) == ("someone/tiny",) * 2
+    assert embedder.encode("a").shape == (32,)
 
 
 def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):

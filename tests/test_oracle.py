@@ -166,10 +166,10 @@ def default_pair(default_model):
     return model, AutoTokenizer.from_pretrained(default_model)
 
 
-def test_the_default_model_equals_the_oracle(default_pair):
+def test_the_default_model_equals_the_oracle(default_pair, default_embedder):
     """A few sentences of every length on the default model, main presets, all poolings."""
     model, tokenizer = default_pair
-    embedder = remembering(Embedder.load())
+    embedder = remembering(default_embedder)
     for name in MAIN:
         worst = _largest_difference(embedder, model, tokenizer, PRESETS[name], sentences()[::50])
         assert worst <= CLOSE, f"{name}: {worst:.2e}"

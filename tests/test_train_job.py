@@ -36,6 +36,14 @@ def no_other_data(monkeypatch, tmp_path):
     monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Curves take a second to draw; where others are tested, a run's page has none."""
+    from echovec.train import page
+
+    monkeypatch.setattr(page, "_curve", lambda points: f"<svg>{len(points)}</svg>")
+
+
 @pytest.fixture(scope="module")
 def local_model(tmp_path_factory) -> str:
     """The tiny model as a folder."""
@@ -113,7 +121,7 @@ def test_the_saved_vectors_are_the_trained_ones(local_model, tmp_path):
     assert loaded.recipe.fingerprint == Embedder.load(tmp_path).recipe.fingerprint
 
 
-def test_a_run_that_begins_from_an_adapter_holds_both(local_model, tmp_path):
+def test_a_run_that_begins_from_an_adapter_holds_both(local_model, tmp_path, undrawn):
     """The folder alone gives the trained vectors, in the dtype it was trained in and any other."""
     from echovec.train.job import build, finish, training_sets
 
@@ -131,7 +139,7 @@ def test_a_run_that_begins_from_an_adapter_holds_both(local_model, tmp_path):
     assert loaded.recipe.fingerprint != first.recipe.fingerprint
 
 
-def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path):
+def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path, undrawn):
     """Both copies of a trained embedder load and give its vectors; the first holds no weights."""
     train(local_run(local_model, tmp_path, "steps=2"), tmp_path / "r")
     trained = Embedder.load(tmp_path / "r")
@@ -256,7 +264,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
 
 
-def test_simcse_refuses_identical_views(tmp_path, monkeypatch):
+def test_simcse_refuses_identical_views(tmp_path, monkeypatch, undrawn):
     """A run whose dropout does nothing learns nothing."""
     from echovec.train import lora
 

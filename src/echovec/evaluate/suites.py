@@ -8,7 +8,6 @@ comes from there; the others come from the hub.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +153,18 @@ def _benchmark() -> list[str]:
 
 def _unknown(name: str, local: Sequence[LocalTask]) -> InputError:
     import mteb
+    from mteb.get_tasks import TASK_LIST
 
     names = [*SUITES, *CATEGORIES, *(one.name for one in local), *(o.set.name for o in local)]
-    with warnings.catch_warnings(action="ignore"):
-        names += [task.metadata.name for task in mteb.get_tasks(modalities=["text"])]
+    # The classes: to make all tasks of `get_tasks()` takes a second or more.
+    of_mteb = mteb.filter_tasks(
+        TASK_LIST,
+        modalities=["text"],
+        exclude_superseded=True,
+        exclude_private=True,
+        exclude_beta=True,
+    )
+    names += [task.metadata.name for task in of_mteb]
     lower = {one.lower(): one for one in names}
     near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
     hint = f"did you mean {' or '.join(near)}?" if near else "nothing has a name like it."
