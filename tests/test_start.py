@@ -151,6 +151,31 @@ def test_recipes_that_need_the_plain_engine_get_it(copy: Path) -> None:
     assert np.abs(found.encode(TEXTS) - usual.encode(TEXTS)).max() <= 1e-5
 
 
+def test_an_adapter_is_merged_alike(copy: Path, tmp_path: Path) -> None:
+    """Into the skeleton's weights as into the model's: same hash, same bits; other ones bare."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(told), "utf-8")
+    place = "base_model.model.layers.0.mlp.down_proj"
+    torch.manual_seed(0)
+    tensors = {
+        f"{place}.lora_A.weight": torch.randn(2, 64),
+        f"{place}.lora_B.weight": torch.randn(32, 2),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    found = [
+        load_model(copy, device="cpu", dtype="float32", adapter=adapter)
+        for adapter in (folder, folder, None)
+    ]
+    usual, quick, bare = (Embedder("echo", one[1], one[0]) for one in found)
+    assert (is_quick(usual), is_quick(quick)) == (False, True)
+    assert usual.recipe.fingerprint == quick.recipe.fingerprint != bare.recipe.fingerprint
+    vectors = usual.encode(TEXTS)
+    assert np.array_equal(vectors, quick.encode(TEXTS))
+    assert not np.array_equal(vectors, bare.encode(TEXTS))
+
+
 @pytest.mark.parametrize(
     "how",
     [{"engine": "plain"}, {"trust_remote_code": True}, {"tokenizer_at": True}],

@@ -33,11 +33,14 @@ from echovec.model.plain import config_text
 from echovec.model.skeleton import Attention, Config, Skeleton
 from echovec.text.kept_tokenizer import KeptTokenizer, told_of
 from echovec.text.tokenizer import HFTokenizer
+from echovec.version import __version__
 
 FILE = ".start.json"
 """Its name begins with a dot: it is none of the files that the copy's manifest lists."""
 
 _FORMAT = 1
+"""Counted up whenever the same files would give another start."""
+
 _WEIGHTS = "model.safetensors"
 _EMBEDDINGS = "embed_tokens.weight"
 
@@ -149,8 +152,8 @@ def _same(skeleton: Skeleton, model: Any) -> bool:
 
 def _key(copy: Path) -> str:
     """By what a start is known: the copy's small files as they are now, and what reads them."""
-    versions = [(name, version(name)) for name in ("transformers", "tokenizers", "torch")]
-    digest = hashlib.sha256(json.dumps([_FORMAT, versions]).encode())
+    versions = [version(name) for name in ("transformers", "tokenizers", "torch")]
+    digest = hashlib.sha256(json.dumps([_FORMAT, __version__, *versions]).encode())
     for file in sorted(copy.glob("[!.]*")):
         if file.suffix != ".safetensors" and file.name != cache.MANIFEST:
             digest.update(f"{file.name} {cache.sha256_of(file)} ".encode())
