@@ -210,13 +210,14 @@ def half(copy: Path) -> None:
     (copy / start.FILE).write_text(text[: len(text) // 2], "utf-8")
 
 
-def other_library(copy: Path) -> None:
-    """A start of another version of transformers."""
-    told = json.loads((copy / start.FILE).read_text("utf-8"))
-    (copy / start.FILE).write_text(json.dumps(told | {"key": "0" * 64}), "utf-8")
+def flipped(copy: Path) -> None:
+    """A start that is still one, but whose special tokens are others."""
+    text = (copy / start.FILE).read_text("utf-8")
+    assert text.count('"special_ids": [') == 1
+    (copy / start.FILE).write_text(text.replace('"special_ids": [', '"special_ids": [7, '), "utf-8")
 
 
-@pytest.mark.parametrize("change", [other_limit, another_file, half, other_library])
+@pytest.mark.parametrize("change", [other_limit, another_file, half, flipped])
 def test_a_start_of_anything_else_is_not_used_and_written_anew(
     copy: Path, change: Callable[[Path], None]
 ) -> None:
@@ -226,6 +227,17 @@ def test_a_start_of_anything_else_is_not_used_and_written_anew(
     changed, kept = (Embedder.load(copy, "echo") for _ in range(2))
     assert (is_quick(changed), is_quick(kept)) == (False, True)
     assert np.array_equal(changed.encode(TEXTS), kept.encode(TEXTS))
+
+
+@pytest.mark.parametrize("library", ["transformers", "tokenizers", "torch"])
+def test_a_start_of_another_version_is_not_used(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """Of each library that had a part in it."""
+    Embedder.load(copy, "echo")
+    found = start.version
+    monkeypatch.setattr(start, "version", lambda name: f"{found(name)}{'.1' * (name == library)}")
+    assert not is_quick(Embedder.load(copy, "echo"))
 
 
 def test_a_copy_that_lacks_a_weight_says_what_it_always_said(copy: Path) -> None:

@@ -38,7 +38,7 @@ def no_other_data(monkeypatch, tmp_path):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Curves take a second to draw; where others are tested, a run's page has none."""
+    """Curves take time to draw; where other things are tested, a run's page has none."""
     from echovec.train import page
 
     monkeypatch.setattr(page, "_curve", lambda points: f"<svg>{len(points)}</svg>")

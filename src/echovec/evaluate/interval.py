@@ -152,7 +152,7 @@ def _average_precision(items: Items, rows_RN: Rows) -> Floats:
 
 
 def _precisions(labels_RN: NDArray[np.bool_], scores_RN: Floats) -> Floats:
-    """Of every draw at once: sklearn's own takes a millisecond or two for each of a thousand."""
+    """Of every draw at once: sklearn's own takes milliseconds for each of a thousand draws."""
     N = labels_RN.shape[1]
     order_RN = np.argsort(-scores_RN, axis=1)
     labels_RN = np.take_along_axis(labels_RN, order_RN, axis=1)

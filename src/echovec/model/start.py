@@ -71,7 +71,11 @@ def read(copy: Path, dtype: torch.dtype, read_tokenizer: Callable[[], Any]) -> S
         read_tokenizer: reads the tokenizer by transformers, for who asks for that one.
     """
     try:
-        told = json.loads((copy / FILE).read_text("utf-8"))
+        sha256, _, text = (copy / FILE).read_text("utf-8").partition("\n")
+        if sha256 != _digest(text):
+            _log.warning("%s is damaged: the model is read by transformers", copy / FILE)
+            return None
+        told = json.loads(text)
         if told["key"] != _key(copy):
             return None
         tokenizer = KeptTokenizer(told["tokenizer"], read_tokenizer)
@@ -108,7 +112,7 @@ def keep(copy: Path, model: Any, tokenizer: HFTokenizer) -> None:
         _log.debug("%s will be read by transformers again: nothing less gives the same", copy)
         return
     try:
-        write_file(copy / FILE, text.encode())
+        write_file(copy / FILE, f"{_digest(text)}\n{text}".encode())
     except StorageError as error:
         _log.debug("the start of %s is not kept: %s", copy, error)
 
@@ -148,6 +152,11 @@ def _same(skeleton: Skeleton, model: Any) -> bool:
         and Attention(skeleton.config).scaling == block.self_attn.scaling
         and skeleton.norm.variance_epsilon == block.input_layernorm.variance_epsilon
     )
+
+
+def _digest(text: str) -> str:
+    """A checksum, the first line: a bit that flips on the disk would move ids in silence."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(copy: Path) -> str:
