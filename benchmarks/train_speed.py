@@ -3,8 +3,11 @@
 Same model, LoRA, echo prompt, rows, batch and loss (cached, the same token budget); there with
 padding and a padded mask for the second copy, here through the packed engine. Turns are taken in
 one process, so what else the machine does falls on both. Losses must agree before speed is told.
+Here it is taken three times: with every mini-batch twice through the model, as there; with one
+kept from the first time, as a run does by default; and with all kept (`kept_tokens`).
 
-`--memory ROWS` runs one cached step of so many rows in this process and prints its peak.
+`--memory ROWS` runs one cached step of so many rows in this process and prints its peak; `--kept`
+says how many tokens it keeps.
 """
 
 from __future__ import annotations
@@ -33,13 +36,15 @@ def main() -> None:
     parser.add_argument("--precision", default="fast", choices=["fast", "exact"])
     parser.add_argument("--memory", type=int, help="rows of one step; used by --memories")
     parser.add_argument("--memories", help="rows of several, each in a process of its own")
+    parser.add_argument("--kept", type=int, help="tokens kept, where memory is measured")
     options = parser.parse_args()
     if options.memory:
-        print(json.dumps(memory(options.data, options.memory)))
+        print(json.dumps(memory(options.data, options.memory, options.kept)))
     elif options.memories:
         for rows in options.memories.split(","):
             command = [sys.executable, "-W", "ignore", "-m", "benchmarks.train_speed"]
             command += [str(options.data), "--memory", rows]
+            command += [] if options.kept is None else ["--kept", str(options.kept)]
             print(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout, end=""
             )
@@ -51,7 +56,12 @@ def speed(data: Path, rows: int, repeats: int, precision: str) -> None:
     """Both sides in turns: seconds of each and the ratio of medians."""
     run = chosen(rows, precision)
     ours, texts = our_step(run, data)
-    sides = {"echovec": ours, "plain": plain_step(run, texts)}
+    sides = {
+        "echovec": ours,
+        "nothing kept": our_step(replace(run, kept_tokens=0), data)[0],
+        "all kept": our_step(replace(run, kept_tokens=1 << 30), data)[0],
+        "plain": plain_step(run, texts),
+    }
     losses = {name: step() for name, step in sides.items()}  # and a warm-up
     print("losses", losses)
     taken: dict[str, list[float]] = {name: [] for name in sides}
@@ -63,8 +73,9 @@ def speed(data: Path, rows: int, repeats: int, precision: str) -> None:
     medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
     for name, seconds in taken.items():
         rate = rows / medians[name]
-        print(f"{name:8} {rate:6.2f} examples/s  {[round(s, 2) for s in seconds]}")
-    print(f"ratio {medians['plain'] / medians['echovec']:.2f}")
+        print(f"{name:12} {rate:6.2f} examples/s  {[round(s, 2) for s in seconds]}")
+    for name in list(sides)[:-1]:
+        print(f"{name}: {medians['plain'] / medians[name]:.2f} times as fast as plain")
 
 
 def chosen(rows: int, precision: Any) -> Any:
@@ -162,10 +173,10 @@ def plain_step(run: Any, columns: list[list[str]]) -> Callable[[], float]:
     return step
 
 
-def memory(data: Path, rows: int) -> dict[str, float]:
+def memory(data: Path, rows: int, kept: int | None = None) -> dict[str, float]:
     """The peak of one cached step in MB, over what the process had before it."""
     # Mini-batches that 64 rows of one column fill too: else more rows would fill them better.
-    run = replace(chosen(rows, "fast"), max_tokens=8, mini_batch_tokens=1024)
+    run = replace(chosen(rows, "fast"), max_tokens=8, mini_batch_tokens=1024, kept_tokens=kept)
     step, _ = our_step(run, data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begin = time.perf_counter()

@@ -86,7 +86,7 @@ def gradients(
     parts: Parts, sets: Sequence[TrainingSet], step: Step, run: Run
 ) -> tuple[float, dict[str, Tensor]]:
     """The loss of one step and the gradient of every trained parameter, by name."""
-    from echovec.train.trainer import make_loss
+    from echovec.train.loss import make_loss
 
     features = _features(parts, sets, step, run)
     parts.transformer.train()
@@ -169,12 +169,12 @@ def _temperature(
 
 def _with_dropout(run: Run, sets: Sequence[TrainingSet], step: Step) -> Finding:
     """Cached, and by hand with every column in one pass: the same masks must be drawn again."""
-    from echovec.train.trainer import make_loss
+    from echovec.train.loss import make_loss
 
     what = "cached equals uncached with dropout"
     parts = build(run)
     wake(parts)
-    whole = replace(run, mini_batch_tokens=1 << 30, matryoshka=())
+    whole = replace(run, mini_batch_tokens=1 << 30, kept_tokens=0, matryoshka=())
     _, cached = gradients(parts, sets, step, whole)
     _, without = gradients(parts, sets, step, replace(whole, seed=run.seed + 1))
     parts.transformer.zero_grad()

@@ -134,7 +134,7 @@ def build(run: Run) -> Parts:
     from echovec.train.module import EchoModule
 
     torch.manual_seed(run.seed)
-    device = pick_device(None)
+    device = _device()
     model, tokenizer, source = _base(run, device)
     base_hash = hash_of(model)
     if run.init is not None:
@@ -267,6 +267,12 @@ def _claim(out: Path, run: Run) -> None:
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_file(file, text.encode())
+
+
+def _device() -> str:
+    """Where this process trains: of several that a launcher started, each on a card of its own."""
+    device = pick_device(None)
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
 
 
 def _base(run: Run, device: str) -> tuple[Any, Any, Path | str | None]:

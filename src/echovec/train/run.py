@@ -34,7 +34,14 @@ _BOUNDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: 0 < value < math.inf, "a number above 0"),
     ),
     **dict.fromkeys(
-        ("mini_batch_tokens", "warmup_steps", "weight_decay", "max_grad_norm", "held_out"),
+        (
+            "mini_batch_tokens",
+            "kept_tokens",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "held_out",
+        ),
         (lambda value: value >= 0, "0 or more"),
     ),
     **dict.fromkeys(
@@ -88,8 +95,11 @@ class Run:
 
     mini_batch_tokens: int = 4096
     """GradCache (arXiv 2101.06983): the batch goes through the model twice, at most so many tokens
-    at a time, so memory does not grow with the batch. 0: once, all at a time, which is a third
-    faster where memory allows it."""
+    at a time, so memory does not grow with the batch. 0: once, all at a time."""
+
+    kept_tokens: int | None = None
+    """How many tokens of a batch go through the model once, as memory allows: what the first pass
+    computed is kept for them. None: as many as `mini_batch_tokens`, which costs no memory more."""
 
     learning_rate: float = 8e-4
     warmup_steps: int = 10

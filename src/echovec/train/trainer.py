@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +12,24 @@ from typing import Any
 import torch
 from datasets import Dataset as Table
 from sentence_transformers import (
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer import losses
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
 
 from echovec.errors import TrainingError
+from echovec.model.precision import pick_device
 from echovec.train import lora
 from echovec.train.data import Source, TrainingSet
 from echovec.train.job import CHECKPOINTS, Parts, last_checkpoint, log_to
+from echovec.train.loss import make_loss
 from echovec.train.run import Run
 from echovec.train.schedule import Step
 from echovec.train.watch import Watch
 
 _LAST_GOOD = "last-good"
-_SCORE_ROWS = 256
 
 
 class Batches(Dataset[Step]):
@@ -173,33 +173,6 @@ def fit(
     return trainer.state.global_step, resumed_at, history_of(out)
 
 
-def make_loss(run: Run, transformer: SentenceTransformer) -> nn.Module:
-    """InfoNCE over the batch, cached or not, Matryoshka around it where asked for."""
-    options: dict[str, Any] = {
-        "scale": 1 / run.temperature,
-        "gather_across_devices": run.across_devices and torch.distributed.is_initialized(),
-    }
-    if run.symmetric_loss:
-        options |= {
-            "directions": ("query_to_doc", "doc_to_query"),
-            "partition_mode": "per_direction",
-        }
-    loss: nn.Module
-    if not run.mini_batch_tokens:
-        loss = losses.MultipleNegativesRankingLoss(transformer, **options)
-    else:
-        loss = losses.CachedMultipleNegativesRankingLoss(
-            transformer,
-            # Rows of the score matrix at a time: each holds a number for every text of the batch.
-            mini_batch_size=min(run.batch_size, _SCORE_ROWS),
-            mini_batch_num_tokens=run.mini_batch_tokens,
-            **options,
-        )
-    if run.matryoshka:
-        loss = losses.MatryoshkaLoss(transformer, loss, list(run.matryoshka))
-    return loss
-
-
 class RunLog(TrainerCallback):  # type: ignore[misc]
     """What the trainer logs, one line a step, in the run's folder."""
 
@@ -213,8 +186,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 
 
 def arguments(run: Run, out: Path, steps: int) -> Any:
-    """The run as the trainer's own arguments."""
-    return SentenceTransformerTrainingArguments(
+    """The run as the trainer's own arguments.
+
+    Raises:
+        TrainingError: processes were launched that do not find each other.
+    """
+    asked = SentenceTransformerTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         max_steps=steps,
         per_device_train_batch_size=1,  # one planned part; run.batch_size rows
@@ -234,13 +211,19 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         disable_tqdm=None,
+        use_cpu=pick_device(None) == "cpu",  # else launched processes would each train alone there
     )
+    if asked.world_size != (launched := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise TrainingError(
+            f"{launched} processes were launched and this one sees {asked.world_size}, so each "
+            "would train on all rows alone; launch them with torchrun or accelerate, as many as "
+            "there are devices"
+        )
+    return asked
 
 
 def _reporters() -> list[str]:
     """Trackers that are installed and asked for by their own environment variables."""
-    import os
-
     named = os.environ.get("ECHOVEC_REPORT_TO", "")
     return [name for name in named.split(",") if name]
 
