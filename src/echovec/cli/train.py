@@ -45,11 +45,13 @@ def train(
         if not all(finding.holds for finding in findings):
             raise typer.Exit(1)
         return
+    from echovec.train.job import is_first
     from echovec.train.job import train as run_it
 
     folder = output or Path(chosen.name)
     done = run_it(chosen, folder, data=data)
-    typer.echo(
-        f"{counted(done.steps, 'step')}; the adapter is in {done.folder}: "
-        f"Embedder.load({str(folder)!r})"
-    )
+    if is_first():
+        typer.echo(
+            f"{counted(done.steps, 'step')}; the adapter is in {done.folder}: "
+            f"Embedder.load({str(folder)!r})"
+        )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,20 +79,21 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
     from echovec.train.trainer import fit
 
     out = Path(out)
-    if _is_first():
+    if is_first():
         _claim(out, run)
     sets = training_sets(run, data)
-    if _is_first() and not (out / LOG_FILE).exists():
+    if is_first() and not (out / LOG_FILE).exists():
         log_to(out, *({"skipped": line} for one in sets for line in one.skipped))
     plan = schedule(sets, batch_size=run.batch_size, steps=run.steps, seed=run.seed)
     parts = build(run)
-    if run.objective == "mntp":
-        from echovec.train.mntp import fit as fit_mntp
+    with _meeting():
+        if run.objective == "mntp":
+            from echovec.train.mntp import fit as fit_mntp
 
-        steps, resumed_at, history = fit_mntp(parts, sets, plan, out)
-    else:
-        steps, resumed_at, history = fit(parts, sets, plan, out, data=data)
-    if _is_first():
+            steps, resumed_at, history = fit_mntp(parts, sets, plan, out)
+        else:
+            steps, resumed_at, history = fit(parts, sets, plan, out, data=data)
+    if is_first():
         finish(parts, sets, out)
     return Trained(out, steps, resumed_at, history)
 
@@ -249,7 +252,19 @@ def _is_torn(file: Path) -> bool:
         return False
 
 
-def _is_first() -> bool:
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Processes that the trainer brings together part at the end, unless they had met before."""
+    able = torch.distributed.is_available()
+    before = able and torch.distributed.is_initialized()
+    try:
+        yield
+    finally:
+        if able and not before and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def is_first() -> bool:
     """Whether this is the process that writes, of those that a launcher has started."""
     return os.environ.get("RANK", "0") == "0"
 

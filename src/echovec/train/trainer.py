@@ -97,7 +97,8 @@ class AdapterSaves:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not (math.isfinite(float(loss)) and all(bool(g.isfinite().all()) for g in gradients)):
             folder = Path(self.args.output_dir).parent / _LAST_GOOD
-            lora.save(self._parts.peft_model, folder)
+            if self.state.is_world_process_zero:
+                lora.save(self._parts.peft_model, folder)
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the loss is {float(loss)}, or a gradient is "
                 f"not finite; the adapter as it was before is in {folder}. "
@@ -209,6 +210,7 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
         report_to=_reporters(),
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        dataloader_drop_last=True,  # nothing is left over; without it several processes are warned
         ddp_find_unused_parameters=False,
         disable_tqdm=None,
         use_cpu=pick_device(None) == "cpu",  # else launched processes would each train alone there
