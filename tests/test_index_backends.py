@@ -115,7 +115,7 @@ def test_the_backend_is_chosen_by_rows(monkeypatch, tmp_path):
 
 
 @LANCE
-@pytest.mark.parametrize("name", ["a.b", "echovec_row"])
+@pytest.mark.parametrize("name", ["a.b", "echovec_row", "_score", "_distance", "_rowid"])
 def test_a_field_whose_name_lance_does_not_take_is_named(tmp_path, name):
     """An input to correct, and no fault of the disk; an exact index takes it."""
     made = source(some_vectors(3), **{name: [1, 2, 3]})

@@ -36,6 +36,12 @@ from echovec.search.lance_table import (
 from echovec.search.layout import Facts
 
 VECTOR, ROW = "echovec_vector", "echovec_row"
+_ITS_OWN = frozenset({"_score", "_distance", "_rowid", "_rowaddr", "_rowoffset"}) | {
+    "_row_created_at_version",
+    "_row_last_updated_at_version",
+}
+"""Columns that LanceDB adds to its rows or to its answers."""
+
 LOOKS = (200, 400, 800)
 """How far a search looks in the graph: candidates kept at a time. Tried in turn until the recall
 suffices; after the last every row is compared."""
@@ -72,7 +78,7 @@ def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> 
         InputError: a field has a name that LanceDB does not take.
     """
     for name in source.schema.names:
-        if "." in name or name in (VECTOR, ROW):
+        if "." in name or name in (VECTOR, ROW) or name in _ITS_OWN:
             raise InputError(
                 f'LanceDB takes no field of the name "{name}"; rename it before the rows are '
                 "embedded, leave it out of --keep, or use --backend exact"
