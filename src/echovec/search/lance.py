@@ -34,6 +34,7 @@ from echovec.search.lance_table import (
     writing,
 )
 from echovec.search.layout import Facts
+from echovec.search.rows import rows_of
 
 VECTOR, ROW = "echovec_vector", "echovec_row"
 _ITS_OWN = frozenset({"_score", "_distance", "_rowid", "_rowaddr", "_rowoffset"}) | {
@@ -275,7 +276,7 @@ class Opened:
         vectors_KD = to_numpy(rows.column(VECTOR)).astype(np.float64)
         scores = (vectors_KD * query_D.astype(np.float64)).sum(axis=1)
         order = np.lexsort((rows.column(ROW).to_numpy(), -scores))
-        fields = rows.select(self._shown).to_pylist()
+        fields = rows_of(rows.select(self._shown))
         places = enumerate(order.tolist(), 1)
         return [hit(rank, float(scores[row]), fields[row]) for rank, row in places]
 
@@ -295,7 +296,7 @@ class Opened:
         search = self._table.search(MatchQuery(words, "text"), query_type="fts")
         rows = self._answer(search.select([*self._shown, ROW, "_score"]).limit(k), where)
         scores, order = rows.column("_score").to_numpy(), rows.column(ROW).to_numpy()
-        fields = rows.select(self._shown).to_pylist()
+        fields = rows_of(rows.select(self._shown))
         best = enumerate(np.lexsort((order, -scores)).tolist(), 1)
         return [hit(rank, float(scores[row]), fields[row]) for rank, row in best]
 
