@@ -84,7 +84,8 @@ def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path, monkeyp
 def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
     """A tag's commit is written down, and the default branch's: they load again when it moved.
 
-    So does the head that writes texts, of the same revision; the hub is never asked for it.
+    So does a pickled one, and the head that writes texts, of the same revision; the hub is never
+    asked for it.
     """
     repository = tmp_path / "hub" / "models--someone--tiny"
     (repository / "refs").mkdir(parents=True)
@@ -97,6 +98,7 @@ def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
         (repository / "refs" / name).write_text(commit)
     code = f"""
 import json
+import pickle
 from pathlib import Path
 import numpy as np
 from echovec import Embedder
@@ -114,6 +116,8 @@ for name, embedder in made.items():
     assert np.array_equal(again.encode("a"), embedder.encode("a"))
     saved = json.loads((home / str(name) / "recipe.json").read_text())["model"]
     print(saved["path"], saved["revision"])
+    arrived = pickle.loads(pickle.dumps(embedder))
+    assert arrived.recipe == embedder.recipe
 kept = Embedder.load(home / "v2", revision={REVISION!r}, recipe="echo")
 assert kept.recipe.fingerprint == made["main"].recipe.fingerprint
 words = with_head(made["main"]).get_input_embeddings().weight.detach().float()

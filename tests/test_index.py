@@ -455,6 +455,30 @@ def test_the_command_line_builds_and_answers(tmp_path, monkeypatch):
     hit = json.loads(lines[0])
     assert (hit["rank"], hit["id"], hit["text"]) == (1, "r3", "markets rose")
     assert isinstance(hit["score"], float), "a field of the same name does not hide it"
+    assert hit["field_score"] == 4, "nor is it hidden"
+
+
+def test_a_hit_as_json_has_every_field(tmp_path, monkeypatch):
+    """Fields called like a hit's own rank and score stand beside them, whatever else is there."""
+    from echovec.search import index as indexes
+
+    embedder = Letters()
+    named = {"rank": [10, 20], "score": [None, 0.5], "field_rank": ["a", "b"], "year": [1, 2]}
+    vectors = embedder.encode(TEXTS[:2])
+    file = write_parquet(tmp_path / "v.parquet", vectors, text=TEXTS[:2], **named)
+    index = Index.build(file, tmp_path / "index", embedder=embedder)
+    monkeypatch.setattr(indexes, "load_embedder", lambda folder, made: embedder)
+    asked = ["search", str(tmp_path / "index"), TEXTS[1], "-k", "1", "--json"]
+    line = json.loads(CliRunner().invoke(app, asked).stdout)
+    (hit,) = index.search(TEXTS[1], 1)
+    assert hit.fields == {"rank": 20, "score": 0.5, "field_rank": "b", "year": 2}
+    own = {"rank": 1, "score": round(hit.score, 6), "id": hit.id, "text": TEXTS[1]}
+    assert line == own | {
+        "field_field_rank": 20,
+        "field_score": 0.5,
+        "field_rank": "b",
+        "year": 2,
+    }
 
 
 def test_the_revision_that_the_stored_recipe_names_is_loaded(tmp_path, monkeypatch):

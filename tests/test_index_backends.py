@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime, time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -115,7 +117,7 @@ def test_the_backend_is_chosen_by_rows(monkeypatch, tmp_path):
 
 
 @LANCE
-@pytest.mark.parametrize("name", ["a.b", "echovec_row"])
+@pytest.mark.parametrize("name", ["a.b", "echovec_row", "_score", "_distance", "_rowid"])
 def test_a_field_whose_name_lance_does_not_take_is_named(tmp_path, name):
     """An input to correct, and no fault of the disk; an exact index takes it."""
     made = source(some_vectors(3), **{name: [1, 2, 3]})
@@ -123,6 +125,67 @@ def test_a_field_whose_name_lance_does_not_take_is_named(tmp_path, name):
         Index.build(made, tmp_path / "lance", backend="lance")
     exact = Index.build(made, tmp_path / "exact", backend="exact")
     assert exact.search(some_vectors(3)[1], 1)[0].fields == {name: 2}
+
+
+def times(numbers, kind):
+    return pa.array(numbers, pa.int64()).view(kind)
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (times([3, None, 2], pa.timestamp("us")), datetime(1970, 1, 1, microsecond=3)),
+        (times([5_000, None, 2_000], pa.time64("ns")), time(microsecond=5)),
+        (times([123456789, None, 2000], pa.time64("ns")), "00:00:00.123456789"),
+        (times([2**62, None, 0], pa.timestamp("us")), f"<value out of range: {2**62}>"),
+        (times([2**62, None, 0], pa.duration("s")), f"{2**62} s"),
+        (times([3, None, 0], pa.timestamp("us", "No/Where")), "1970-01-01 00:00:00.000003Z"),
+    ],
+)
+def test_times_that_python_cannot_hold_are_texts(backend, column, found, tmp_path):
+    """In hits, on a map and in its table: finer than a microsecond, or too far away; never cut."""
+    vectors = np.eye(3, 8, dtype=np.float32)
+    index = Index.build(source(vectors, at=column), tmp_path / "index", backend=backend)
+    (hit,) = index.search(vectors[0], 1)
+    assert hit.fields == {"at": found}
+    values = index.points().fields["at"]
+    assert values[:2] == [found, None]
+    assert type(values[2]) is type(found), "one kind of value in a column"
+    assert pa.array(values).null_count == 1
+
+
+def test_nanoseconds_do_not_need_pandas():
+    """Where it is not installed they are texts, and whole microseconds are times."""
+    code = """
+import sys
+
+class NoPandas:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoPandas())
+import pyarrow as pa
+from echovec.search.rows import rows_of
+
+def times(numbers, kind):
+    return pa.array(numbers, pa.int64()).view(kind)
+
+print(rows_of(pa.table({
+    "fine": times([1717243200_123456789, None], pa.timestamp("ns", "UTC")),
+    "whole": times([1717243200_123456000, None], pa.timestamp("ns")),
+    "span": times([1, 1000], pa.duration("ns")),
+})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert eval(done.stdout, {"datetime": sys.modules["datetime"]}) == [
+        {
+            "fine": "2024-06-01 12:00:00.123456789Z",
+            "whole": datetime(2024, 6, 1, 12, 0, 0, 123456),
+            "span": "1 ns",
+        },
+        {"fine": None, "whole": None, "span": "1000 ns"},
+    ]
 
 
 def test_without_lancedb_the_extra_is_named(tmp_path, monkeypatch):

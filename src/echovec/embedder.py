@@ -29,6 +29,7 @@ from echovec.model.packed import PackedBackbone
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import Precision
 from echovec.options import Options, Preparing
+from echovec.pickled import Picklable
 from echovec.presets import as_recipe, with_limits
 from echovec.reader import Reader
 from echovec.recipe import ROLES, ModelIdentity, Recipe, Role
@@ -47,11 +48,11 @@ Flags = NDArray[np.bool_]
 AnyRecipe = Recipe | Template | str | Path
 
 
-class Embedder:
+class Embedder(Picklable):
     """Embeds texts with a causal language model.
 
-    Make one with `Embedder.load` (from disk or hub) or `Embedder.from_model` (a model already in
-    memory); the constructor takes the parts themselves.
+    Make one with `Embedder.load` (from disk or hub; a pickle says how, see `echovec.pickled`) or
+    `Embedder.from_model` (a model in memory); the constructor takes the parts themselves.
 
     Args:
         recipe: how texts are embedded: a Recipe, a Template, a preset's name, or a recipe file.
@@ -470,8 +471,8 @@ class Embedder:
         if not include_model:
             return write_saved(Path(folder), recipe, adapter=adapter)
         parts = self.hugging_face
-        if adapter is not None:  # merged weights are weights of their own
-            recipe = replace(recipe, model=replace(self.identity, hash=hash_of(parts[0])))
+        # What is written counts: an adapter is merged into it, or it was trained in memory.
+        recipe = replace(recipe, model=replace(self.identity, hash=hash_of(parts[0])))
         return write_saved(Path(folder), recipe, parts)
 
     def save_sentence_transformers(

@@ -19,9 +19,27 @@ from echovec.model.load import Engine, load_model
 from echovec.model.precision import Precision, pick_device, pick_dtype
 from echovec.presets import as_recipe, default_recipe
 from echovec.recipe import Recipe
-from echovec.saved import saved_adapter, saved_folder, saved_model, saved_tokenizer
+from echovec.saved import (
+    saved_adapter,
+    saved_folder,
+    saved_model,
+    saved_tokenizer,
+    shipped_names,
+)
 from echovec.text.template import Template
 from echovec.text.tokenizer import HFTokenizer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `Embedder.load` was asked for beside the recipe, as other processes understand it."""
+
+    model: str | None
+    """A name, or an absolute path; None for the default model."""
+
+    device: str | None
+    engine: Engine
+    trust_remote_code: bool
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,9 @@ class Source:
 
     adapter: Path | None = None
     """The folder of an adapter that has been merged into it, to be saved with it."""
+
+    asked: Asked | None = None
+    """What loads it again; None if it was not loaded, but given."""
 
 
 IN_MEMORY = Source()
@@ -71,8 +92,14 @@ def open_model(
     engine: Engine,
     revision: str | None,
     trust_remote_code: bool,
+    hashed: bool = False,
 ) -> Opened:
-    """Find and read everything; arguments and errors are those of `Embedder.load`."""
+    """Find and read everything; arguments and errors are those of `Embedder.load`.
+
+    `hashed`: whether the weights are to be hashed now, for who will ask for it.
+    """
+    device = None if device is None else str(device)
+    asked = Asked(_from_anywhere(model), device, engine, trust_remote_code)
     adapter = tokenizer_at = foreign = None
     if (folder := saved_folder(model)) is not None:
         saved = Recipe.load(folder)
@@ -96,7 +123,7 @@ def open_model(
         trust_remote_code=trust_remote_code,
         adapter=adapter,
         tokenizer_at=tokenizer_at,
-        hashed=bound.model is not None,
+        hashed=hashed or bound.model is not None,
     )
     if foreign is not None:
         bound = imported_recipe(foreign, tokenizer, backbone.max_positions)
@@ -110,5 +137,14 @@ def open_model(
             source,
             revision=commit_of(source, revision),
             adapter=adapter,
+            asked=asked,
         ),
     )
+
+
+def _from_anywhere(model: str | Path | None) -> str | None:
+    """What names this model in any working directory."""
+    if model is None or (isinstance(model, str) and model in shipped_names()):
+        return model
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else str(model)

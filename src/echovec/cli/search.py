@@ -60,7 +60,12 @@ def search(
 
 def _line(hit: Hit) -> str:
     shown = {"rank": hit.rank, "score": round(hit.score, 6), "id": hit.id, "text": hit.text}
-    return json.dumps({**shown, **hit.fields, **shown}, ensure_ascii=False, default=str)
+    for own, value in hit.fields.items():
+        name = own
+        while name in shown or (name != own and name in hit.fields):
+            name = f"field_{name}"
+        shown[name] = value
+    return json.dumps(shown, ensure_ascii=False, default=str)
 
 
 def _short(text: str, width: int = 100) -> str:

@@ -89,14 +89,14 @@ def load_model(
         raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
         _say_not_rounded(rounds)
-        return PlainBackbone(loaded, known_hash=files.known_hash), tokenizer, source
+        return files.plain(loaded, files.known_hash), tokenizer, source
     known_hash, largest = files.known_hash, None
     if rounds:
         known_hash = known_hash or hash_of(loaded)  # of the weights as they were
         largest = largest_inputs(loaded, tokenizer.inner(list(SENTENCES))["input_ids"])
 
     def read_again() -> PlainBackbone:
-        return PlainBackbone(files.model(), known_hash=known_hash)
+        return files.plain(files.model(), known_hash)
 
     packed = PackedBackbone(
         loaded, prepack=True, plain=read_again, known_hash=known_hash, largest=largest
@@ -153,6 +153,11 @@ class _Files:
 
         with _reading(self.source):
             return AutoTokenizer.from_pretrained(str(self.tokenizer_at or self.source), **self.how)
+
+    def plain(self, loaded: Any, known_hash: str | None) -> PlainBackbone:
+        """The plain backbone of a model that was read here; `known_hash` stands for it."""
+        read_hash = known_hash if self.adapter is None else hash_of(loaded)
+        return PlainBackbone(loaded, known_hash=known_hash, read_hash=read_hash)
 
     def _finished(self, loaded: Any) -> Any:
         """With the adapter merged, on its device."""

@@ -61,6 +61,8 @@ class PlainBackbone:
         model: a causal language model with or without its head, or a PEFT model around one.
         padding_side: where padding goes; the vectors are the same.
         known_hash: what `weights_hash` says, where an adapter was merged.
+        read_hash: the hash of the weights as they were read, an adapter merged; `known_hash`
+            where that is the same, None where nobody hashed them.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class PlainBackbone:
         *,
         padding_side: Literal["right", "left"] = "right",
         known_hash: str | None = None,
+        read_hash: str | None = None,
     ) -> None:
         self._known_hash = known_hash
+        self._read_hash = read_hash
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         self.model = model.base_model
@@ -151,6 +155,13 @@ class PlainBackbone:
         if self._known_hash is not None:
             return self._known_hash
         return hash_of(self.model)
+
+    def has_changed(self, weights_hash: str) -> bool:
+        """Whether the weights are others than those that were read, by training or merging.
+
+        Hashes them: about a second per GB and core. `weights_hash`: what they were known by.
+        """
+        return hash_of(self.model) != (self._read_hash or weights_hash)
 
     def _states(
         self,

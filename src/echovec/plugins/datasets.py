@@ -2,9 +2,9 @@
 
     dataset = with_vectors(dataset, Embedder.load(), column="text")
 
-`map` keeps its result by a fingerprint of what it ran. It cannot hash a model, so it is told the
-recipe's fingerprint: the same texts under the same recipe are embedded once, in any process, and
-under another one again.
+`map` keeps its result by a fingerprint of what it ran. It knows an embedder by how it was loaded,
+and a model in memory not at all, so it is told the recipe's fingerprint: the same texts under the
+same recipe are embedded once, in any process, and under another one again.
 """
 
 from __future__ import annotations

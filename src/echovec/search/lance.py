@@ -34,8 +34,15 @@ from echovec.search.lance_table import (
     writing,
 )
 from echovec.search.layout import Facts
+from echovec.search.rows import rows_of
 
 VECTOR, ROW = "echovec_vector", "echovec_row"
+_ITS_OWN = frozenset({"_score", "_distance", "_rowid", "_rowaddr", "_rowoffset"}) | {
+    "_row_created_at_version",
+    "_row_last_updated_at_version",
+}
+"""Columns that LanceDB adds to its rows or to its answers."""
+
 LOOKS = (200, 400, 800)
 """How far a search looks in the graph: candidates kept at a time. Tried in turn until the recall
 suffices; after the last every row is compared."""
@@ -72,7 +79,7 @@ def build(folder: Path, token: str, source: Source, options: dict[str, Any]) -> 
         InputError: a field has a name that LanceDB does not take.
     """
     for name in source.schema.names:
-        if "." in name or name in (VECTOR, ROW):
+        if "." in name or name in (VECTOR, ROW) or name in _ITS_OWN:
             raise InputError(
                 f'LanceDB takes no field of the name "{name}"; rename it before the rows are '
                 "embedded, leave it out of --keep, or use --backend exact"
@@ -269,7 +276,7 @@ class Opened:
         vectors_KD = to_numpy(rows.column(VECTOR)).astype(np.float64)
         scores = (vectors_KD * query_D.astype(np.float64)).sum(axis=1)
         order = np.lexsort((rows.column(ROW).to_numpy(), -scores))
-        fields = rows.select(self._shown).to_pylist()
+        fields = rows_of(rows.select(self._shown))
         places = enumerate(order.tolist(), 1)
         return [hit(rank, float(scores[row]), fields[row]) for rank, row in places]
 
@@ -289,7 +296,7 @@ class Opened:
         search = self._table.search(MatchQuery(words, "text"), query_type="fts")
         rows = self._answer(search.select([*self._shown, ROW, "_score"]).limit(k), where)
         scores, order = rows.column("_score").to_numpy(), rows.column(ROW).to_numpy()
-        fields = rows.select(self._shown).to_pylist()
+        fields = rows_of(rows.select(self._shown))
         best = enumerate(np.lexsort((order, -scores)).tolist(), 1)
         return [hit(rank, float(scores[row]), fields[row]) for rank, row in best]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from echovec.errors import InputError
 from echovec.files.parquet import Vectors
 from echovec.files.vectors import Block
+from echovec.search.rows import columns_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def points_of(blocks: Iterable[Block], num_rows: int, limit: int | None) -> Poin
             tables.append(block.rows.take(here))
             vectors.append(np.array(block.vectors_ND[here]))
         start = stop
-    rows = pa.concat_tables(tables).to_pydict()
+    rows = columns_of(pa.concat_tables(tables))
     vectors_ND = np.concatenate(vectors)
     ids = rows.pop("id")
     texts = rows.pop("text", [None] * len(ids))
