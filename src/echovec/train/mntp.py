@@ -3,7 +3,8 @@
 A causal model whose mask is switched off has never looked ahead. This first stage teaches it:
 some tokens are hidden, and each is predicted from the state of the token before it, as the model
 was trained to. Its adapter is what a contrastive run with `init` starts from. Hidden tokens become
-the blank token "_", LLM2Vec's choice for models without a mask token.
+the blank token "_", LLM2Vec's choice for models without a mask token. A text begins as prompts do,
+with the token that opens a sequence where there is one.
 
 Shapes: S sequences, N tokens of them all, M masked ones, D width, V vocabulary.
 """
@@ -82,14 +83,17 @@ def fit(
 ) -> tuple[int, int, list[dict[str, Any]]]:
     """Run the plan, from the newest checkpoint where there is one."""
     run = parts.run
-    tokenizer: Any = parts.embedder.tokenizer
+    tokenizer = parts.embedder.tokenizer
     blank_id = tokenizer.tokenize(["_"])[0][0]
+    opens = run.recipe.views["symmetric"][0].template.bos != "absent"
+    begin = [tokenizer.bos_id] if opens and tokenizer.bos_id is not None else []
 
     def collate(steps: Sequence[Step]) -> dict[str, Any]:
         (step,) = steps
         examples = [sets[step.of].examples[row] for row in step.rows]
         found = tokenizer.tokenize([one.positive for one in examples])
-        sequences = [ids[: run.max_tokens] for ids in found if len(ids) > 1]
+        sequences = [begin + list(ids[: run.max_tokens]) for ids in found]
+        sequences = [ids for ids in sequences if len(ids) > 1]  # one token has none to foretell it
         if not sequences:
             raise TrainingError("a batch has no text of two tokens; give longer texts")
         # Masked by the part's own rows, so a resumed run hides the same tokens.
