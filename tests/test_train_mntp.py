@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from echovec.errors import TrainingError
 from echovec.train.run import Run, read_run
+from echovec.train.schedule import Step
 from echovec.train.tiny import tiny_model
 
 pytest.importorskip("peft")
@@ -99,7 +101,7 @@ def masked(run):
     sequences = [torch.tensor(ids) for ids in found[1:]]
     drawn = np.random.default_rng(0)
     hidden = [hide(len(ids), 0.3, drawn) for ids in sequences]
-    return Masked(parts, found[0][0]), sequences, hidden, found[0][0]
+    return Masked(parts), sequences, hidden, found[0][0]
 
 
 def test_the_loss_is_that_of_the_hidden_tokens_seen_both_ways(masked, folder):
@@ -134,30 +136,46 @@ def test_some_tokens_are_hidden_and_never_the_first():
     assert torch.equal(*again)
 
 
-def batches(run, monkeypatch):
-    """What the model is given in a run."""
-    from echovec.train import mntp
-    from echovec.train.job import train
+@pytest.fixture
+def collator(run):
+    """Parts of steps to token ids and what is hidden of them, for a run changed so."""
+    from echovec.train.job import build, training_sets
+    from echovec.train.mntp import Hidden
 
-    seen = []
-    real = mntp.Masked.forward
+    def made(**changes):
+        changed = dataclasses.replace(run, **changes)
+        return Hidden(build(changed), training_sets(changed))
 
-    def forward(self, sequences, hidden):
-        seen.append((sequences, hidden))
-        return real(self, sequences, hidden)
-
-    monkeypatch.setattr(mntp.Masked, "forward", forward)
-    return seen, train
+    return made
 
 
-def test_a_text_begins_as_prompts_do_and_is_cut(run, tmp_path, monkeypatch):
+def test_a_text_begins_as_prompts_do_and_is_cut(collator):
     """The token that opens a sequence comes first, and is in no budget."""
-    seen, train = batches(run, monkeypatch)
-    train(dataclasses.replace(run, steps=1, max_tokens=6), tmp_path / "r")
-    ((sequences, hidden),) = seen
-    assert {int(ids[0]) for ids in sequences} == {0}
-    assert {len(ids) for ids in sequences} == {7}
-    assert all(mask.any() for mask in hidden)
+    batch = collator(max_tokens=6)([Step(0, (0, 1, 2))])
+    assert {int(ids[0]) for ids in batch["sequences"]} == {0}
+    assert {len(ids) for ids in batch["sequences"]} == {7}
+    assert all(mask.any() for mask in batch["hidden"])
+
+
+def test_more_processes_hide_the_same_tokens(collator):
+    """It does not depend on who has which rows of a batch; the same rows in another hide others."""
+
+    def hidden(*parts):
+        return [mask.tolist() for part in parts for mask in collate([part])["hidden"]]
+
+    collate = collator()
+    whole = Step(0, (3, 1, 4, 5))
+    assert hidden(whole) == hidden(whole.part(0, 2), whole.part(1, 2))
+    assert hidden(whole.part(0, 2)) != hidden(Step(0, (3, 1)))
+
+
+def test_texts_of_nothing_are_said(collator, monkeypatch):
+    """A model without an opening token cannot foretell a text's only token."""
+    from echovec.text.tokenizer import HFTokenizer
+
+    monkeypatch.setattr(HFTokenizer, "bos_id", property(lambda self: None))
+    with pytest.raises(TrainingError, match="no text of two tokens"):
+        collator(max_tokens=1)([Step(0, (0, 1))])
 
 
 def test_a_run_learns_and_is_what_the_next_begins_from(run, tmp_path):
@@ -194,14 +212,3 @@ def test_a_killed_run_goes_on_as_if_unbroken(run, tmp_path, monkeypatch):
     assert losses(resumed.history) == pytest.approx(losses(unbroken.history), abs=1e-6)
     a, b = ((tmp_path / n / "adapter/adapter_model.safetensors").read_bytes() for n in "ab")
     assert a == b
-
-
-def test_texts_of_nothing_are_said(run, tmp_path, monkeypatch):
-    """A model without an opening token cannot foretell a text's only token."""
-    from echovec.errors import TrainingError
-    from echovec.text.tokenizer import HFTokenizer
-    from echovec.train.job import train
-
-    monkeypatch.setattr(HFTokenizer, "bos_id", property(lambda self: None))
-    with pytest.raises(TrainingError, match="no text of two tokens"):
-        train(dataclasses.replace(run, max_tokens=1), tmp_path / "r")

@@ -36,7 +36,7 @@ from echovec.train.trainer import AdapterSaves, Batches, RunLog, arguments
 class Masked(nn.Module):
     """The loss of hidden tokens, under the mask that sees both ways."""
 
-    def __init__(self, parts: Parts, blank_id: int) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.model = parts.peft_model
         self._backbone = reader(parts.embedder.backbone, How(bidirectional=True))
@@ -44,7 +44,7 @@ class Masked(nn.Module):
         inner = parts.peft_model.base_model.model
         head = torch.from_numpy(np.array(unembedding(inner, folder)))
         self.register_buffer("head_VD", head.to(inner.dtype), persistent=False)
-        self._blank = blank_id
+        self._blank = parts.embedder.tokenizer.tokenize(["_"])[0][0]
 
     def forward(self, sequences: list[Tensor], hidden: list[Tensor]) -> dict[str, Tensor]:
         """`sequences` are token ids; `hidden`, of the same lengths, says which are masked."""
@@ -60,6 +60,35 @@ class Masked(nn.Module):
         logits_MV = functional.linear(h_ND[places_M - 1].to(head_VD.dtype), head_VD).float()
         targets_M = ids_N[places_M].to(logits_MV.device)
         return {"loss": functional.cross_entropy(logits_MV, targets_M)}
+
+
+class Hidden:
+    """One part of a step to the token ids of its texts, and which of them are hidden."""
+
+    def __init__(self, parts: Parts, sets: Sequence[TrainingSet]) -> None:
+        self._run, self._sets = parts.run, sets
+        self._tokenizer = parts.embedder.tokenizer
+        template = parts.run.recipe.views["symmetric"][0].template
+        opening = None if template.bos == "absent" else self._tokenizer.bos_id
+        self._begin = [] if opening is None else [opening]
+
+    def __call__(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """`steps` is one part: a batch is never mixed of several."""
+        (part,) = steps
+        run = self._run
+        examples = [self._sets[part.of].examples[row] for row in part.rows]
+        found = self._tokenizer.tokenize([one.positive for one in examples])
+        sequences, hidden = [], []
+        for row, text_ids in zip(part.rows, found, strict=True):
+            ids = self._begin + list(text_ids[: run.max_tokens])
+            if len(ids) > 1:  # one token has none to foretell it
+                # By row and batch: a resumed run, or one on more processes, hides the same tokens.
+                drawn = np.random.default_rng([run.seed, row, *part.all_rows])
+                sequences.append(torch.tensor(ids))
+                hidden.append(hide(len(ids), run.mask_share, drawn))
+        if not sequences:
+            raise TrainingError("a batch has no text of two tokens; give longer texts")
+        return {"sequences": sequences, "hidden": hidden}
 
 
 class MaskedTrainer(AdapterSaves, Trainer):  # type: ignore[misc]
@@ -83,24 +112,7 @@ def fit(
 ) -> tuple[int, int, list[dict[str, Any]]]:
     """Run the plan, from the newest checkpoint where there is one."""
     run = parts.run
-    tokenizer = parts.embedder.tokenizer
-    blank_id = tokenizer.tokenize(["_"])[0][0]
-    opens = run.recipe.views["symmetric"][0].template.bos != "absent"
-    begin = [tokenizer.bos_id] if opens and tokenizer.bos_id is not None else []
-
-    def collate(steps: Sequence[Step]) -> dict[str, Any]:
-        (step,) = steps
-        examples = [sets[step.of].examples[row] for row in step.rows]
-        found = tokenizer.tokenize([one.positive for one in examples])
-        sequences = [begin + list(ids[: run.max_tokens]) for ids in found]
-        sequences = [ids for ids in sequences if len(ids) > 1]  # one token has none to foretell it
-        if not sequences:
-            raise TrainingError("a batch has no text of two tokens; give longer texts")
-        # Masked by the part's own rows, so a resumed run hides the same tokens.
-        drawn = np.random.default_rng([run.seed, *step.rows])
-        hidden = [hide(len(one), run.mask_share, drawn) for one in sequences]
-        return {"sequences": [torch.tensor(one) for one in sequences], "hidden": hidden}
-
+    collator = Hidden(parts, sets)
     checkpoint = last_checkpoint(out)
     asked = arguments(run, out, len(plan))
     with warnings.catch_warnings():
@@ -108,9 +120,9 @@ def fit(
         trainer = MaskedTrainer(
             parts=parts,
             batches=Batches(plan, max(1, asked.world_size)),
-            model=Masked(parts, blank_id),
+            model=Masked(parts),
             args=asked,
-            data_collator=collate,
+            data_collator=collator,
             callbacks=[RunLog(out)],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
