@@ -76,8 +76,9 @@ def train(run: Run, out: str | Path, *, data: str | Path | None = None) -> Train
         DependencyError: the extra is not installed.
     """
     require()
-    from echovec.train.trainer import fit
+    from echovec.train.trainer import fit, reporters
 
+    reporters()  # told before anything is read
     out = Path(out)
     if is_first():
         _claim(out, run)

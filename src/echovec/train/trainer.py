@@ -18,8 +18,9 @@ from sentence_transformers import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
-from echovec.errors import TrainingError
+from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.model.precision import pick_device
 from echovec.train import lora
 from echovec.train.data import Source, TrainingSet
@@ -27,8 +28,9 @@ from echovec.train.job import CHECKPOINTS, Parts, last_checkpoint, log_to
 from echovec.train.loss import make_loss
 from echovec.train.run import Run
 from echovec.train.schedule import Step
-from echovec.train.watch import Watch
+from echovec.train.watch import EVAL, Watch
 
+REPORT_TO = "ECHOVEC_REPORT_TO"
 _LAST_GOOD = "last-good"
 
 
@@ -153,7 +155,6 @@ def fit(
     world = max(1, asked.world_size)
     collator = Collator(parts.transformer[0], sets, with_instructions=run.prompt == "instruct")
     loss = make_loss(run, parts.transformer)
-    watch = Watch(parts, sets, out, data=data)
     checkpoint = last_checkpoint(out)
     with warnings.catch_warnings():
         # pin_memory without an accelerator, and such, are none of the user's doing
@@ -165,8 +166,9 @@ def fit(
             model=parts.transformer,
             args=asked,
             loss=loss,
-            callbacks=[watch, RunLog(out)],
+            callbacks=[RunLog(out)],
         )
+        trainer.add_callback(Watch(parts, sets, trainer.log, data=data))
         if run.objective == "simcse":
             _refuse_identical_views(parts, collator, plan[0])
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -183,7 +185,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """One line."""
         if state.is_world_process_zero and logs:
-            log_to(self._out, {"step": state.global_step, **logs})
+            named = {name.removeprefix(EVAL): value for name, value in logs.items()}
+            log_to(self._out, {"step": state.global_step, **named})
 
 
 def arguments(run: Run, out: Path, steps: int) -> Any:
@@ -191,6 +194,7 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
 
     Raises:
         TrainingError: processes were launched that do not find each other.
+        InputError, DependencyError: of `reporters`.
     """
     asked = SentenceTransformerTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
@@ -207,7 +211,7 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
         save_total_limit=2,
         seed=run.seed,
         data_seed=run.seed,
-        report_to=_reporters(),
+        report_to=reporters(),
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         dataloader_drop_last=True,  # nothing is left over; without it several processes are warned
@@ -224,10 +228,22 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
     return asked
 
 
-def _reporters() -> list[str]:
-    """Trackers that are installed and asked for by their own environment variables."""
-    named = os.environ.get("ECHOVEC_REPORT_TO", "")
-    return [name for name in named.split(",") if name]
+def reporters() -> list[str]:
+    """Trackers that ECHOVEC_REPORT_TO names, e.g. "tensorboard,wandb".
+
+    Raises:
+        InputError: transformers knows no tracker of that name.
+        DependencyError: it is not installed.
+    """
+    named = [name.strip() for name in os.environ.get(REPORT_TO, "").split(",") if name.strip()]
+    try:
+        for tracker in get_reporting_integration_callbacks(named):
+            tracker()
+    except ValueError as error:
+        raise InputError(f"{REPORT_TO}={','.join(named)}: {error}") from None
+    except RuntimeError as error:
+        raise DependencyError(f"{REPORT_TO}={','.join(named)}: {error}") from None
+    return named
 
 
 def _placeholder() -> Table:

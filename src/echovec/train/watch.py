@@ -8,7 +8,7 @@ Spearman on STSBenchmark's development split. Never a test set.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,33 @@ from torch.nn import functional
 from transformers import TrainerCallback
 
 from echovec.train.data import TrainingSet
-from echovec.train.job import Parts, log_to
+from echovec.train.job import Parts
+
+EVAL = "eval_"
+"""What names of scores begin with where they are logged: trackers keep these apart."""
 
 _STS_PAIRS = 300
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Scores a run as it goes, into its log."""
+    """Scores a run as it goes, to whoever follows its log.
+
+    Args:
+        parts: the run's.
+        sets: whose held rows are looked at.
+        log: the trainer's `log`, which gives numbers by name to all that listen.
+        data: the folder with STSBenchmark; None: `ECHOVEC_DATA`.
+    """
 
     def __init__(
-        self, parts: Parts, sets: Sequence[TrainingSet], out: Path, *, data: str | Path | None
+        self,
+        parts: Parts,
+        sets: Sequence[TrainingSet],
+        log: Callable[[dict[str, float]], None],
+        *,
+        data: str | Path | None,
     ) -> None:
-        self._parts, self._out = parts, out
+        self._parts, self._log = parts, log
         self._pairs = {one.name: one.held for one in sets if one.held}
         self._symmetric = {one.name: one.source.symmetric for one in sets}
         self._sts = _sts_dev(data)
@@ -39,24 +54,26 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The scores before the first step."""
         if state.global_step == 0:
-            self._score(state)
+            self._score(state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The scores after every so many steps, and after the last."""
         due = state.global_step % self._parts.run.eval_every == 0
         if due or state.global_step == state.max_steps:
-            self._score(state)
+            self._score(state, control)
 
-    def _score(self, state: Any) -> None:
+    def _score(self, state: Any, control: Any) -> None:
         if not state.is_world_process_zero:
             return
+        loss_is_due = control.should_log  # logging resets it
         model = self._parts.transformer
         was_training = model.training
         model.eval()
         try:
-            log_to(self._out, {"step": state.global_step, **self._scores()})
+            self._log({f"{EVAL}{name}": value for name, value in self._scores().items()})
         finally:
             model.train(was_training)
+            control.should_log = loss_is_due
 
     def _scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
