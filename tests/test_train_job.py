@@ -157,11 +157,12 @@ def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path, undrawn):
         assert same == (folder == alone)
 
 
-def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch, undrawn):
     """The same losses, step by step, and the same adapter."""
     from echovec.train import trainer
 
-    unbroken = train(TINY, tmp_path / "a")
+    run = TINY.changed(["mini_batch_tokens=512"])  # half as many parts of a step as TINY has
+    unbroken = train(run, tmp_path / "a")
     real = trainer.EchoTrainer.training_step
 
     def dies(self, *args, **options):
@@ -169,12 +170,11 @@ def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(self, *args, **options)
 
-    monkeypatch.setattr(trainer.EchoTrainer, "training_step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, tmp_path / "b")
-    monkeypatch.undo()
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
-    resumed = train(TINY, tmp_path / "b")
+    with monkeypatch.context() as killed:
+        killed.setattr(trainer.EchoTrainer, "training_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "b")
+    resumed = train(run, tmp_path / "b")
     assert resumed.resumed_at == 4
     assert losses(resumed.history) == pytest.approx(losses(unbroken.history), abs=1e-6)
     ours, theirs = (
@@ -344,7 +344,7 @@ def test_widths_above_the_vectors_are_refused(tmp_path):
     ],
     ids=" ".join,
 )
-def test_every_kind_of_run_ends(tmp_path, settings):
+def test_every_kind_of_run_ends(tmp_path, settings, undrawn):
     """Two steps, finite losses."""
     done = train(TINY.changed([*settings, "steps=2"]), tmp_path / "r")
     assert np.isfinite(losses(done.history)).all()
