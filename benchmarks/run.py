@@ -171,7 +171,7 @@ def useful_flop(embedder: Embedder, prompts: list[tuple[int, int, tuple[int, int
     return total
 
 
-def peaks() -> dict[str, float]:
+def peaks(tries: int = 40) -> dict[str, float]:
     """The best rate of a matrix product seen on this machine, in FLOP per second, by dtype."""
     found = {}
     for name in ("float32", "bfloat16") if multiplies_bfloat16("cpu") else ("float32",):
@@ -180,7 +180,7 @@ def peaks() -> dict[str, float]:
         packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)
         best = float("inf")
         with torch.inference_mode():
-            for _ in range(40):
+            for _ in range(tries):
                 begin = time.perf_counter()
                 torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
                 best = min(best, time.perf_counter() - begin)

@@ -1,12 +1,7 @@
-"""A stub model for the corpus job: eight numbers a text, of its hash; and helpers around it.
-
-Run as a script it is the job in a process of its own, to be killed:
-python corpus_stub.py INPUT FOLDER [SECONDS_A_ROW [KEEP]]
-"""
+"""A stub model for the corpus job: eight numbers a text, of its hash; and helpers around it."""
 
 from __future__ import annotations
 
-import sys
 import time
 from hashlib import blake2b
 from types import MappingProxyType
@@ -90,13 +85,3 @@ def table(folder):
 def shards(folder):
     """Name -> bytes of every shard there is."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("rows-*.parquet"))}
-
-
-if __name__ == "__main__":
-    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
-    print("begin", flush=True)
-    from pathlib import Path
-
-    keep = sys.argv[4].split(",") if len(sys.argv) > 4 else ()
-    job([sys.argv[1]], Path(sys.argv[2]), Stub(seconds_a_row=seconds), keep=keep)
-    print("done", flush=True)

@@ -7,7 +7,8 @@ import functools
 import gc
 import json
 import sysconfig
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,21 @@ def _paragraphs() -> list[str]:
             tree = ast.parse(file.read_text("utf-8", errors="replace"))
         finally:
             gc.enable()
-        for node in ast.walk(tree):
+        for node in _statements(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 if 12 <= len(paragraph) <= 400:
                     found[paragraph] = None
     return sorted(found, key=len)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """As `ast.walk`, which also looks into each expression, where there are no docstrings."""
+    found: deque[ast.AST] = deque([tree])
+    while found:
+        node = found.popleft()
+        found += (n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.expr))
+        yield node
 
 
 def _train(tokenizer: Tokenizer, special: list[str], *, byte_level: bool) -> Tokenizer:

@@ -99,7 +99,7 @@ def test_a_peer_in_16_bits_is_not_run_where_it_would_not_be_one(monkeypatch) -> 
     assert set(result["not_run"].values()) == {run.NO_BFLOAT16}
     assert all("bfloat16" in name or "fast" in name for name in result["not_run"])
     assert {"echovec, packed, exact", "OpenVINO, float32"} <= set(loaded)
-    assert set(run.peaks()) == {"float32"}
+    assert set(run.peaks(tries=1)) == {"float32"}
 
 
 def test_work_is_what_the_texts_need() -> None:

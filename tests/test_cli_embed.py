@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from echovec.cli import app
+from echovec.cli import app, embed, main
 from echovec.corpus import job
 from echovec.corpus.job import Report, embed_files
 from echovec.corpus.source import Problem, Row
 from echovec.embedder import Embedder
 from echovec.errors import InputError, ModelError, NonFiniteError, RecipeError
 from embed_stub import FakeEmbedder
+from forked import Forked
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals and limits")
 
@@ -382,55 +383,47 @@ def test_the_loader_hands_everything_to_embedder_load(monkeypatch):
 
 # --- in a process of its own ---
 
-CHILD = """
-    import resource, sys, time
-    sys.path.insert(0, {tests!r})
-    import echovec.cli
-    import echovec.cli.embed
-    from embed_stub import FakeEmbedder
 
-    class Slow(FakeEmbedder):
-        def encode(self, texts, **options):
-            print("encoding", flush=True)
-            time.sleep({seconds})
-            return super().encode(texts, **options)
+class Slow(FakeEmbedder):
+    """Says so when it begins, and takes its time."""
 
-    echovec.cli.embed._load = lambda *_: Slow()
-    if {limit}:
-        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    sys.argv = ["echovec", "embed", "many.txt", "-o", "out." + sys.argv[1]]
-    echovec.cli.main()
-"""
+    seconds = 0.3
+
+    def encode(self, texts, **options):
+        print("encoding", flush=True)
+        time.sleep(self.seconds)
+        return super().encode(texts, **options)
 
 
-def start(folder, ending, *, seconds=0, limit=0):
-    """`echovec embed many.txt -o out.ENDING` with a slow embedder or a limit on file sizes."""
+def embedding(folder, ending, loaded, *, limit=None):
+    """`echovec embed many.txt -o out.ENDING`, perhaps with a limit on file sizes."""
     (folder / "many.txt").write_text("some text\n" * 9000)
-    program = CHILD.format(tests=str(Path(__file__).parent), seconds=seconds, limit=limit)
-    source = Path(__file__).parents[1] / "src"
-    path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), ending],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+
+    def run():
+        os.chdir(folder)
+        embed._load = lambda *_: loaded
+        if limit:
+            import resource  # there is none on Windows
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.argv = ["echovec", "embed", "many.txt", "-o", f"out.{ending}"]
+        main()
+
+    return Forked(run)
 
 
 @LINUX
 @pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
 def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path, ending):
     """SIGINT in the second chunk, when the temporary file holds the first."""
-    child = start(tmp_path, ending, seconds=0.3)
-    for _ in range(2):
-        assert child.stdout.readline() == "encoding\n"
-    assert any(name.startswith(".echovec-") for name in left(tmp_path))
-    time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130, said
+    with embedding(tmp_path, ending, Slow()) as process:
+        for _ in range(2):
+            assert process.stdout.readline() == "encoding\n"
+        assert any(name.startswith(".echovec-") for name in left(tmp_path))
+        time.sleep(0.05)
+        process.send(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.ended() == 130, said
     assert "Traceback" not in said
     assert left(tmp_path) == ["many.txt"]
 
@@ -439,11 +432,11 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path, ending):
 @pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
 def test_a_killed_run_leaves_no_output(cli, tmp_path, ending):
     """SIGKILL cannot be cleaned up after; what is left is named as what it is, and a run works."""
-    child = start(tmp_path, ending, seconds=0.3)
-    for _ in range(2):
-        assert child.stdout.readline() == "encoding\n"
-    child.kill()
-    child.communicate(timeout=60)
+    with embedding(tmp_path, ending, Slow()) as process:
+        for _ in range(2):
+            assert process.stdout.readline() == "encoding\n"
+        process.send(signal.SIGKILL)
+        assert process.ended() == -signal.SIGKILL
     rest = [name for name in left(tmp_path) if not name.startswith(".echovec-")]
     assert rest == ["many.txt"]
     assert cli("many.txt", "-o", f"out.{ending}")[0] == 0
@@ -453,9 +446,9 @@ def test_a_killed_run_leaves_no_output(cli, tmp_path, ending):
 @pytest.mark.parametrize("ending", ["parquet", "npy", "jsonl"])
 def test_a_limit_on_file_sizes_exits_with_4_and_leaves_nothing(tmp_path, ending):
     """A true refusal by the system in the middle of the work."""
-    child = start(tmp_path, ending, limit=2000)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 4, said
+    with embedding(tmp_path, ending, FakeEmbedder(), limit=2000) as process:
+        said = process.stderr.read()
+        assert process.ended() == 4, said
     assert f"cannot write out.{ending}: File too large; raise the limit" in said
     assert "Traceback" not in said
     assert left(tmp_path) == ["many.txt"]

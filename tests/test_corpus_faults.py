@@ -6,10 +6,9 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,8 +18,8 @@ from filelock import FileLock
 from corpus_stub import Stub, job, shards, table
 from echovec.errors import InputError, StorageError
 from echovec.files import disk, manifest
+from forked import Forked
 
-SCRIPT = Path(__file__).with_name("corpus_stub.py")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals and limits")
 
 
@@ -174,15 +173,10 @@ def kill_at_random(tmp_path, kills, seed=0):
     reworked = []
     out, count = tmp_path / "out0", 0
     for kill in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(path), str(out), "0.004"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "begin\n"
-        time.sleep(moments.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with Forked(partial(job, [path], out, Stub(seconds_a_row=0.004))) as process:
+            time.sleep(moments.uniform(0, 0.5))
+            process.send(signal.SIGKILL)
+            process.ended()
         done = sum(e.stop - e.start for e in manifest.read(out / "manifest.jsonl")[0])
         named = {e.file for e in manifest.read(out / "manifest.jsonl")[0]}
         reworked.append(len(set(shards(out)) - named) if out.exists() else 0)
@@ -215,19 +209,20 @@ def test_kill_9_at_fifty_random_moments_loses_and_repeats_nothing(tmp_path):
 def test_a_full_disk_is_exit_4_and_goes_on_when_there_is_space(tmp_path):
     """A limit on file sizes stands for the disk: the real system call fails, part is written."""
     path = write(tmp_path / "in.txt", ["x" * 5_000 + str(n) for n in range(12)])
-    code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from pathlib import Path; from corpus_stub import job\n"
-        "from echovec.errors import StorageError\n"
-        "import pyarrow.parquet\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))\n"
-        f"try: job([{str(path)!r}], Path({str(tmp_path / 'out')!r}))\n"
-        "except StorageError as error: print(error.exit_code, error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("4 cannot write"), done.stderr
-    assert "ulimit -f" in done.stdout
+
+    def run():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
+        try:
+            job([path], tmp_path / "out")
+        except StorageError as error:
+            print(error.exit_code, error)
+
+    with Forked(run) as process:
+        said = process.stdout.read()
+        assert process.ended() == 0, process.stderr.read()
+    assert said.startswith("4 cannot write")
+    assert "ulimit -f" in said
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     same_as_unbroken(path, tmp_path / "out", tmp_path)
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +14,14 @@ import numpy as np
 import pytest
 
 from evaluate_data import TYPES, Counting, embedder, make_sets, write
+from forked import NEEDS_FORK, Forked
 
 mteb = pytest.importorskip("mteb")
 
 from echovec.embedder import Embedder  # noqa: E402
 from echovec.errors import InputError, NotAvailableError, StorageError  # noqa: E402
 from echovec.evaluate import interval as interval_module  # noqa: E402
-from echovec.evaluate import results  # noqa: E402
+from echovec.evaluate import results, vectors  # noqa: E402
 from echovec.evaluate.hub import HubTask  # noqa: E402
 from echovec.evaluate.layout import rows_of  # noqa: E402
 from echovec.evaluate.local import LocalTask  # noqa: E402
@@ -121,41 +119,30 @@ def test_texts_are_shared_between_tasks(sets, tmp_path):
     assert (first.tokens, second.forward_passes) == (steps[0].work[0].tokens, 0)
 
 
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from evaluate_data import embedder, Counting
-from echovec.evaluate import interval
-from echovec.evaluate import vectors
-from echovec.evaluate.run import evaluate
-import time
-interval.RESAMPLES = 20
-vectors.PART_TEXTS = 8
-
 class Slow(Counting):
+    """A tiny backbone that takes its time."""
+
     def forward(self, *args, **options):
         time.sleep(0.02)
         return super().forward(*args, **options)
 
-evaluate(
-    embedder("echo", Slow(dim=12)), ["classical", "echo"], ["local"],
-    out=Path({out!r}), data=Path({sets!r}), say=lambda line: print(line, flush=True),
-)
-"""
 
-
-@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+@NEEDS_FORK
 def test_a_killed_run_goes_on(finished, sets, tmp_path):
     """Kill -9 after three outcomes, run again: same scores, nothing finished is done again."""
     _, expected, _ = finished
-    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path), sets=str(sets))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    said = [process.stdout.readline() for _ in range(3)]
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+
+    def run():
+        vectors.PART_TEXTS = 8
+        model = embedder("echo", Slow(dim=12))
+        said = {"say": lambda line: print(line, flush=True)}
+        evaluate(model, RECIPES, ["local"], out=tmp_path, data=sets, **said)
+
+    with Forked(run) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        time.sleep(0.1)
+        process.send(signal.SIGKILL)
+        assert process.ended() == -signal.SIGKILL
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "echovec").rglob("*.json")}
     done, shards = len(before), len(list(tmp_path.rglob("*.npy")))
     assert 3 <= done < len(expected), said

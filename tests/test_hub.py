@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import json
+import logging
 import os
+import pickle
 import socket
-import subprocess
 import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import huggingface_hub
+import numpy as np
 import pytest
 
 from echovec import Embedder
+from echovec.calibrate.draw import with_head
 from echovec.errors import ModelError
 from echovec.model import hub
 from echovec.model.hub import look_for
+from echovec.model.load import load_model
 from families import causal_model, family_tokenizer
+from forked import NEEDS_FORK, Forked
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 OTHER = REVISION[::-1]
@@ -51,18 +58,17 @@ def answering():
         server.shutdown()
 
 
-def ran(code, environment, *arguments):
-    """What Python does with the code in a process of its own, which has to end well."""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result
+def hub_at(endpoint, home, **variables):
+    """Tell the hub's client of a process what the environment tells it at its start."""
+    for name in ("HF_HUB_OFFLINE", "ECHOVEC_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        os.environ.pop(name, None)  # the first forbids more than ours can
+    os.environ.update(HF_ENDPOINT=endpoint, HF_HOME=str(home), **variables)
+    importlib.reload(huggingface_hub.constants)
+    huggingface_hub.hf_api.api.endpoint = endpoint
+    for name in ("huggingface_hub", "transformers"):  # what they say goes where it is looked for
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
 
 
 def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path, monkeypatch):
@@ -81,6 +87,7 @@ def test_a_hub_name_loads_from_the_hub_s_cache_without_network(tmp_path, monkeyp
     assert embedder.encode("a").shape == (32,)
 
 
+@NEEDS_FORK
 def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
     """A tag's commit is written down, and the default branch's: they load again when it moved.
 
@@ -96,71 +103,61 @@ def test_a_saved_embedder_loads_the_revision_that_it_is_of(tmp_path):
         model.model.embed_tokens.weight.data += 1  # what follows are other weights
         family_tokenizer("llama").save_pretrained(snapshot)
         (repository / "refs" / name).write_text(commit)
-    code = f"""
-import json
-import pickle
-from pathlib import Path
-import numpy as np
-from echovec import Embedder
-from echovec.calibrate.draw import with_head
-
-home = Path({str(tmp_path)!r})
-made = {{r: Embedder.load("someone/tiny", revision=r) for r in ("main", "v2", {OTHER!r})}}
-made[None] = Embedder.load("someone/tiny")
-for name, embedder in made.items():
-    embedder.save(home / str(name))
-(home / "hub/models--someone--tiny/refs/main").write_text({OTHER!r})
-for name, embedder in made.items():
-    again = Embedder.load(home / str(name))
-    assert again.recipe == embedder.recipe
-    assert np.array_equal(again.encode("a"), embedder.encode("a"))
-    saved = json.loads((home / str(name) / "recipe.json").read_text())["model"]
-    print(saved["path"], saved["revision"])
-    arrived = pickle.loads(pickle.dumps(embedder))
-    assert arrived.recipe == embedder.recipe
-kept = Embedder.load(home / "v2", revision={REVISION!r}, recipe="echo")
-assert kept.recipe.fingerprint == made["main"].recipe.fingerprint
-words = with_head(made["main"]).get_input_embeddings().weight.detach().float()
-assert np.allclose(words, made["main"].hugging_face[0].embed_tokens.weight.detach(), atol=0.1)
-"""
     for unneeded in repository.glob("snapshots/*/generation_config.json"):
         unneeded.unlink()  # what loading without the head does not fetch
-    environment = os.environ | {"HF_HOME": str(tmp_path), "ECHOVEC_OFFLINE": "1"}
-    del environment["HF_HUB_OFFLINE"]  # which forbids more than ours can
-    with answering() as server:
-        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
-        result = ran(code, environment)
+
+    def work():
+        hub_at(f"http://127.0.0.1:{server.server_port}", tmp_path, ECHOVEC_OFFLINE="1")
+        made = {r: Embedder.load("someone/tiny", revision=r) for r in ("main", "v2", OTHER)}
+        made[None] = Embedder.load("someone/tiny")
+        for name, embedder in made.items():
+            embedder.save(tmp_path / str(name))
+        (repository / "refs" / "main").write_text(OTHER)
+        for name, embedder in made.items():
+            again = Embedder.load(tmp_path / str(name))
+            assert again.recipe == embedder.recipe
+            assert np.array_equal(again.encode("a"), embedder.encode("a"))
+            saved = json.loads((tmp_path / str(name) / "recipe.json").read_text())["model"]
+            print(saved["path"], saved["revision"])
+            arrived = pickle.loads(pickle.dumps(embedder))
+            assert arrived.recipe == embedder.recipe
+        kept = Embedder.load(tmp_path / "v2", revision=REVISION, recipe="echo")
+        assert kept.recipe.fingerprint == made["main"].recipe.fingerprint
+        words = with_head(made["main"]).get_input_embeddings().weight.detach().float()
+        own = made["main"].hugging_face[0].embed_tokens.weight.detach()
+        assert np.allclose(words, own, atol=0.1)
+
+    with answering() as server, Forked(work) as process:
+        said, complaint = process.stdout.read(), process.stderr.read()
+        assert process.ended() == 0, complaint
     commits = [REVISION, OTHER, OTHER, REVISION]
-    assert result.stdout.splitlines() == [f"someone/tiny {commit}" for commit in commits]
+    assert said.splitlines() == [f"someone/tiny {commit}" for commit in commits]
     assert not [path for path in server.asked if "someone" in path]
 
 
+@NEEDS_FORK
 def test_a_model_that_the_hub_does_not_give_is_one_error_at_once(tmp_path):
     """Unreachable, unknown, gated, without the revision: asked once, no rounds of retries."""
-    code = """
-import sys
-from huggingface_hub import constants
-from echovec.errors import ModelError
-from echovec.model.load import load_model
-
-for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFound"):
-    if name != "nope/none":
-        template = sys.argv[1] + "/{repo_id}/resolve/{revision}/{filename}"
-        constants.HUGGINGFACE_CO_URL_TEMPLATE = template
-    try:
-        load_model(name, device="cpu", dtype="float32", revision="v9")
-    except ModelError as error:
-        print(error)
-"""
-    unset = ("HF_HUB_OFFLINE", "ECHOVEC_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+    def work():
+        hub_at(nobody, tmp_path)
+        for name in ("nope/none", "at/RepoNotFound", "at/GatedRepo", "at/RevisionNotFound"):
+            if name != "nope/none":
+                template = "/{repo_id}/resolve/{revision}/{filename}"
+                huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = there + template
+            try:
+                load_model(name, device="cpu", dtype="float32", revision="v9")
+            except ModelError as error:
+                print(error)
+
     with answering() as server:
-        environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody}
-        result = ran(code, environment, f"http://127.0.0.1:{server.server_port}")
-    assert "retry" not in result.stderr.lower()
-    said = result.stdout.splitlines()
+        there = f"http://127.0.0.1:{server.server_port}"
+        with Forked(work) as process:
+            said, complaint = process.stdout.read().splitlines(), process.stderr.read()
+            assert process.ended() == 0, complaint
+    assert "retry" not in complaint.lower()
     for line, expected in zip(
         said,
         (

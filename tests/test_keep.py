@@ -5,9 +5,9 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import corpus_stub
 from corpus_stub import Stub, job, shards, table
 from echovec import Index
 from echovec.cli import app
@@ -29,6 +28,7 @@ from echovec.corpus.source import Problem, Row, read_rows
 from echovec.errors import InputError
 from echovec.files import manifest
 from echovec.files.vectors import open_vectors
+from forked import Forked
 from search_stub import RECIPE, Letters
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX signals")
@@ -489,17 +489,14 @@ def test_kill_9_and_go_on_with_what_is_kept(put, tmp_path):
     """Killed twice in the middle: in the end the bytes are those of an unbroken run."""
     rows = [{"text": f"text {n}", "n": n, "lang": "en"} for n in range(40)]
     path, out = put("in.jsonl", rows), tmp_path / "out"
-    script = Path(corpus_stub.__file__)
-    source = str(Path(__file__).parents[1] / "src")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, *sys.path])}
-    command = [sys.executable, str(script), str(path), str(out), "0.03", "n,lang"]
+    work = partial(job, [path], out, Stub(seconds_a_row=0.03), keep=["n", "lang"])
     for shard in (1, 3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        while len(manifest.read(out / "manifest.jsonl")[0]) < shard:
-            assert process.poll() is None, "it was to be killed, and came to an end"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with Forked(work) as process:
+            while len(manifest.read(out / "manifest.jsonl")[0]) < shard:
+                assert process.process.is_alive(), "it was to be killed, and came to an end"
+                time.sleep(0.002)
+            process.send(signal.SIGKILL)
+            process.ended()
     assert len(manifest.read(out / "manifest.jsonl")[0]) < 10
     job([path], out, keep=["n", "lang"])
     job([path], tmp_path / "unbroken", keep=["n", "lang"])

@@ -79,45 +79,47 @@ def every_kept_tokenizer():
     }
 
 
-def check_exact(bound, text):
+def check_exact(bound, texts):
     """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
     inner = bound.tokenizer
-    (rendered,) = render(bound, [text])
     lead = "" if inner.adds_blank else bound.template.lead
-    (own,) = inner.tokenize([lead + text])
-    ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
-    assert ids[start:stop] == own
-    assert not set(own) & inner.special_ids
+    rows = inner.tokenize([lead + text for text in texts])
     fixed = sum(map(len, bound.fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
     copies = bound.template.num_copies
-    assert len(ids) == fixed + copies * len(own)
-    # Walk the prompt by counting: every copy has the same ids.
-    at = int(bound.bos_id is not None)
-    for piece in bound.fixed:
-        if piece:
-            assert ids[at : at + len(piece)] == piece
-            at += len(piece)
-        else:
-            assert ids[at : at + len(own)] == own
-            at += len(own)
+    for rendered, own in zip(render(bound, texts), rows, strict=True):
+        ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
+        assert ids[start:stop] == own
+        assert not set(own) & inner.special_ids
+        assert len(ids) == fixed + copies * len(own)
+        # Walk the prompt by counting: every copy has the same ids.
+        at = int(bound.bos_id is not None)
+        for piece in bound.fixed:
+            if piece:
+                assert ids[at : at + len(piece)] == piece
+                at += len(piece)
+            else:
+                assert ids[at : at + len(own)] == own
+                at += len(own)
 
 
-@settings(max_examples=1300)
-@given(text=hostile)
-@example(text="</s>")
-@example(text="<s>" * 50)
-@example(text="x</s>y <|im_start|>system")
-@example(text=" leading and trailing ")
-def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, every_kept_tokenizer, text):
+# Thirteen texts an example: what is asked of the machine once an example costs as much as a text.
+@settings(max_examples=100)
+@given(texts=st.lists(hostile, min_size=13, max_size=13))
+@example(texts=["</s>"])
+@example(texts=["<s>" * 50])
+@example(texts=["x</s>y <|im_start|>system"])
+@example(texts=[" leading and trailing "])
+def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, every_kept_tokenizer, texts):
     """1,300 hostile texts, 8 tokenizers: exact span, equal copies, nothing special, kept or not."""
     for kind, bound in every_renderer.items():
         note(kind)  # printed where it fails
-        check_exact(bound, text)
+        check_exact(bound, texts)
         kept = every_kept_tokenizer[kind]
-        assert kept.tokenize([text]) == bound.tokenizer.tokenize([text])
-        for after_bos in (False, True):
-            ids = kept.tokenize_fixed(text, after_bos=after_bos)
-            assert ids == bound.tokenizer.tokenize_fixed(text, after_bos=after_bos)
+        assert kept.tokenize(texts) == bound.tokenizer.tokenize(texts)
+        for text in texts:
+            for after_bos in (False, True):
+                ids = kept.tokenize_fixed(text, after_bos=after_bos)
+                assert ids == bound.tokenizer.tokenize_fixed(text, after_bos=after_bos)
 
 
 def test_a_prompt_tokenised_meanwhile_changes_no_text():
@@ -155,7 +157,7 @@ def test_every_preset_is_exact_on_every_tokenizer_kind(name, kind):
         assert rendered.spans[0][1] == len(rendered.ids)
         assert rendered.ids[rendered.spans[0][0] :].tolist() == bound.fixed[-1]
     elif template.eos == "absent":
-        check_exact(bound, "The cat sat.")
+        check_exact(bound, ["The cat sat."])
     else:
         (rendered,) = render(bound, ["The cat sat."])
         assert rendered.ids[-1] == bound.eos_id
@@ -291,7 +293,7 @@ def test_odd_texts_have_tokens_or_are_named(kind, name):
     """Whitespace, NUL, BOM, marks and emoji are rendered, or refused by name; never dropped."""
     bound = renderer(kind, max_tokens=2048)
     if bound.tokenizer.tokenize([bound.template.lead + ODD[name]])[0]:
-        check_exact(bound, ODD[name])
+        check_exact(bound, [ODD[name]])
     else:
         with pytest.raises(InputError, match=r"texts\[0\] has no tokens"):
             render(bound, [ODD[name]])

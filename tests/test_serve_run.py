@@ -4,66 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
+from echovec.cli import app
 from echovec.errors import InputError
+from echovec.serve import load
 from echovec.serve.early import ended_by_sigterm
-from echovec.serve.run import listen
-from serve_stub import post
-
-STUB = Path(__file__).with_name("serve_stub.py")
+from echovec.serve.run import listen, run
+from forked import NEEDS_FORK, Forked
+from serve_stub import Gated, post, service
 
 
 def started(seconds=0.0):
     """A server of the tiny model in a process of its own, and its address."""
-    root = STUB.parents[1]
-    paths = [str(root / "src"), str(STUB.parent), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        [sys.executable, str(STUB), "0", str(seconds)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert process.stdout is not None
+
+    def serve():
+        stub = service(backbone=Gated(seconds), drain_seconds=20)
+        run(stub, port=0, say=lambda address: print(address, flush=True))
+
+    process = Forked(serve)
     return process, process.stdout.readline().strip().removeprefix("http://")
 
 
-LOADING = """
-import sys, time
-from echovec.cli import app
-from echovec.serve import load
-def slow(*_, **__):
-    print("loading", flush=True)
-    time.sleep(60)
-load.embedders = slow
-sys.argv = ["echovec", "serve"]
-app()
-"""
-
-
+@NEEDS_FORK
 def test_sigterm_ends_a_server_whose_model_still_loads():
     """A handler is there before the model is, and the exit code is 0 as ever."""
-    with subprocess.Popen(
-        [sys.executable, "-c", LOADING],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(STUB.parents[1] / "src")},
-    ) as process:
-        try:
-            assert process.stdout.readline() == "loading\n"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
+
+    def slow(*_, **__):
+        print("loading", flush=True)
+        time.sleep(60)
+
+    def serve():
+        load.embedders = slow
+        sys.argv = ["echovec", "serve"]
+        app()
+
+    with Forked(serve) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send(signal.SIGTERM)
+        assert process.ended(20) == 0
 
 
+@NEEDS_FORK
 async def test_sigterm_loses_none_of_a_thousand_requests():
     """1,000 requests in flight at SIGTERM are answered with 200, and the process ends with 0.
 
@@ -82,30 +69,27 @@ async def test_sigterm_loses_none_of_a_thousand_requests():
         writer.close()
         return answer.partition(b"\r\n")[0]
 
-    try:
+    with process:
         sent = []
         calls = [asyncio.create_task(ask(number)) for number in range(1000)]
         while len(sent) < 1000:
             await asyncio.sleep(0.01)
         assert sum(call.done() for call in calls) < 900  # most of them are in flight
-        process.send_signal(signal.SIGTERM)
+        process.send(signal.SIGTERM)
         answers = await asyncio.gather(*calls)
         assert answers == [b"HTTP/1.1 200 OK"] * 1000
         with pytest.raises(OSError):
             socket.create_connection((host, int(port)), timeout=5).close()
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        assert process.ended(20) == 0
 
 
+@NEEDS_FORK
 def test_an_idle_server_ends_at_once_with_0():
     """Ctrl-C ends a server that has nothing to do, with 0."""
     process, _ = started()
-    with process.stdout:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    with process:
+        process.send(signal.SIGINT)
+        assert process.ended(20) == 0
 
 
 def test_a_taken_port_is_said():

@@ -89,7 +89,8 @@ def train(run: Run, out: Path):
 
 def test_a_run_learns_and_its_folder_loads(local_model, tmp_path):
     """The loss falls, and the loaded embedder is the trained one, not the base."""
-    done = train(local_run(local_model, tmp_path, "steps=12", "learning_rate=5e-3"), tmp_path / "r")
+    settings = ["steps=12", "learning_rate=5e-3", "mini_batch_tokens=512"]
+    done = train(local_run(local_model, tmp_path, *settings), tmp_path / "r")
     assert np.mean(losses(done.history)[-3:]) < np.mean(losses(done.history)[:3])
     embedder = Embedder.load(tmp_path / "r")
     base = Embedder.load(
@@ -103,7 +104,7 @@ def test_a_run_learns_and_its_folder_loads(local_model, tmp_path):
     assert "pairs" in card
     assert "<svg" in (tmp_path / "r" / "index.html").read_text()
     with pytest.raises(InputError, match="has ended"):
-        train(local_run(local_model, tmp_path, "steps=12", "learning_rate=5e-3"), tmp_path / "r")
+        train(local_run(local_model, tmp_path, *settings), tmp_path / "r")
 
 
 def test_the_saved_vectors_are_the_trained_ones(local_model, tmp_path):
@@ -158,11 +159,12 @@ def test_an_adapter_is_saved_alone_or_merged(local_model, tmp_path, undrawn):
         assert same == (folder == alone)
 
 
-def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch, undrawn):
     """The same losses, step by step, and the same adapter."""
     from echovec.train import trainer
 
-    unbroken = train(TINY, tmp_path / "a")
+    run = TINY.changed(["mini_batch_tokens=512"])  # half as many parts of a step as TINY has
+    unbroken = train(run, tmp_path / "a")
     real = trainer.EchoTrainer.training_step
 
     def dies(self, *args, **options):
@@ -170,12 +172,11 @@ def test_a_killed_run_goes_on_as_if_unbroken(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(self, *args, **options)
 
-    monkeypatch.setattr(trainer.EchoTrainer, "training_step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, tmp_path / "b")
-    monkeypatch.undo()
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
-    resumed = train(TINY, tmp_path / "b")
+    with monkeypatch.context() as killed:
+        killed.setattr(trainer.EchoTrainer, "training_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "b")
+    resumed = train(run, tmp_path / "b")
     assert resumed.resumed_at == 4
     assert losses(resumed.history) == pytest.approx(losses(unbroken.history), abs=1e-6)
     ours, theirs = (
@@ -345,7 +346,7 @@ def test_widths_above_the_vectors_are_refused(tmp_path):
     ],
     ids=" ".join,
 )
-def test_every_kind_of_run_ends(tmp_path, settings):
+def test_every_kind_of_run_ends(tmp_path, settings, undrawn):
     """Two steps, finite losses."""
     done = train(TINY.changed([*settings, "steps=2"]), tmp_path / "r")
     assert np.isfinite(losses(done.history)).all()
@@ -363,7 +364,7 @@ def test_every_kind_of_run_ends(tmp_path, settings):
 )
 def test_the_checks_hold_on_a_run(settings):
     """Cached, dropout, temperature, adapters, packed, checkpointing; of every kind of run."""
-    for finding in check_module.check_run(TINY.changed(settings)):
+    for finding in check_module.check_run(TINY.changed([*settings, "batch_size=4"])):
         assert finding.holds, finding
 
 
@@ -379,7 +380,8 @@ def test_the_checks_can_fail(monkeypatch):
         return real(dataclasses.replace(run, temperature=0.02), transformer)
 
     monkeypatch.setattr(loss, "make_loss", deaf)
-    failed = {f.what for f in check_module.check_run(TINY) if not f.holds}
+    run = TINY.changed(["batch_size=4"])
+    failed = {f.what for f in check_module.check_run(run) if not f.holds}
     assert {"packed equals padded", "temperature is applied"} <= failed
 
 

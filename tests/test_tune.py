@@ -44,6 +44,12 @@ def folder(request, tmp_path_factory):
     return made
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take time to draw; where other things are tested, a card has none."""
+    monkeypatch.setattr("echovec.tune.card._pictures", lambda *_: None)
+
+
 def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
     """The recipes load, give their scored vectors alone or in a batch, and cost what they may.
 
@@ -84,6 +90,7 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
         raise AssertionError("the model ran for states that are kept")
 
     monkeypatch.setattr(Embedder, "states", refused)
+    monkeypatch.setattr("echovec.tune.card._pictures", lambda *_: None)
     scores = sorted((tmp_path / "found.work").glob("scores-*.jsonl"))
     before = [file.read_bytes() for file in scores]
     again = tune(
@@ -100,7 +107,9 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
     assert [entry.mix for entry in again.entries] == [entry.mix for entry in tuned.entries]
 
 
-def test_without_data_the_model_finds_halves_of_its_own_texts(folder, tmp_path, monkeypatch):
+def test_without_data_the_model_finds_halves_of_its_own_texts(
+    folder, tmp_path, monkeypatch, undrawn
+):
     """No data set is needed: the model writes texts and the recipe is chosen by halves."""
     monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("echovec.tune.texts.HALVED", 40)
@@ -169,7 +178,7 @@ def test_a_wrong_prompt_is_known_before_a_model_is_loaded(monkeypatch, tmp_path)
     assert "ecko" in str(done.exception)
 
 
-def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path):
+def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path, undrawn):
     """Recipes are named on standard output; an existing recipe is not replaced unasked."""
     model = tmp_path / "model"
     causal_model("llama").save_pretrained(model)
