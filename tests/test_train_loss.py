@@ -143,3 +143,59 @@ def test_a_score_keeps_nothing(parts, step, passes):
         loss(check._features(parts, *step, RUN), None)
     assert not any(grad for grad, _ in passes)
     assert not loss._kept
+
+
+def by_hand(vectors, temperature: float, *, symmetric: bool = False) -> float:
+    """InfoNCE in loops: an anchor's positive against all positives and negatives of the batch."""
+    anchors, *others = [v / v.norm(dim=1, keepdim=True) for v in vectors]
+    texts, rows = torch.cat(others), range(len(anchors))
+    found = []
+    for i in rows:
+        asked = torch.tensor([float(anchors[i] @ text) / temperature for text in texts])
+        one = -torch.log_softmax(asked, 0)[i]
+        if symmetric:
+            back = torch.tensor([float(others[0][i] @ anchors[j]) / temperature for j in rows])
+            one = (one - torch.log_softmax(back, 0)[i]) / 2
+        found.append(float(one))
+    return sum(found) / len(found)
+
+
+@pytest.fixture
+def vectors(step):
+    """What the model without dropout makes of each column, and the parts it is of."""
+    from echovec.train.job import build
+
+    built = build(RUN)
+    check.wake(built)
+    built.transformer.train()
+    with torch.no_grad():
+        columns = check._features(built, *step, RUN)
+        return built, [built.transformer(dict(c))["sentence_embedding"].double() for c in columns]
+
+
+@pytest.mark.parametrize("mini", [0, MINI])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_is_infonce(vectors, step, mini, symmetric):
+    """With negatives, cached or not, one way or both; another temperature is another loss."""
+    built, columns = vectors
+    assert len(columns) == 3
+    changes = {"mini_batch_tokens": mini, "symmetric_loss": symmetric, "temperature": 0.1}
+    run = dataclasses.replace(RUN, **changes)
+    loss, _ = check.gradients(built, *step, run)
+    assert loss == pytest.approx(by_hand(columns, 0.1, symmetric=symmetric), rel=1e-4)
+    for wrong in (
+        by_hand(columns, 0.02, symmetric=symmetric),
+        by_hand(columns, 0.1, symmetric=not symmetric),
+        by_hand(columns[:2], 0.1, symmetric=symmetric),
+    ):
+        assert loss != pytest.approx(wrong, rel=1e-2)
+
+
+@pytest.mark.parametrize("mini", [0, MINI])
+def test_matryoshka_is_the_sum_over_widths(vectors, step, mini):
+    """Each width's leading numbers have the loss that they would have alone."""
+    built, columns = vectors
+    run = dataclasses.replace(RUN, mini_batch_tokens=mini, matryoshka=(4, 32), temperature=0.1)
+    loss, _ = check.gradients(built, *step, run)
+    expected = sum(by_hand([column[:, :w] for column in columns], 0.1) for w in (4, 32))
+    assert loss == pytest.approx(expected, rel=1e-4)

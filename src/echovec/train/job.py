@@ -27,7 +27,7 @@ from echovec.model.hub import commit_of
 from echovec.model.load import read_model
 from echovec.model.plain import PlainBackbone, hash_of
 from echovec.model.precision import pick_device, pick_dtype
-from echovec.saved import ADAPTER_FOLDER, RUN_FILE, library_versions
+from echovec.saved import ADAPTER_FOLDER, MODEL_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora
 from echovec.train.data import TrainingSet, against_themselves, hold_out, read
 from echovec.train.run import Run
@@ -178,6 +178,9 @@ def finish(parts: Parts, sets: list[TrainingSet], out: Path) -> None:
     run = parts.run
     folder = out / ADAPTER_FOLDER
     lora.save(parts.peft_model, folder, torch.float16)
+    if run.model == "tiny":  # is nowhere else
+        for part in _base(run, "cpu")[:2]:
+            part.save_pretrained(out / MODEL_FOLDER)
     if run.init is not None:  # of the base model's, as the folder will be loaded
         stack(_adapter_in(Path(run.init)), folder)
     # Saved numbers are rounded once more; what is on disk is what the identity is of.
