@@ -130,6 +130,23 @@ def test_a_run_s_settings_reach_the_trainer(tmp_path):
     assert asked.report_to == []
 
 
+def test_one_process_trains_on_one_of_several_gpus(tmp_path, monkeypatch, caplog):
+    """The trainer would copy the model to all at every mini-batch; it is said how to use them."""
+    from echovec.train import trainer
+
+    class Cards(trainer.SentenceTransformerTrainingArguments):
+        """What is found on a machine with four."""
+
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 4
+
+    monkeypatch.setattr(trainer, "SentenceTransformerTrainingArguments", Cards)
+    asked = trainer.arguments(TINY, tmp_path, 1)
+    assert asked.n_gpu == 1
+    assert "one of 4 GPUs; on all: torchrun --nproc-per-node 4" in caplog.text
+
+
 def test_text_share_halves_what_is_read():
     """The compute-matched arm: half of each text, in both copies."""
     from echovec.train.job import build, training_sets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
@@ -29,6 +30,8 @@ from echovec.train.loss import make_loss
 from echovec.train.run import Run
 from echovec.train.schedule import Step
 from echovec.train.watch import EVAL, Watch
+
+_log = logging.getLogger("echovec")
 
 REPORT_TO = "ECHOVEC_REPORT_TO"
 _LAST_GOOD = "last-good"
@@ -224,6 +227,13 @@ def arguments(run: Run, out: Path, steps: int) -> Any:
             f"{launched} processes were launched and this one sees {asked.world_size}, so each "
             "would train on all rows alone; launch them with torchrun or accelerate, as many as "
             "there are devices"
+        )
+    if (cards := asked.n_gpu) > 1:
+        asked._n_gpu = 1  # else the trainer deals each mini-batch out to copies of the model
+        _log.warning(
+            "training on one of %d GPUs; on all: torchrun --nproc-per-node %d -m echovec train ...",
+            cards,
+            cards,
         )
     return asked
 

@@ -119,7 +119,7 @@ def geometry(anchors: NDArray[np.float32], positives: NDArray[np.float32]) -> di
 
 def _sts_dev(data: str | Path | None) -> tuple[list[str], list[str], list[float]] | None:
     """The first pairs of STSBenchmark's development split, if the data folder has them."""
-    folder = Path(data or os.environ.get("ECHOVEC_DATA", "../shared/data"))
+    folder = Path(data or os.environ.get("ECHOVEC_DATA") or "../shared/data")
     found = sorted((folder / "STSBenchmark").glob("dev*")) if folder.is_dir() else []
     if not found:
         return None
