@@ -147,7 +147,7 @@ def go_on(
             out = model(input_ids=given, past_key_values=past, use_cache=True, **told)
             past = getattr(out, "past_key_values", None)
             logits_SV = out.logits[:, -1].float().masked_fill(never, -torch.inf)
-            u_S = torch.from_numpy(u_ST[:, step].copy()).to(device)
+            u_S = torch.from_numpy(u_ST[:, step].copy())
             next_S = sample(logits_SV, u_S, top_p=how.top_p, temperature=how.temperature)
             wrote.append(next_S.masked_fill(over_S, _OVER))
             if ends is not None:
@@ -227,7 +227,7 @@ def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) 
 
     Args:
         logits_SV: float32 logits; minus infinity for a token that may not be drawn.
-        u_S: a number from 0 (included) to 1 (excluded) for each row.
+        u_S: float64 numbers from 0 (included) to 1 (excluded), one for each row, on the CPU.
         top_p: above 0, at most 1.
         temperature: what logits are divided by.
     """
@@ -239,20 +239,24 @@ def sample(logits_SV: Tensor, u_S: Tensor, *, top_p: float, temperature: float) 
     short = (likely_SK.sum(dim=1) < top_p).nonzero()[:, 0]
     if len(short):  # sorting a whole vocabulary takes longer than running a small model
         all_SV, ids_SV = torch.sort(p_SV[short], dim=1, descending=True)
-        chosen_S[short] = _on_line(all_SV, ids_SV, u_S[short], top_p)
+        chosen_S[short] = _on_line(all_SV, ids_SV, u_S[short.cpu()], top_p)
     return chosen_S
 
 
 def _on_line(p_SK: Tensor, ids_SK: Tensor, u_S: Tensor, top_p: float) -> Tensor:
-    """The id at the place `u` of each row's line; probabilities in descending order."""
+    """The id at the place `u` of each row's line; probabilities in descending order.
+
+    On the CPU: Apple's GPUs have no float64, and rounded sums would draw other tokens there.
+    """
     import torch
 
-    until_SK = p_SK.double().cumsum(dim=1)
-    inside_SK = until_SK - p_SK.double() < top_p
+    p_SK = p_SK.cpu().double()
+    until_SK = p_SK.cumsum(dim=1)
+    inside_SK = until_SK - p_SK < top_p
     reach_S1 = torch.where(inside_SK, until_SK, 0.0).amax(dim=1, keepdim=True)
     place_S1 = torch.searchsorted(until_SK, u_S[:, None].double() * reach_S1, right=True)
     last_S1 = inside_SK.sum(dim=1, keepdim=True) - 1  # rounding may point behind the line's end
-    return ids_SK.gather(1, torch.minimum(place_S1, last_S1))[:, 0]
+    return ids_SK.gather(1, torch.minimum(place_S1, last_S1).to(ids_SK.device))[:, 0]
 
 
 def line_ends(tokenizer: HFTokenizer, size: int) -> Tensor:

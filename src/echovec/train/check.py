@@ -114,7 +114,7 @@ def _features(
 
 def _collected(parts: Parts) -> dict[str, Tensor]:
     return {
-        name: parameter.grad.detach().clone()
+        name: parameter.grad.detach().cpu().clone()  # where there is float64 to compare in
         for name, parameter in parts.peft_model.named_parameters()
         if parameter.requires_grad and parameter.grad is not None
     }
