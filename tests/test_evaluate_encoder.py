@@ -164,6 +164,20 @@ def test_the_model_is_described_in_full():
     assert MtebEncoder(embedder("echo-instruct")).mteb_model_meta.use_instructions
 
 
+def test_a_model_that_was_trained_since_is_another_revision(monkeypatch):
+    """Mteb keeps results by it; what it sets itself stays but for that."""
+    monkeypatch.setattr(Counting, "has_changed", lambda self: True, raising=False)
+    model = embedder("echo")
+    encoder = MtebEncoder(model)
+    before = encoder.mteb_model_meta
+    assert encoder.mteb_model_meta is before
+    encoder.mteb_model_meta = before.model_copy(update={"license": "mit"})
+    model.backbone._mix_LDD.mul_(-1)
+    after = encoder.mteb_model_meta
+    assert (after.revision, after.license) == (model.recipe.fingerprint, "mit")
+    assert after.revision != before.revision
+
+
 def test_what_cannot_be_done_is_refused(tasks):
     """Images and unknown options are errors, not silently left out."""
     encoder, metadata = MtebEncoder(embedder()), tasks["Alike"].make("test").metadata

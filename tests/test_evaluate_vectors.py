@@ -14,6 +14,13 @@ from evaluate_data import Counting, embedder
 TEXTS = ["one text", "another, longer text", "one text", "a third"]
 
 
+class Live(Counting):
+    """Its weights may be others at any time."""
+
+    def has_changed(self):
+        return True
+
+
 @pytest.fixture
 def backbone():
     return Counting(dim=12)
@@ -53,6 +60,19 @@ def test_another_recipe_finds_nothing(backbone, tmp_path):
         before = backbone.texts
         Vectors(model, tmp_path).encode(TEXTS, "symmetric")
         assert backbone.texts == before + 3
+
+
+def test_a_model_that_was_trained_since_is_embedded_anew(tmp_path):
+    """The vectors of before are another fingerprint's, also for who asked for them before."""
+    model = embedder("echo", Live(dim=12))
+    for cache in (None, tmp_path):
+        vectors = Vectors(model, cache)
+        before = vectors.encode(TEXTS, "symmetric")
+        model.backbone._mix_LDD.mul_(-1)
+        after = vectors.encode(TEXTS, "symmetric")
+        assert not np.allclose(after, before)
+        np.testing.assert_allclose(after, model.encode(TEXTS), atol=1e-6)
+        assert vectors.fingerprint == model.recipe.fingerprint
 
 
 def test_role_and_instruction_matter_only_where_they_change_the_vector(backbone):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -479,6 +480,25 @@ def test_a_hit_as_json_has_every_field(tmp_path, monkeypatch):
         "field_rank": "b",
         "year": 2,
     }
+
+
+def test_a_number_that_json_has_none_for_is_null_in_a_hit(tmp_path, monkeypatch):
+    """As in a file of lines; a reader of JSON that is not Python's refuses NaN."""
+    from echovec.search import index as indexes
+
+    embedder = Letters()
+    named = {"price": [math.nan, math.inf], "year": [1.5, 2.5]}
+    vectors = embedder.encode(TEXTS[:2])
+    file = write_parquet(tmp_path / "v.parquet", vectors, text=TEXTS[:2], **named)
+    Index.build(file, tmp_path / "index", embedder=embedder)
+    monkeypatch.setattr(indexes, "load_embedder", lambda folder, made: embedder)
+    asked = ["search", str(tmp_path / "index"), TEXTS[1], "--json"]
+    lines = CliRunner().invoke(app, asked).stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        hit = json.loads(line, parse_constant=pytest.fail)
+        assert hit["price"] is None
+        assert hit["year"] in (1.5, 2.5)
 
 
 def test_the_revision_that_the_stored_recipe_names_is_loaded(tmp_path, monkeypatch):

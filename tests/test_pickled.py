@@ -224,15 +224,10 @@ def test_weights_that_changed_are_refused(saved, through, known, request, tmp_pa
     else:
         embedder.forward(embedder.prepare(TEXTS)[0]).sum().backward()
         torch.optim.SGD([weight], lr=0.1).step()
-    if known or saved == "adapted":
-        with pytest.raises(InputError, match="its weights have changed since they were loaded"):
-            pickle.dumps(embedder)
-        with pytest.raises(InputError, match="its weights have changed"):
-            pickle.dumps(embedder.with_recipe("classical"))
-    else:  # nobody had hashed them before
-        arrived = there_and_back(embedder)
-        with pytest.raises(ModelError, match=r"not what it was .* trained in memory"):
-            arrived.encode(TEXTS)
+    with pytest.raises(InputError, match="its weights have changed since they were loaded"):
+        pickle.dumps(embedder)
+    with pytest.raises(InputError, match="its weights have changed"):
+        pickle.dumps(embedder.with_recipe("classical"))
     vectors = embedder.encode(TEXTS)
     again = Embedder.load(embedder.save(tmp_path / "kept", include_model=True), engine="plain")
     assert np.array_equal(there_and_back(again).encode(TEXTS), vectors)

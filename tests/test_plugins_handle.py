@@ -126,6 +126,19 @@ def test_what_is_in_memory_only_cannot_be_written():
     assert copy.deepcopy(handle).embedder is handle.embedder
 
 
+def test_a_loaded_embedder_travels_with_its_handle(tmp_path):
+    """Given as an object, it says in a pickle how it was loaded; a file has no name for it."""
+    handle = Handle(Embedder.load(saved(tmp_path)))
+    written = pickle.dumps(handle)
+    assert len(written) < 4000
+    arrived = pickle.loads(written)
+    assert np.array_equal(arrived.vectors(TEXTS), handle.vectors(TEXTS))
+    assert arrived.name == handle.name
+    for one in (handle, arrived):
+        with pytest.raises(InputError, match="has no name to write"):
+            one.names()
+
+
 def test_options_of_loading_do_not_go_with_a_loaded_embedder():
     """A recipe beside an embedder is an error, not silently left out."""
     with pytest.raises(InputError, match="with_recipe"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import Document, TextNode
 
+from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.plugins.llamaindex import EchovecEmbedding
+from families import causal_model, family_tokenizer
 from plugins_stub import TEXTS, embedder, saved
 
 
@@ -81,6 +85,27 @@ def test_written_and_read_it_gives_the_same_vectors(tmp_path):
     np.testing.assert_array_equal(
         again.get_text_embedding(TEXTS[0]), plugin.get_text_embedding(TEXTS[0])
     )
+
+
+def test_a_loaded_embedder_is_pickled_and_one_in_memory_refused(tmp_path):
+    """LlamaIndex would leave out what cannot be pickled, and fail at the first text."""
+    plugin = EchovecEmbedding(Embedder.load(saved(tmp_path)))
+    arrived = pickle.loads(pickle.dumps(plugin))
+    assert arrived.get_text_embedding(TEXTS[0]) == plugin.get_text_embedding(TEXTS[0])
+    with pytest.raises(InputError, match=r"embedder.save\(folder\)"):
+        pickle.dumps(EchovecEmbedding(embedder()))
+
+
+def test_a_model_trained_in_memory_is_written_as_another():
+    """An ingestion pipeline keeps vectors by what is written."""
+    model = Embedder.from_model(copy.deepcopy(causal_model("llama")), family_tokenizer("llama"))
+    plugin = EchovecEmbedding(model)
+    before = plugin.to_dict()
+    assert before == plugin.to_dict()
+    model.backbone.model.norm.weight.data.mul_(-1)
+    after = plugin.to_dict()
+    assert after["model"] != before["model"]
+    assert after["model"] == after["model_name"] == plugin._handle.name
 
 
 def test_an_embedder_in_memory_is_written_as_such():

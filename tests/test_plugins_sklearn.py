@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import joblib
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import SkipTestWarning
@@ -21,6 +22,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from echovec.embedder import Embedder
 from echovec.errors import InputError
 from echovec.plugins.sklearn import EchovecTransformer, texts_of
 from plugins_stub import TEXTS, embedder, norms, saved
@@ -69,6 +71,17 @@ def test_a_shallow_copy_shares_an_embedder_in_memory():
     assert copied.transform(TEXTS).equals(made.transform(TEXTS))
     copied.set_params(role=None)
     assert made.role == "query"
+
+
+def test_a_loaded_embedder_goes_to_other_processes(tmp_path):
+    """Written by joblib and sent to the workers of a search, it gives the same vectors."""
+    made = EchovecTransformer(Embedder.load(saved(tmp_path)))
+    joblib.dump(made, tmp_path / "made.joblib")
+    arrived = joblib.load(tmp_path / "made.joblib")
+    assert np.array_equal(arrived.transform(TEXTS), made.transform(TEXTS))
+    assert np.array_equal(clone(arrived).transform(TEXTS), made.transform(TEXTS))
+    (there,) = joblib.Parallel(n_jobs=2)([joblib.delayed(made.transform)(TEXTS)])
+    assert np.array_equal(there, made.transform(TEXTS))
 
 
 def test_an_embedder_in_memory_is_not_pickled():

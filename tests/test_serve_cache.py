@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,17 @@ import numpy as np
 import pytest
 
 from echovec.errors import StorageError
+from echovec.model.tiny import TinyBackbone
 from echovec.serve.cache import VectorCache
 from serve_stub import Gated, service
 from test_serve_openai import ask, client, vectors_of
+
+
+class Live(TinyBackbone):
+    """Its weights may be others at any time."""
+
+    def has_changed(self):
+        return True
 
 
 def vector(number):
@@ -46,6 +55,23 @@ def test_a_key_covers_all_that_decides_a_vector():
         keys.add(VectorCache.key(*values[:place], values[place] + "x", *values[place + 1 :]))
     keys.add(VectorCache.key("f", None, None, "text"))
     assert len(keys) == 6
+
+
+def test_a_model_that_was_trained_is_not_answered_for_by_the_cache(tmp_path):
+    """Its fingerprint is that of the weights as they are, while it is served."""
+    live = Live()
+    served = service(backbone=live, cache=tmp_path / "v")
+
+    async def run():
+        async with client(served) as http:
+            first = vectors_of(await ask(http, input="a text"))
+            live._mix_LDD.mul_(-1)
+            return first, vectors_of(await ask(http, input="a text"))
+
+    first, second = asyncio.run(run())
+    served.close()
+    assert not np.allclose(first, second)
+    assert np.allclose(second[0], served.first.embedder.encode("a text"), atol=1e-6)
 
 
 def test_the_oldest_go_first(tmp_path):

@@ -204,6 +204,16 @@ def test_columns_that_were_not_used_stay_whatever_they_hold(embedder, tmp_path):
     assert mined_rows(out)[0]["when"] == "2020-01-02"
 
 
+def test_a_number_that_json_has_none_for_is_null_in_what_is_written(embedder, tmp_path):
+    """NaN of a column of the input would be refused by readers of JSON that are not Python's."""
+    rest = {"price": float("nan"), "of": {"all": [1.5, float("inf")]}, "note": "\ud800"}
+    rows = [{"anchor": "a b", "positive": "p p", **rest}]
+    out = tmp_path / "out.jsonl"
+    mine(written(tmp_path, rows), out, embedder, OPEN)
+    line = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert (line["price"], line["of"]) == (None, {"all": [1.5, None]})
+
+
 @pytest.mark.parametrize(
     "answers", [{"answer": 42}, {"answers": [42]}, {"answers": {"text": ["42"]}}]
 )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -23,10 +22,11 @@ from torch import Tensor
 
 from echovec.errors import InputError, RecipeError, TruncationWarning
 from echovec.loading import IN_MEMORY, Source, open_model, source_of
-from echovec.model.backbone import Backbone
+from echovec.model.backbone import Backbone, has_changed, hash_now
+from echovec.model.hashed import hash_of
 from echovec.model.load import Engine
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.plain import PlainBackbone
 from echovec.model.precision import Precision
 from echovec.options import Options, Preparing
 from echovec.pickled import Picklable
@@ -77,6 +77,7 @@ class Embedder(Picklable):
         self.tokenizer = tokenizer
         self.backbone = backbone
         self._source = source
+        self._bound: Recipe | None = None
         self._readers = {r: Reader(self._definition, r, tokenizer, backbone) for r in ROLES}
         dimensions = {role: self._readers[role].dimension for role in ROLES}
         if len(set(dimensions.values())) > 1:
@@ -183,10 +184,7 @@ class Embedder(Picklable):
     ) -> Embedder:
         """Another recipe on the same model in memory, limits as for `load`; nothing is copied."""
         other_recipe = with_limits(as_recipe(recipe), max_tokens, long_text)
-        other = Embedder(other_recipe, self.tokenizer, self.backbone, source=self._source)
-        if "_weights_hash" in self.__dict__:  # known already, and the weights are shared
-            other._weights_hash = self._weights_hash
-        return other
+        return Embedder(other_recipe, self.tokenizer, self.backbone, source=self._source)
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -200,17 +198,13 @@ class Embedder(Picklable):
         """The folder of the adapter that is merged into the model in memory, if there is one."""
         return self._source.adapter
 
-    @cached_property
-    def _weights_hash(self) -> str:
-        return self.backbone.weights_hash()
-
-    @cached_property
+    @property
     def identity(self) -> ModelIdentity:
         """Which model and tokenizer this is, by hash.
 
-        Hashing the weights takes about a second per GB and core, once, when first asked for.
+        Hashing weights takes about a second per GB and core, once, and again after they changed.
         """
-        return replace(self.identity_without_weights, hash=self._weights_hash)
+        return replace(self.identity_without_weights, hash=hash_now(self.backbone))
 
     @property
     def identity_without_weights(self) -> ModelIdentity:
@@ -228,18 +222,17 @@ class Embedder(Picklable):
             revision=self._source.revision,
         )
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
-        """The recipe bound to this model: hashes, token ids, dtype, versions.
+        """The recipe bound to this model as it is now: hashes, token ids, dtype, versions.
 
         What else the record of the recipe says, such as what it was fitted on, stays in it.
         """
-        return replace(
-            self._definition,
-            model=self.identity,
-            dtype=self.backbone.dtype,
-            versions={**self._definition.versions, **library_versions()},
-        )
+        model, dtype = self.identity, self.backbone.dtype
+        if self._bound is None or (self._bound.model, self._bound.dtype) != (model, dtype):
+            versions = {**self._definition.versions, **library_versions()}
+            self._bound = replace(self._definition, model=model, dtype=dtype, versions=versions)
+        return self._bound
 
     @property
     def hugging_face(self) -> tuple[Any, Any]:
@@ -458,20 +451,27 @@ class Embedder(Picklable):
         Args:
             folder: where to; made if it is not there.
             include_model: also write weights and tokenizer. By default only for a model that
-                lives in memory alone: others are named, with their hash. An adapter is copied;
-                with the weights it is merged, and the fingerprint becomes that of the merged.
+                was given in memory or has changed there: others are named, with their hash. An
+                adapter is copied; with the weights it is merged, and the fingerprint becomes that
+                of the merged.
 
         Raises:
             StorageError: the disk does not take it.
-            InputError: another model's weights or adapter lie there, and would be loaded.
+            InputError: another model's weights or adapter lie there, and would be loaded; or
+                these have changed in memory, and are not to be written.
         """
         recipe, adapter = self.recipe, self._source.adapter
+        changed = include_model is not True and has_changed(self.backbone)
+        if changed and include_model is False:
+            raise InputError(
+                f"the weights of {self!r} have changed in memory, and there is no place to name "
+                "that has them; use include_model=True"
+            )
         if include_model is None:
-            include_model = self._source.path is None
+            include_model = changed or self._source.path is None or self._source.asked is None
         if not include_model:
             return write_saved(Path(folder), recipe, adapter=adapter)
-        parts = self.hugging_face
-        # What is written counts: an adapter is merged into it, or it was trained in memory.
+        parts = self.hugging_face  # an adapter is merged into what is written: that counts
         recipe = replace(recipe, model=replace(self.identity, hash=hash_of(parts[0])))
         return write_saved(Path(folder), recipe, parts)
 

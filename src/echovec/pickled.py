@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from echovec.errors import InputError, ModelError, RecipeError
 from echovec.loading import Opened, open_model
+from echovec.model.backbone import has_changed
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone
 from echovec.recipe import ModelIdentity, Recipe
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Picklable:
                 f"{self!r} cannot be pickled: its model is in this process only; save it with "
                 "embedder.save(folder) and pickle Embedder.load(folder), or make it in each process"
             )
-        if _has_changed(self.backbone, model.hash):
+        if has_changed(self.backbone):
             raise InputError(
                 f"{self!r} cannot be pickled: its weights have changed since they were loaded, and "
                 "another process would load them as they were; save it with "
@@ -134,7 +134,7 @@ def _opened(content: dict[str, Any], recipe: Recipe) -> Opened:
     asked = content["asked"]
     key = json.dumps([asked, *(content[part] for part in ("weights", "tokenizer", "dtype"))])
     kept = _kept.get(key)
-    if kept is not None and not _has_changed(kept.backbone, content["weights"]):
+    if kept is not None and not has_changed(kept.backbone):
         return kept
     _kept.clear()  # before another is read: there may be no room for both
     opened = open_model(recipe=recipe, dtype=content["dtype"], precision=None, hashed=True, **asked)
@@ -167,11 +167,3 @@ def _unpacked(arrays: bytes) -> dict[str, Any]:
     from safetensors.numpy import load
 
     return load(arrays) if arrays else {}
-
-
-def _has_changed(backbone: Backbone, weights_hash: str) -> bool:
-    """Whether the weights are no longer those that were loaded. Repacked ones cannot change."""
-    live: object = backbone
-    if isinstance(backbone, PackedBackbone) and backbone.prepacked:
-        live = backbone.__dict__.get("plain")  # read a second time, for views with parts
-    return isinstance(live, PlainBackbone) and live.has_changed(weights_hash)

@@ -99,9 +99,7 @@ def calibrate(
 
 def recorded(embedder: Embedder, recipe: Recipe, record: str) -> Embedder:
     """The embedder with another recipe that carries a record of how it was fitted."""
-    other = embedder.with_recipe(recipe)
-    other.recipe = replace(other.recipe, versions={**other.recipe.versions, RECORD: record})
-    return other
+    return embedder.with_recipe(replace(recipe, versions={**recipe.versions, RECORD: record}))
 
 
 def steps_of(methods: Sequence[str], options: Mapping[str, float]) -> Steps:

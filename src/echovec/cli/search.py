@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from echovec.files.lines import json_line
 
 if TYPE_CHECKING:
     from echovec.search.backend import Hit
@@ -65,7 +66,7 @@ def _line(hit: Hit) -> str:
         while name in shown or (name != own and name in hit.fields):
             name = f"field_{name}"
         shown[name] = value
-    return json.dumps(shown, ensure_ascii=False, default=str)
+    return json_line(shown)
 
 
 def _short(text: str, width: int = 100) -> str:

@@ -65,7 +65,19 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
     ) -> None:
         self.model = embedder
         self.vectors = vectors or Vectors(embedder, cache, batch_tokens=batch_tokens)
-        self.mteb_model_meta = model_meta(embedder, sample=sample, seed=seed)
+        self._meta = model_meta(embedder, sample=sample, seed=seed)
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What mteb knows of the model; the revision is its fingerprint as it is now."""
+        revision = self.model.recipe.fingerprint
+        if self._meta.revision != revision:  # trained in memory since
+            self._meta = self._meta.model_copy(update={"revision": revision})
+        return self._meta
+
+    @mteb_model_meta.setter
+    def mteb_model_meta(self, meta: ModelMeta) -> None:
+        self._meta = meta
 
     def encode(
         self,

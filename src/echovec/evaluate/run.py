@@ -241,6 +241,7 @@ def _work(
     method: Method, task: Any, asked: list[Asked], seen: set[tuple[str, str, str]], tokens: bool
 ) -> Work:
     vectors = method.vectors
+    fingerprint = vectors.fingerprint
     distinct: set[tuple[str, str]] = set()
     missing = counted = weight = 0
     for role, texts in asked:
@@ -250,9 +251,9 @@ def _work(
         new = [
             text
             for text in vectors.missing(texts, role, instruction)
-            if (vectors.fingerprint, variant, text) not in seen
+            if (fingerprint, variant, text) not in seen
         ]
-        seen.update((vectors.fingerprint, variant, text) for text in new)
+        seen.update((fingerprint, variant, text) for text in new)
         missing += len(new)
         weight += sum(map(weight_of, new))
         if tokens and new:

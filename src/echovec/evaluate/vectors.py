@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from echovec.errors import InputError, NonFiniteError
 from echovec.evaluate.shards import Record, Shards, records_of, text_key
-from echovec.recipe import Role
+from echovec.recipe import Recipe, Role
 
 if TYPE_CHECKING:
     import torch
@@ -69,19 +69,27 @@ class Vectors:
         advance: Callable[[int], object] = lambda weight: None,
     ) -> None:
         self.embedder = embedder
-        self.recipe = embedder.recipe
-        self.fingerprint = self.recipe.fingerprint
         self.batch_tokens = batch_tokens
         self.advance = advance
-        self._folder = None if cache is None else cache / self.fingerprint
+        self._cache = cache
         self._views = json.loads(self.recipe.to_json())["views"]
         self._shards = {} if opened is None else opened
         self.cost = Cost()
         self._asked: set[tuple[str, bytes]] = set()
 
+    @property
+    def recipe(self) -> Recipe:
+        """The embedder's, bound to its model as that is now."""
+        return self.embedder.recipe
+
+    @property
+    def fingerprint(self) -> str:
+        """What vectors are kept under."""
+        return self.recipe.fingerprint
+
     def takes_instruction(self, role: Role) -> bool:
         """Whether an instruction changes the vectors of this role."""
-        return any(view.template.takes_instruction for view in self.recipe.views[role])
+        return any(view.template.takes_instruction for view in self.embedder.definition.views[role])
 
     def encode(
         self, texts: Sequence[str], role: Role, instruction: str | None = None
@@ -144,9 +152,10 @@ class Vectors:
 
     def _of(self, role: Role, instruction: str | None) -> Shards:
         variant = self.variant(role, instruction)
-        key = (self.fingerprint, variant)
+        fingerprint = self.fingerprint  # by each call: the model may have been trained since
+        key = (fingerprint, variant)
         if key not in self._shards:
-            folder = None if self._folder is None else self._folder / variant
+            folder = None if self._cache is None else self._cache / fingerprint / variant
             self._shards[key] = Shards(folder, self.embedder.dimension)
         return self._shards[key]
 

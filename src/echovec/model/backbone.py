@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from echovec.errors import InputError
 from echovec.text.batch import Batch
@@ -54,7 +55,32 @@ class Backbone(Protocol):
         """
 
     def weights_hash(self) -> str:
-        """Hash ("sha256:...") of the configuration and every weight, as float32 values."""
+        """Hash ("sha256:...") of the configuration and every weight, as float32 values.
+
+        Asked for once, unless the backbone has `has_changed()` too, which says whether its weights
+        are others than at first: then of the weights as they are, and at any time.
+        """
+
+
+def hash_now(backbone: Backbone) -> str:
+    """The hash of a backbone's weights; one that cannot change is asked once."""
+    if hasattr(backbone, "has_changed"):
+        return backbone.weights_hash()
+    try:
+        return _hashes[backbone]
+    except TypeError:  # it cannot be the key of a table
+        return backbone.weights_hash()
+    except KeyError:
+        return _hashes.setdefault(backbone, backbone.weights_hash())
+
+
+def has_changed(backbone: Backbone) -> bool:
+    """Whether weights are others than when the backbone was made."""
+    told = getattr(backbone, "has_changed", None)
+    return told is not None and bool(told())
+
+
+_hashes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def layer_index(layer: int, num_layers: int) -> int:

@@ -23,10 +23,11 @@ from echovec.model import start, store
 from echovec.model.adapter import adapted_hash, adapter_hash, merge
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
+from echovec.model.hashed import hash_of
 from echovec.model.heap import limit_memory
 from echovec.model.hub import commit_of, look_for
 from echovec.model.packed import PackedBackbone
-from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.plain import PlainBackbone
 from echovec.model.precision import multiplies_bfloat16
 from echovec.model.quantized import SENTENCES, largest_inputs
 from echovec.model.threads import heed_fork

@@ -15,6 +15,7 @@ Shapes: N flat rows, D width, H heads, G key-value heads, E head width, P pooled
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
@@ -32,10 +33,11 @@ from echovec.model.blocks import Block
 from echovec.model.device import sent
 from echovec.model.families import blocks_of, enlarged, final_norm, rotary_table, why_not
 from echovec.model.feed import Fed, Feed, Sizes
+from echovec.model.hashed import Hashed, config_text
 from echovec.model.heads import Turn, split
 from echovec.model.layout import Group, Int, Layout, lay_out
 from echovec.model.passes import Attention, Prefix, Reads
-from echovec.model.plain import PlainBackbone, config_text
+from echovec.model.plain import PlainBackbone
 from echovec.model.ragged import can_attend, ragged
 from echovec.model.recorded import recorded
 from echovec.model.rectangles import Rectangles
@@ -96,6 +98,7 @@ class PackedBackbone:
             )
         self.model = model
         self.prepacked = prepack
+        self._hashed = None if prepack else Hashed(model, known_hash)
         config = model.config
         self.dim = int(config.hidden_size)
         self.num_layers = int(config.num_hidden_layers)
@@ -131,7 +134,8 @@ class PackedBackbone:
     @property
     def dtype(self) -> str:
         """What it computes in, e.g. "bfloat16"."""
-        return "int8" if self._quantizes else str(self._dtype).removeprefix("torch.")
+        own = self.model.embed_tokens.weight.dtype  # a model that is shared may be cast
+        return "int8" if self._quantizes else str(own).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
@@ -200,12 +204,28 @@ class PackedBackbone:
             return [self._with_prefix(layout, prefix, h_ND, layer, batch) for h_ND, layer in every]
 
     def weights_hash(self) -> str:
-        """Hash of the backbone without its head: the same as the plain backbone's."""
+        """Hash of the backbone without its head: the same as the plain backbone's.
+
+        Repacked weights cannot change; those of a plain one that was read beside them can.
+        """
+        if self._hashed is not None:
+            return self._hashed.now()
+        beside: PlainBackbone | None = self.__dict__.get("plain")
+        own = self._repacked_hash
+        if beside is None or (other := beside.weights_hash()) == own:
+            return own
+        return "sha256:" + hashlib.sha256(f"{own} {other}".encode()).hexdigest()
+
+    def has_changed(self) -> bool:
+        """Whether weights are others than at first, by training or merging; see hashed.py."""
+        live: Hashed | PlainBackbone | None = self._hashed or self.__dict__.get("plain")
+        return live is not None and live.has_changed()
+
+    @cached_property
+    def _repacked_hash(self) -> str:
         if self._known_hash is not None:
             return self._known_hash
-        state: Mapping[str, Tensor] = self.model.state_dict()
-        if self.prepacked:
-            state = Unpacked(self._names, state, self._blocks)
+        state = Unpacked(self._names, self.model.state_dict(), self._blocks)
         return hash_weights(config_text(self.model.config), state)
 
     # -- the pass -----------------------------------------------------------------------------

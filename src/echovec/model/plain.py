@@ -8,7 +8,6 @@ that (hooks, another mask, the eager attention) lasts for one call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from threading import Lock, RLock
@@ -21,37 +20,11 @@ from torch import Tensor
 
 from echovec.errors import ModelError
 from echovec.model import hooks
-from echovec.model.backbone import hash_weights, layer_index
+from echovec.model.backbone import layer_index
+from echovec.model.hashed import Hashed
 from echovec.model.importance import Folding
 from echovec.model.parts import How, Read
 from echovec.text.batch import Batch
-
-# What transformers writes into a configuration that has no say in the hidden states.
-_NOT_THE_MODEL = frozenset(
-    {
-        "_name_or_path",
-        "architectures",
-        "dtype",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-        "return_dict",
-        "output_hidden_states",
-        "output_attentions",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "chunk_size_feed_forward",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "unk_token_id",
-        "is_local",
-        "_attn_implementation",
-        "attn_implementation",
-        "tie_word_embeddings",
-    }
-)
 
 
 class PlainBackbone:
@@ -60,9 +33,9 @@ class PlainBackbone:
     Args:
         model: a causal language model with or without its head, or a PEFT model around one.
         padding_side: where padding goes; the vectors are the same.
-        known_hash: what `weights_hash` says, where an adapter was merged.
-        read_hash: the hash of the weights as they were read, an adapter merged; `known_hash`
-            where that is the same, None where nobody hashed them.
+        known_hash: what `weights_hash` says while nothing changes, where that is known.
+        read_hash: the hash of the weights as they are, where an adapter was merged and
+            `known_hash` is another; None where nobody hashed them.
     """
 
     def __init__(
@@ -74,10 +47,10 @@ class PlainBackbone:
         read_hash: str | None = None,
     ) -> None:
         self._known_hash = known_hash
-        self._read_hash = read_hash
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         self.model = model.base_model
+        self._hashed = Hashed(self.model, known_hash, read_hash)
         self.padding_side = padding_side
         config = self.model.config.get_text_config()
         if getattr(self.model.config, "is_encoder_decoder", False):
@@ -152,16 +125,11 @@ class PlainBackbone:
 
     def weights_hash(self) -> str:
         """Hash of the backbone without its head: the same from a file or from memory."""
-        if self._known_hash is not None:
-            return self._known_hash
-        return hash_of(self.model)
+        return self._hashed.now()
 
-    def has_changed(self, weights_hash: str) -> bool:
-        """Whether the weights are others than those that were read, by training or merging.
-
-        Hashes them: about a second per GB and core. `weights_hash`: what they were known by.
-        """
-        return hash_of(self.model) != (self._read_hash or weights_hash)
+    def has_changed(self) -> bool:
+        """Whether the weights are others than at first, by training or merging; see hashed.py."""
+        return self._hashed.has_changed()
 
     def _states(
         self,
@@ -275,17 +243,6 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def hash_of(model: Any) -> str:
-    """The hash of a model without its head: of its configuration and every weight."""
-    return hash_weights(config_text(model.config), model.state_dict())
-
-
-def config_text(config: Any) -> str:
-    """What of a model's configuration decides its hidden states, as JSON text to be hashed."""
-    kept = {k: v for k, v in config.get_text_config().to_dict().items() if k not in _NOT_THE_MODEL}
-    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _four_dimensional(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:

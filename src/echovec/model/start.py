@@ -29,7 +29,7 @@ from echovec.files.disk import write_file
 from echovec.model import cache
 from echovec.model.backbone import is_out_of_memory
 from echovec.model.families import why_not
-from echovec.model.plain import config_text
+from echovec.model.hashed import config_text
 from echovec.model.skeleton import Attention, Config, Skeleton
 from echovec.text.kept_tokenizer import KeptTokenizer, told_of
 from echovec.text.tokenizer import HFTokenizer

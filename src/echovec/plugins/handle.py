@@ -150,7 +150,8 @@ class Handle:
         return dict(self._names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_names": self.names(), "_embedder": None, "_loads": True}
+        # An embedder that was given says itself how to load it, or that nobody else can.
+        return {**self.__dict__, "_embedder": None if self._loads else self._embedder}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
         return self  # it changes only by loading, and its copies would share the model anyway

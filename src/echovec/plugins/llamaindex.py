@@ -11,6 +11,7 @@ in memory stands by its fingerprint.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +58,22 @@ class EchovecEmbedding(BaseEmbedding):  # type: ignore[misc]
     def class_name(cls) -> str:
         """The name it has in files of LlamaIndex."""
         return "EchovecEmbedding"
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """What LlamaIndex writes of it and knows its vectors by.
+
+        An embedder in memory stands by its fingerprint as it is now: it may have been trained.
+        """
+        before = self.model
+        if before is not None:
+            self.model = self._handle.name
+            if self.__dict__["model_name"] == before:
+                self.model_name = self.model
+        return dict(super().to_dict(**options))
+
+    def __getstate__(self) -> dict[str, Any]:
+        pickle.dumps(self._handle)  # what cannot be pickled is left out by LlamaIndex's own
+        return dict(super().__getstate__())
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return cast(list[float], floats(self._query_vectors(query)))

@@ -3,7 +3,7 @@
     make_pipeline(EchovecTransformer(recipe="best"), LogisticRegression()).fit(texts, labels)
 
 It learns nothing from the texts it is fitted on, so `transform` needs no `fit`. Clones share one
-model in memory, and a pickle holds its name, not its weights.
+model in memory, and a pickle says how to load it and holds no weights.
 """
 
 from __future__ import annotations
@@ -104,7 +104,6 @@ class EchovecTransformer(
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        self._handle().names()  # an embedder in memory is an error that says what to do
         state = dict(super().__getstate__())
         state.pop("_kept", None)
         return state

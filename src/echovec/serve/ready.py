@@ -31,7 +31,6 @@ class Target(NamedTuple):
 
     name: str
     embedder: Embedder
-    fingerprint: str
     role: Role | None = None
     instruction: str | None = None
     truncate: bool = True
@@ -83,7 +82,7 @@ def ready(
     cut = np.zeros(len(unique), np.bool_)
     missing, keys = list(range(len(unique))), []
     if cache is not None:
-        where = (target.fingerprint, target.role, target.instruction)
+        where = (target.embedder.recipe.fingerprint, target.role, target.instruction)
         keys = [cache.key(*where, text) for text in unique]
         found = cache.get(keys, target.embedder.dimension)
         for place, (vector, was_cut) in found.items():

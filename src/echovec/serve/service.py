@@ -40,7 +40,11 @@ class Served:
 
     name: str
     embedder: Embedder
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What its vectors are known by."""
+        return self.embedder.recipe.fingerprint
 
     @property
     def takes_dimensions(self) -> bool:
@@ -55,7 +59,7 @@ class Served:
 
     def target(self, role: Role | None = None, **options: Any) -> Target:
         """This, for a role and with further fields of `Target`."""
-        return Target(self.name, self.embedder, self.fingerprint, role, **options)
+        return Target(self.name, self.embedder, role, **options)
 
 
 class Embedded(NamedTuple):
@@ -89,10 +93,9 @@ class Service:
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self.draining = False
-        self.served = {
-            name: Served(name, embedder, embedder.recipe.fingerprint)
-            for name, embedder in embedders.items()
-        }
+        self.served = {name: Served(name, embedder) for name, embedder in embedders.items()}
+        for served in self.served.values():  # hashes now what the first request would wait for
+            served.fingerprint  # noqa: B018
         self._cache = (
             VectorCache(self.settings.cache, self.settings.cache_rows)
             if self.settings.cache

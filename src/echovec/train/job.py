@@ -23,9 +23,10 @@ from echovec.errors import DependencyError, InputError, TrainingError
 from echovec.files.disk import append, storage_errors, write_file
 from echovec.model.adapter import adapted_hash, adapter_hash, merge, stack
 from echovec.model.families import why_not
+from echovec.model.hashed import hash_of
 from echovec.model.hub import commit_of
 from echovec.model.load import read_model
-from echovec.model.plain import PlainBackbone, hash_of
+from echovec.model.plain import PlainBackbone
 from echovec.model.precision import pick_device, pick_dtype
 from echovec.saved import ADAPTER_FOLDER, MODEL_FOLDER, RUN_FILE, library_versions
 from echovec.train import lora

@@ -14,7 +14,6 @@ Shapes: Q anchors, N texts of the pool, D width, K candidates.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import tempfile
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from echovec.errors import InputError
 from echovec.evaluate.vectors import Vectors, is_blank, weight_of
 from echovec.files.disk import write_file
+from echovec.files.lines import json_line
 from echovec.files.vectors import Made, in_memory
 from echovec.recipe import Role
 from echovec.search.index import Index
@@ -383,8 +383,8 @@ def _written(row: _Row, chosen: Sequence[str]) -> dict[str, Any]:
 
 
 def _line(row: Row) -> bytes:
-    """A row of JSON; what JSON has no form for, such as a date, as text."""
+    """A row of JSON."""
     try:
-        return json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+        return json_line(row).encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate in a column of the row's own
-        return json.dumps(row, default=str).encode() + b"\n"
+        return json_line(row, ensure_ascii=True).encode() + b"\n"
