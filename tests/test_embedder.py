@@ -96,6 +96,8 @@ def test_roles_use_their_own_templates():
     assert not np.allclose(query, document)
     assert not np.allclose(query, embedder.encode_query("a", instruction="Other"))
     assert np.array_equal(query, embedder.encode("a", role="query"))
+    assert np.array_equal(document, embedder.encode("a", role="document"))
+    assert not np.allclose(document, embedder.encode("a"))
     assert not np.allclose(query, embedder.encode("a"))
     with pytest.raises(InputError, match="role='passage'"):
         embedder.encode("a", role="passage")
@@ -462,10 +464,14 @@ def test_a_record_stays_in_the_recipe(tmp_path):
     assert bound.versions["torch"] == torch.__version__
 
 
-def test_save_and_load_a_model_from_memory(tmp_path):
-    """A model that lives in memory is saved with its weights, and loads to the same vectors."""
+def test_save_and_load_a_model_from_memory(tmp_path, capfd):
+    """A model that lives in memory is saved with its weights, and loads to the same vectors.
+
+    In silence: transformers draws a bar for the files that it writes, into pipes too.
+    """
     embedder = Embedder.from_model(causal_model("gpt2"), family_tokenizer("gpt2"), "classical")
     saved = embedder.save(tmp_path / "saved")
+    assert capfd.readouterr() == ("", "")
     assert (saved / "model" / "model.safetensors").exists()
     again = Embedder.load(saved)
     assert again.recipe.fingerprint == embedder.recipe.fingerprint
@@ -489,6 +495,8 @@ def test_float16_weights_are_computed_in_float32_on_cpu(folder, tmp_path):
     assert low.backbone.dtype == "bfloat16"
     assert low.encode("text").dtype == np.float32
     assert low.recipe.fingerprint != exact.recipe.fingerprint
+    again = Embedder.load(low.save(tmp_path / "low"), device="cpu")  # as it was saved
+    assert (again.backbone.dtype, again.recipe) == ("bfloat16", low.recipe)
 
 
 @pytest.mark.parametrize(
