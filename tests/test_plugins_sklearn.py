@@ -22,6 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from echovec.errors import InputError
+from echovec.plugins.handle import FIELDS
 from echovec.plugins.sklearn import EchovecTransformer, texts_of
 from plugins_stub import TEXTS, embedder, norms, saved
 
@@ -164,3 +165,9 @@ def test_scikit_learns_own_checks(estimator, check, home, monkeypatch):
         monkeypatch.setattr(estimator_checks, "assert_allclose_dense_sparse", promised)
         monkeypatch.setattr(estimator_checks, "assert_allclose", promised)
     check(estimator)
+
+
+def test_every_option_reaches_the_embedder():
+    """What is to be loaded is what was said, none of it left out."""
+    said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
+    assert EchovecTransformer(**said)._handle().names() == said
