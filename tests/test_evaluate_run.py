@@ -240,6 +240,16 @@ def test_only_the_whole_test_split_is_mtebs_own(sets, tmp_path, monkeypatch):
     assert [one.exact_split for one in found] == [True, False, False]
 
 
+def test_a_budget_is_that_of_every_recipe(sets, tmp_path):
+    """`max_tokens` cuts the texts of each, and is part of what its results are kept under."""
+    found = [
+        evaluate(embedder(), RECIPES, ["Alike"], out=tmp_path, data=sets, max_tokens=limit)
+        for limit in (None, 4)
+    ]
+    assert [[one.truncated for one in run] for run in found] == [[0, 0], [80, 80]]
+    assert [one.recipe["max_tokens"] for one in found[1]] == [4, 4]
+
+
 def test_development_splits_are_apart_from_test(finished, sets, tmp_path):
     """Dev runs only where there is such a split, is marked, and joins test in mteb's file."""
     out, outcomes, backbone = finished

@@ -210,6 +210,19 @@ def test_nan_is_no_parity():
     assert parity.lowest_cosine == -1
 
 
+@pytest.mark.parametrize("wrong", ROLES)
+def test_a_role_that_differs_is_no_parity(wrong):
+    """Each role is compared: one that is read like another does not pass for the same."""
+    made = embedder("echo-instruct")
+    like = {"symmetric": "query", "query": "document", "document": "query"}
+
+    def export(texts, role):
+        return vectors(made, texts, role=like[role] if role == wrong else role)
+
+    texts = {"real": list(REAL[:2])}
+    assert not compare(made, export, route="x", texts=texts).holds
+
+
 def test_calibrations_become_standard_modules(tmp_path):
     """One view's linear transforms are Dense and Normalize modules of sentence-transformers."""
     made = embedder("prompt-eol")

@@ -171,3 +171,12 @@ def test_every_option_reaches_the_embedder():
     """What is to be loaded is what was said, none of it left out."""
     said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
     assert EchovecTransformer(**said)._handle().names() == said
+
+
+def test_a_parameter_that_changes_changes_the_vectors():
+    """`set_params` after a call is heeded: a grid of recipes is no repetition of the first."""
+    made = EchovecTransformer(embedder("echo"))
+    made.fit_transform(TEXTS)
+    made.set_params(model=embedder("classical"))
+    expected = embedder("classical").encode(TEXTS)
+    np.testing.assert_allclose(made.transform(TEXTS), expected, atol=1e-6)
