@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,6 +53,47 @@ def test_a_wrong_vector_is_found(monkeypatch):
     assert "report" in found["oracle"].to_do
 
 
+def test_vectors_that_depend_on_their_neighbours_are_found(monkeypatch):
+    """Control: an engine that mixes what is in a batch fails the check of texts alone."""
+    made = embedder()
+    whole = made.backbone.forward
+
+    def mixed(batch, *args, **options):
+        return [h + len(batch) * h.roll(1, dims=1) for h in whole(batch, *args, **options)]
+
+    monkeypatch.setattr(made.backbone, "forward", mixed)
+    assert not self_test.alone(made)[0]
+
+
+def test_a_cache_that_gives_other_vectors_is_found(monkeypatch):
+    """Control: an engine that computes otherwise once it forgot fails the check of caches."""
+    made = embedder()
+    whole = made.backbone.forward
+
+    def turned(*args, **options):
+        return [h.roll(1, dims=1) for h in whole(*args, **options)]
+
+    def forget():
+        monkeypatch.setattr(made.backbone, "forward", turned)
+
+    monkeypatch.setattr(made.backbone, "forget", forget)
+    assert not self_test.cached(made)[0]
+
+
+def test_a_recipe_that_changes_on_the_disk_is_found(monkeypatch):
+    """Control: a recipe that is read with another budget than was written has lost its print."""
+    from dataclasses import replace
+
+    from echovec import Recipe
+
+    made = embedder()
+    other = replace(made.recipe, max_tokens=7)
+    monkeypatch.setattr(Recipe, "load", lambda _: other)
+    holds, found = self_test.saved(made)
+    assert not holds
+    assert "is lost by saving" in found
+
+
 def test_a_wrong_span_is_found():
     """Control: a recipe that pools the first copy is not the self-test's echo."""
     from dataclasses import replace
@@ -93,6 +136,17 @@ def test_the_machine_is_described():
     assert set(states(machine())) >= {"device", "precision", "threads", "memory", "settings"}
 
 
+@pytest.mark.parametrize(("native", "state"), [(True, "ok"), (False, "note")])
+def test_a_machine_without_bfloat16_is_told(native, state, monkeypatch):
+    """What "fast" is here is said before it is asked for."""
+    from echovec.model import precision
+
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: native)
+    found = next(finding for finding in machine() if finding.topic == "precision")
+    assert found.state == state
+    assert ("float32 here" in found.to_do) is not native
+
+
 def test_processors_are_those_that_this_process_may_use(monkeypatch):
     """One thread on the one of 64 processors that a container gives is right."""
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
@@ -117,6 +171,30 @@ def test_a_broken_copy_in_the_cache_fails(tmp_path, monkeypatch):
     found = next(finding for finding in models() if finding.topic == "cached model")
     assert found.state == "FAIL"
     assert "--remove broken-copy" in found.to_do
+
+
+@pytest.mark.parametrize(("free", "writable"), [(10**9, True), (10**8, True), (10**9, False)])
+def test_a_cache_without_room_is_told(free, writable, tmp_path, monkeypatch):
+    """A disk that is full or not to be written to is noted before a model is fetched."""
+    monkeypatch.setenv("ECHOVEC_CACHE", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    found = next(finding for finding in models() if finding.topic == "model cache")
+    assert found.state == ("ok" if free == 10**9 and writable else "note")
+    assert ("ECHOVEC_CACHE" in found.to_do) is (found.state == "note")
+
+
+def test_a_model_in_the_home_folder_is_named_without_it(tmp_path, monkeypatch):
+    """In the line of the self-test as in an error about it."""
+    from echovec.doctor.report import _self_test
+    from plugins_stub import saved
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (error,) = _self_test(str(tmp_path / "absent"))
+    assert (error.state, str(tmp_path) in error.found) == ("FAIL", False)
+    assert "~/absent" in error.found
+    first = next(_self_test(saved(tmp_path)))
+    assert first.found.startswith("on ~/echo,")
 
 
 @pytest.mark.parametrize("there", [False, True])

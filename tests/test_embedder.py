@@ -96,6 +96,8 @@ def test_roles_use_their_own_templates():
     assert not np.allclose(query, document)
     assert not np.allclose(query, embedder.encode_query("a", instruction="Other"))
     assert np.array_equal(query, embedder.encode("a", role="query"))
+    assert np.array_equal(document, embedder.encode("a", role="document"))
+    assert not np.allclose(document, embedder.encode("a"))
     assert not np.allclose(query, embedder.encode("a"))
     with pytest.raises(InputError, match="role='passage'"):
         embedder.encode("a", role="passage")
@@ -416,6 +418,10 @@ def test_save_and_load_by_reference(folder, tmp_path):
     again = Embedder.load(saved)
     assert again.recipe.fingerprint == embedder.recipe.fingerprint
     assert np.array_equal(again.encode("text"), embedder.encode("text"))
+    family_tokenizer("mistral").save_pretrained(folder)
+    with pytest.raises(RecipeError, match=r"made for m with tokenizer sha256:"):
+        Embedder.load(saved)
+    family_tokenizer("llama").save_pretrained(folder)
     causal_model("mistral").save_pretrained(folder)
     with pytest.raises(RecipeError, match=r"made for m with weights sha256:"):
         Embedder.load(saved)
@@ -462,10 +468,14 @@ def test_a_record_stays_in_the_recipe(tmp_path):
     assert bound.versions["torch"] == torch.__version__
 
 
-def test_save_and_load_a_model_from_memory(tmp_path):
-    """A model that lives in memory is saved with its weights, and loads to the same vectors."""
+def test_save_and_load_a_model_from_memory(tmp_path, capfd):
+    """A model that lives in memory is saved with its weights, and loads to the same vectors.
+
+    In silence: transformers draws a bar for the files that it writes, into pipes too.
+    """
     embedder = Embedder.from_model(causal_model("gpt2"), family_tokenizer("gpt2"), "classical")
     saved = embedder.save(tmp_path / "saved")
+    assert capfd.readouterr() == ("", "")
     assert (saved / "model" / "model.safetensors").exists()
     again = Embedder.load(saved)
     assert again.recipe.fingerprint == embedder.recipe.fingerprint
@@ -489,6 +499,8 @@ def test_float16_weights_are_computed_in_float32_on_cpu(folder, tmp_path):
     assert low.backbone.dtype == "bfloat16"
     assert low.encode("text").dtype == np.float32
     assert low.recipe.fingerprint != exact.recipe.fingerprint
+    again = Embedder.load(low.save(tmp_path / "low"), device="cpu")  # as it was saved
+    assert (again.backbone.dtype, again.recipe) == ("bfloat16", low.recipe)
 
 
 @pytest.mark.parametrize(
@@ -580,6 +592,22 @@ def test_fast_is_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch):
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: False)
     with pytest.warns(PrecisionWarning, match="no native bfloat16"):
         assert pick_dtype(None, "fast", "cpu") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_and_its_dtype_are_chosen_by_what_is_there(cuda, mps, device, monkeypatch):
+    """First CUDA, then MPS; bfloat16 there if it multiplies it, as cards of capability 8 do."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device(None) == device
+    for capability, dtype in (((8, 0), "bfloat16"), ((7, 5), "float32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert pick_dtype(None, None, "cuda:1") == dtype
+    assert pick_dtype(None, None, "mps") == "bfloat16"
+    assert pick_dtype(None, None, "cpu") == pick_dtype(None, "exact", "cuda") == "float32"
 
 
 def test_nothing_is_printed_without_a_terminal(capfd):

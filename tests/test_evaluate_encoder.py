@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from evaluate_data import TYPES, Counting, embedder, make_sets
+from evaluate_data import TYPES, Counting, embedder, make_sets, write
 
 mteb = pytest.importorskip("mteb")
 
@@ -20,9 +21,10 @@ from echovec.errors import InputError  # noqa: E402
 from echovec.evaluate import interval as interval_module  # noqa: E402
 from echovec.evaluate.encoder import MtebEncoder, role_of, task_instruction  # noqa: E402
 from echovec.evaluate.instructions import INSTRUCTIONS  # noqa: E402
+from echovec.evaluate.items import Watch  # noqa: E402
 from echovec.evaluate.layout import find_sets  # noqa: E402
-from echovec.evaluate.local import LocalTask  # noqa: E402
-from echovec.evaluate.method import Method  # noqa: E402
+from echovec.evaluate.local import SEED, LocalTask  # noqa: E402
+from echovec.evaluate.method import Method, _fresh  # noqa: E402
 from echovec.evaluate.quiet import without_noise  # noqa: E402
 from echovec.evaluate.shards import records_of  # noqa: E402
 from echovec.evaluate.texts import texts_of  # noqa: E402
@@ -106,6 +108,94 @@ def test_known_vectors_score_as_at_mteb_itself(name, tasks, tmp_path):
         assert scores[0.0][key] == pytest.approx(expected[key], abs=2e-6, nan_ok=True), key
     other = [key for key in compared if abs(scores[2.0][key] - expected[key]) > 1e-6]
     assert other, "the control: other vectors score otherwise"
+
+
+class Sense(Known):
+    """Vectors that say the first word of a text, and little of the rest; or, as a control, all."""
+
+    part = 0
+
+    def _embed(self, texts, role, instruction):
+        found = super()._embed(texts, role, instruction)
+        words = [known_vector(text.split()[self.part]) for text in texts]
+        found["vector"] = np.stack(words) + 0.1 * found["vector"]
+        return found
+
+
+def sensible(folder):
+    """A set of each type: texts are alike, relevant or of one class by their first word."""
+    places = range(20)
+    pairs = [(f"s{i % 5} a{i}", f"s{(i + i % 2) % 5} b{i}", 1 - i % 2) for i in places]
+    texts = [{"text": f"s{i % 5} c{i}", "label": f"class {i % 5}"} for i in range(80)]
+    of = {sense: [f"{sense} {n}{sense}" for n in "defg"] for sense in ("s0", "s1", "s2", "s3")}
+    senses = [(one, other) for one in of for other in of if one != other]
+    alike = [{"sentence1": a, "sentence2": b, "score": 5.0 * same} for a, b, same in pairs]
+    write(folder / "Alike/test.jsonl", alike)
+    same = [{"sentence1": a, "sentence2": b, "label": same} for a, b, same in pairs]
+    write(folder / "Same/test.jsonl", same)
+    write(folder / "Topics/train.jsonl", texts[:40])
+    write(folder / "Topics/test.jsonl", texts[40:])
+    write(folder / "Groups/test.jsonl", texts[:40])
+    documents = [{"_id": text, "text": text} for texts in of.values() for text in texts]
+    write(folder / "Search/corpus.jsonl", documents)
+    write(folder / "Search/queries.jsonl", [{"_id": one, "text": f"{one} q"} for one in of])
+    judged = [f"{one}\t{text}\t1\n" for one, texts in of.items() for text in texts]
+    (folder / "Search/qrels.tsv").write_text("".join(judged))
+    ranks = [
+        {"query": f"{one} q", "positive": of[one], "negative": of[other]} for one, other in senses
+    ]
+    write(folder / "Ranks/test.jsonl", ranks)
+    digests = [
+        {
+            "human_summaries": of[one][:2],
+            "machine_summaries": of[one][2:] + of[other][2:],
+            "relevance": [5, 4, 1, 1],
+        }
+        for one, other in senses
+    ]
+    write(folder / "Digests/test.jsonl", digests)
+    return {one.name: LocalTask(one) for one in find_sets(folder)[0]}
+
+
+def test_a_score_is_high_where_vectors_agree_with_the_file(tmp_path):
+    """Labels, grades and gold scores are read the right way round, of every type of set."""
+    sets, scores = sensible(tmp_path / "sets"), {}
+    assert {name: one.category for name, one in sets.items()} == TYPES
+    for part in (0, 1):
+        model = embedder("echo", Counting(dim=16))
+        vectors = Sense(model)
+        vectors.part = part
+        method = Method(MtebEncoder(model, vectors=vectors), tmp_path / str(part))
+        for name, source in sets.items():
+            task = source.make("test")
+            task.n_experiments = 1  # of classification, where ten draws take their time
+            outcome = method.run(source, task, "test")
+            scores.setdefault(name, []).append(outcome.main_score)
+    assert {name: both for name, both in scores.items() if not both[0] > 0.8 > both[1]} == {}
+
+
+def test_draws_are_those_of_a_fresh_task(tasks):
+    """What was evaluated before takes none of a task's random numbers."""
+    task = tasks["Groups"].make("test")
+    fresh = type(task)(seed=SEED)
+    expected = fresh.rng_state.random(), fresh.np_rng.random()
+    for _ in range(2):
+        again = _fresh(task)
+        assert again.dataset is task.dataset
+        assert (again.rng_state.random(), again.np_rng.random()) == expected
+        task.rng_state.random(), task.np_rng.random()
+
+
+def test_items_that_do_not_give_the_score_are_thrown_away(tmp_path):
+    """No interval rather than a wrong one: mteb's score has to be the mean of the queries."""
+    task = SimpleNamespace(
+        metadata=SimpleNamespace(main_score="ndcg_at_10"), prediction_file_name="none.json"
+    )
+    watch = Watch(task, tmp_path)
+    watch.per_query["test", "en"] = {"q1": {"ndcg_cut_10": 0.25}, "q2": {"ndcg_cut_10": 0.75}}
+    found = watch.items("test", {"en": {"main_score": 0.5}})
+    assert found["values"] == [0.25, 0.75]
+    assert watch.items("test", {"en": {"main_score": 0.501}}) == {}
 
 
 @pytest.mark.parametrize("name", TYPES)

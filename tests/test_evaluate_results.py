@@ -130,6 +130,8 @@ def test_nothing_is_chosen_on_the_split_that_mteb_reports():
     """A task whose only split is called dev is reported on it, so it is test data."""
     with pytest.raises(InputError, match="nothing may be chosen on test data"):
         choose([outcome(reported=True)])
+    with pytest.raises(InputError, match="nothing may be chosen on test data"):
+        choose([outcome(task="MSMARCO")])  # also in files that do not say so
 
 
 def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path):

@@ -197,6 +197,46 @@ def test_a_sample_keeps_what_the_task_is_about(sets):
     assert sorted(labels[row] for row in rows) == ["a"] * 5 + ["b"] * 3 + ["c"] * 2
 
 
+def test_a_sample_takes_no_relevant_document_for_another(tmp_path):
+    """A judged document that a sample leaves out is none of those that fill it up."""
+    documents = [{"_id": f"d{q}{i}", "text": f"topic{q} word{i}"} for q in range(4) for i in "abc"]
+    others = [{"_id": f"x{i}", "text": f"other{i}"} for i in range(20)]
+    write(tmp_path / "Search/corpus.jsonl", [*documents, *others])
+    queries = [{"_id": f"q{q}", "text": f"topic{q}"} for q in range(4)]
+    write(tmp_path / "Search/queries.jsonl", queries)
+    judged = [f"q{q}\td{q}{i}\t1\n" for q in range(4) for i in "abc"]
+    (tmp_path / "Search/qrels.tsv").write_text("".join(judged))
+    run = Evaluation(embedder(), ["echo"], ["local"], out=Path("x"), data=tmp_path, sample=2)
+    (cut,) = (step.task.dataset["default"]["test"] for step in run.plan())
+    kept = {one for grades in cut["relevant_docs"].values() for one in grades}
+    assert len(kept) == 4
+    assert {one for one in cut["corpus"]["id"] if one.startswith("d")} == kept
+
+
+def test_only_the_whole_test_split_is_mtebs_own(sets, tmp_path, monkeypatch):
+    """A sample of exact data, or its development split, is not compared with published scores."""
+    shutil.copytree(sets / "Alike", tmp_path / "data/Alike")
+    (tmp_path / "data/Alike/task.toml").write_text('mteb = "STSBenchmark"')
+    monkeypatch.setattr(LocalTask, "exact", True)
+    options = {"out": tmp_path / "o", "data": tmp_path / "data"}
+    found = [
+        evaluate(embedder(), ["echo"], ["local"], **options, **more)[0]
+        for more in ({}, {"sample": 10}, {"split": "dev"})
+    ]
+    assert [one.task for one in found] == ["STSBenchmark"] * 3
+    assert [one.exact_split for one in found] == [True, False, False]
+
+
+def test_a_budget_is_that_of_every_recipe(sets, tmp_path):
+    """`max_tokens` cuts the texts of each, and is part of what its results are kept under."""
+    found = [
+        evaluate(embedder(), RECIPES, ["Alike"], out=tmp_path, data=sets, max_tokens=limit)
+        for limit in (None, 4)
+    ]
+    assert [[one.truncated for one in run] for run in found] == [[0, 0], [80, 80]]
+    assert [one.recipe["max_tokens"] for one in found[1]] == [4, 4]
+
+
 def test_development_splits_are_apart_from_test(finished, sets, tmp_path):
     """Dev runs only where there is such a split, is marked, and joins test in mteb's file."""
     out, outcomes, backbone = finished

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from echovec import Recipe, Template, View
 from echovec.errors import InputError
 from echovec.evaluate import vectors as vectors_module
 from echovec.evaluate.shards import Shards, records_of, text_key
 from echovec.evaluate.vectors import Vectors
+from echovec.recipe import ROLES
 from evaluate_data import Counting, embedder
 
 TEXTS = ["one text", "another, longer text", "one text", "a third"]
@@ -85,6 +87,20 @@ def test_role_and_instruction_matter_only_where_they_change_the_vector(backbone)
     assert instruct.variant("document", "a") == instruct.variant("document", "b")
     first, second = (instruct.encode(["text"], "query", text) for text in ("Sort", "Find"))
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_each_role_has_its_own_vectors_in_one_cache(backbone, tmp_path):
+    """Where prompts and poolings differ by role alone, no role finds vectors of another."""
+    views = {
+        role: View(Template(role + " {text}"), pooling)
+        for role, pooling in zip(ROLES, ("mean", "lasttoken", "mean"), strict=True)
+    }
+    model = embedder(Recipe(name="roles", views=views), backbone)
+    for _ in range(2):
+        kept = Vectors(model, tmp_path)
+        for role in ROLES:
+            expected = model.encode(TEXTS, role=None if role == "symmetric" else role)
+            np.testing.assert_allclose(kept.encode(TEXTS, role), expected, atol=1e-6)
 
 
 def test_a_blank_text_is_a_vector_of_zeros_and_counted(backbone):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from echovec import Embedder, Template
 from echovec.errors import ExportError, InputError, RecipeError
 from echovec.export import to_sentence_transformers
-from echovec.export.echo_tokenizer import echo_tokenizer
+from echovec.export.echo_tokenizer import budget, echo_tokenizer
 from echovec.export.linear import Affine, steps_of
 from echovec.export.parity import HOSTILE, REAL, compare
 from echovec.export.program import program_of
@@ -135,12 +136,46 @@ def test_an_instruction_is_a_prompt(tmp_path):
     made = embedder("echo-instruct")
     made.save_sentence_transformers(tmp_path / "x")
     loaded = load(tmp_path / "x", device="cpu")
+    flagged = st.SentenceTransformer(
+        str(tmp_path / "x"), device="cpu", trust_remote_code=True, local_files_only=True
+    )
+    for attribute in ("prompts", "similarity_fn_name"):
+        assert getattr(loaded, attribute) == getattr(flagged, attribute)
+    assert loaded.prompts["query"] == made.definition.views["query"][0].template.instruction
     theirs = loaded.encode_query(["a cat"], prompt="Find animals")
     np.testing.assert_allclose(
         theirs, made.encode_query(["a cat"], instruction="Find animals"), atol=2e-6
     )
     with pytest.raises(ValueError, match="takes no instruction"):
         loaded.encode_document(["a cat"], prompt="Find animals")
+
+
+def test_a_module_is_read_at_one_revision(tmp_path, monkeypatch):
+    """Weights and tokenizer of a hub name come from the revision that was asked for."""
+    from echovec.export import echo_module
+
+    embedder("echo").save_sentence_transformers(tmp_path / "x")
+    asked = {}
+    for name in ("AutoModel", "AutoTokenizer"):
+        original = getattr(echo_module, name).from_pretrained
+
+        def read(*names, original=original, name=name, **options):
+            asked[name] = options["revision"]
+            return original(*names, **options)
+
+        monkeypatch.setattr(echo_module, name, SimpleNamespace(from_pretrained=read))
+    echo_module.EchoModule.load(str(tmp_path / "x"), local_files_only=True, revision="abc")
+    assert asked == {"AutoModel": "abc", "AutoTokenizer": "abc"}
+
+
+def test_the_budget_heeds_the_model_s_positions():
+    """Copies are cut so that the whole prompt fits, or to the recipe's budget if that is less."""
+    made = embedder(ECHO_EOL)
+    program = program_of(made)
+    around = budget(made, program) - program.max_tokens
+    for positions, copy in ((around + 9, 4), (around + 10, 5), (around + 1000, program.max_tokens)):
+        limited = dataclasses.replace(program, max_positions=positions)
+        assert budget(made, limited) == around + copy
 
 
 def test_the_module_gives_no_nan(tmp_path):
@@ -208,6 +243,19 @@ def test_nan_is_no_parity():
     parity = compare(made, lambda texts, role: np.full((len(texts), 32), np.nan), route="x")
     assert not parity.holds
     assert parity.lowest_cosine == -1
+
+
+@pytest.mark.parametrize("wrong", ROLES)
+def test_a_role_that_differs_is_no_parity(wrong):
+    """Each role is compared: one that is read like another does not pass for the same."""
+    made = embedder("echo-instruct")
+    like = {"symmetric": "query", "query": "document", "document": "query"}
+
+    def export(texts, role):
+        return vectors(made, texts, role=like[role] if role == wrong else role)
+
+    texts = {"real": list(REAL[:2])}
+    assert not compare(made, export, route="x", texts=texts).holds
 
 
 def test_calibrations_become_standard_modules(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from echovec.model.backbone import hash_weights
 from echovec.model.parts import How, Importance
 from echovec.model.plain import PlainBackbone
 from echovec.presets import PRESETS
@@ -118,6 +119,17 @@ def test_the_hash_follows_the_weights_not_their_dtype_or_place():
     with torch.no_grad():
         wide.base_model.layers[1].mlp.down_proj.weight[0, 0] += 1e-3
     assert PlainBackbone(half).weights_hash() != PlainBackbone(wide).weights_hash()
+
+
+def test_the_hash_follows_names_and_shapes():
+    """The same numbers under another name, or in another shape, are other weights."""
+    numbers = torch.arange(6.0)
+    hashes = {
+        hash_weights("{}", {name: numbers.reshape(shape)})
+        for name in ("a", "b")
+        for shape in ((6,), (2, 3), (3, 2))
+    }
+    assert len(hashes) == 6
 
 
 def test_every_module_keeps_its_mode():

@@ -43,6 +43,20 @@ def test_the_same_recipe_is_embedded_once(on_disk):
     assert calls == [3, 3, 3]
 
 
+def test_another_column_or_instruction_is_embedded_anew(on_disk, tmp_path):
+    """What an earlier call kept is not given back for other texts, or for another question."""
+    rows = on_disk.add_column("title", TEXTS[::-1])
+    rows.save_to_disk(tmp_path / "wide")
+    rows = datasets.load_from_disk(tmp_path / "wide")
+    model = embedder("echo-instruct")
+    for column, texts in (("text", TEXTS), ("title", TEXTS[::-1])):
+        for instruction in ("Find it", "Sort it"):
+            options = {"role": "query", "instruction": instruction}
+            found = with_vectors(rows, model, column=column, **options)
+            expected = model.encode(texts, **options)
+            np.testing.assert_allclose(found["vector"][:], expected, atol=1e-5)
+
+
 def test_a_stream_is_embedded_as_it_is_read(on_disk):
     """An iterable data set gives rows with vectors, and nothing is computed before."""
     stream = with_vectors(on_disk.to_iterable_dataset(), embedder(), to="v", batch_size=2)

@@ -14,6 +14,7 @@ from haystack.components.retrievers import InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from echovec.errors import InputError
+from echovec.plugins.handle import FIELDS
 from echovec.plugins.haystack import EchovecDocumentEmbedder, EchovecTextEmbedder
 from plugins_stub import TEXTS, embedder, saved
 
@@ -78,3 +79,10 @@ def test_the_wrong_component_says_which_is_right():
         EchovecTextEmbedder(embedder()).run([Document(content="a")])
     with pytest.raises(InputError, match="save"):
         EchovecTextEmbedder(embedder()).to_dict()
+
+
+def test_every_option_reaches_the_embedder():
+    """What is to be loaded is what was said, none of it left out."""
+    said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
+    for kind in (EchovecTextEmbedder, EchovecDocumentEmbedder):
+        assert kind(**said).handle.names() == said

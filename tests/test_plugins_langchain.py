@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from langchain_tests.integration_tests import EmbeddingsIntegrationTests  # noqa
 from langchain_tests.unit_tests import EmbeddingsUnitTests  # noqa: E402
 
 from echovec.errors import InputError  # noqa: E402
+from echovec.plugins.handle import FIELDS  # noqa: E402
 from echovec.plugins.langchain import EchovecEmbeddings  # noqa: E402
 from plugins_stub import TEXTS, embedder, norms, saved  # noqa: E402
 
@@ -53,6 +56,13 @@ def test_roles_and_instruction_reach_the_recipe():
     )
     assert np.abs(asked - model.encode_query(TEXTS[0])).max() > 1e-3
 
+    async def asynchronous():
+        return await plugin.aembed_query(TEXTS[0]), await plugin.aembed_documents(TEXTS)
+
+    query, documents = asyncio.run(asynchronous())
+    np.testing.assert_allclose(query, asked, atol=1e-6)
+    np.testing.assert_allclose(documents, model.encode_document(TEXTS), atol=1e-6)
+
 
 def test_a_vector_store_finds_the_same_text(tmp_path):
     """In LangChain's own store a document is nearest to itself; the embedder comes by name."""
@@ -67,3 +77,9 @@ def test_an_empty_document_is_an_error_that_names_it():
     """Nothing is dropped silently, and no vector is made up."""
     with pytest.raises(InputError, match=r"texts\[1\]"):
         EchovecEmbeddings(embedder()).embed_documents(["fine", ""])
+
+
+def test_every_option_reaches_the_embedder():
+    """What is to be loaded is what was said, none of it left out."""
+    said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
+    assert EchovecEmbeddings(**said)._handle.names() == said

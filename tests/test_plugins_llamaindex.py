@@ -18,6 +18,7 @@ from llama_index.core.schema import Document, TextNode
 
 from echovec.embedder import Embedder
 from echovec.errors import InputError
+from echovec.plugins.handle import FIELDS
 from echovec.plugins.llamaindex import EchovecEmbedding
 from families import causal_model, family_tokenizer
 from plugins_stub import TEXTS, embedder, saved
@@ -115,3 +116,9 @@ def test_an_embedder_in_memory_is_written_as_such():
     assert written["model"].endswith(embedder().recipe.fingerprint)
     with pytest.raises(InputError, match=r"save it with embedder.save\(folder\)"):
         EchovecEmbedding.from_dict(written)
+
+
+def test_every_option_reaches_the_embedder():
+    """What is to be loaded is what was said, none of it left out."""
+    said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
+    assert EchovecEmbedding(**said)._handle.names() == said

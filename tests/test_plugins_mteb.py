@@ -48,6 +48,14 @@ def test_rows_are_complete():
     assert len({meta.revision for meta in metas}) == len(metas)
 
 
+def test_rows_are_true_of_the_default_model(default_embedder):
+    """Name, revision, width and budget of each recipe's row are those of the model with it."""
+    for name, said in zip(RECIPES, shipped_metas(), strict=False):
+        found = model_meta(default_embedder.with_recipe(name))
+        for field in ("name", "revision", "embed_dim", "max_tokens", "use_instructions"):
+            assert getattr(found, field) == getattr(said, field), f"{name}: {field}"
+
+
 def test_rows_are_found_by_name_after_register_only():
     """No import changes mteb; `register` does, for this process."""
     name = shipped_metas()[0].name

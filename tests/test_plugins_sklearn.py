@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from echovec.embedder import Embedder
 from echovec.errors import InputError
+from echovec.plugins.handle import FIELDS
 from echovec.plugins.sklearn import EchovecTransformer, texts_of
 from plugins_stub import TEXTS, embedder, norms, saved
 
@@ -177,3 +178,18 @@ def test_scikit_learns_own_checks(estimator, check, home, monkeypatch):
         monkeypatch.setattr(estimator_checks, "assert_allclose_dense_sparse", promised)
         monkeypatch.setattr(estimator_checks, "assert_allclose", promised)
     check(estimator)
+
+
+def test_every_option_reaches_the_embedder():
+    """What is to be loaded is what was said, none of it left out."""
+    said = dict(zip(FIELDS, ("m", "r", "cpu", "exact", 9), strict=True))
+    assert EchovecTransformer(**said)._handle().names() == said
+
+
+def test_a_parameter_that_changes_changes_the_vectors():
+    """`set_params` after a call is heeded: a grid of recipes is no repetition of the first."""
+    made = EchovecTransformer(embedder("echo"))
+    made.fit_transform(TEXTS)
+    made.set_params(model=embedder("classical"))
+    expected = embedder("classical").encode(TEXTS)
+    np.testing.assert_allclose(made.transform(TEXTS), expected, atol=1e-6)

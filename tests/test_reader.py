@@ -232,6 +232,16 @@ def test_passes_with_different_room_have_the_same_windows():
     assert np.bincount(first, shares).tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_text_that_any_pass_cuts_counts_as_cut():
+    """The second prompt leaves less room: what fits the first only is told, what fits both not."""
+    wide = View(Template("{text}"))
+    narrow = View(Template("x" * 70 + "{text}{text}"))
+    for views in ((wide, narrow), (narrow, wide)):
+        embedder = tiny(recipe_of("c", *views), TinyBackbone(max_positions=100))
+        _, cut = embedder.encode(["a" * 14, "a" * 15], return_truncated=True)
+        assert cut.tolist() == [False, True]
+
+
 def test_half_the_text_is_kept_rounded_up_and_not_called_cut():
     """`text_share` 0.5 embeds the first half of each text, of one token that token."""
     whole = recipe_of("x", View(Template("A:{text}|B:{text}.")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
 import authors
 from echovec import InputError, Template, TemplateError
@@ -309,6 +311,15 @@ def test_an_instruction_must_fit_the_template():
         render(Renderer(Template("{instruction}: {text}"), ByteTokenizer()), ["a"], "\ud800")
 
 
+def test_an_instruction_beyond_the_budget_is_cut_and_said():
+    """It keeps as many tokens as a copy may have, and its texts count as cut; at the limit not."""
+    bound = Renderer(Template("{instruction}: {text}"), ByteTokenizer(), max_tokens=5)
+    (cut,) = render(bound, ["a"], "012345")
+    (whole,) = render(bound, ["a"], "01234")
+    assert cut.ids.tolist() == whole.ids.tolist() == [256, *b"01234: a"]
+    assert (cut.truncated, whole.truncated) == (True, False)
+
+
 def test_eos_without_a_tokenizer_s_eos_is_an_error():
     """A template that ends with EOS refuses a tokenizer that has none."""
     inner = HFTokenizer(tokenizer("byte-no-bos"))
@@ -356,6 +367,23 @@ def test_rendering_uses_neither_padding_nor_truncation_state_of_the_tokenizer():
         inner.padding_side, inner.truncation_side = "right", "right"
         inner.model_max_length = kept
     assert np.array_equal(before, after)
+
+
+def test_a_tokenizer_is_known_by_its_rules_and_not_by_its_state():
+    """One vocabulary, read by other rules, is another tokenizer; one that padded is the same."""
+    inner = tokenizer("byte-bos")
+    known = HFTokenizer(inner).fingerprint
+    for part, rule in (
+        ("normalizer", normalizers.Lowercase()),
+        ("pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    ):
+        other = copy.deepcopy(inner)
+        setattr(other.backend_tokenizer, part, rule)
+        assert HFTokenizer(other).fingerprint != known, part
+    used = copy.deepcopy(inner)
+    used.backend_tokenizer.enable_padding(length=9)
+    used.backend_tokenizer.enable_truncation(3)
+    assert HFTokenizer(used).fingerprint == known
 
 
 def test_a_million_characters_are_cut_to_the_budget():

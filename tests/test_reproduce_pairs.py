@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,13 @@ from echovec import Embedder
 from echovec.errors import InputError
 from echovec.evaluate.report_page import html_table
 from echovec.evaluate.reproduce.findings import Options
-from echovec.evaluate.reproduce.halves import halves, likeness, rank_errors, split_words
+from echovec.evaluate.reproduce.halves import (
+    Errors,
+    halves,
+    likeness,
+    rank_errors,
+    split_words,
+)
 from echovec.evaluate.reproduce.layers import all_layers, best_layer, layers
 from echovec.evaluate.reproduce.pairs import (
     Pairs,
@@ -118,7 +125,7 @@ def test_likeness_is_of_the_right_half():
 
 def test_a_method_that_reads_only_beginnings_is_found_out():
     """Negative control of the measure: cosines made of first halves alone show the asymmetry."""
-    from echovec.evaluate.reproduce.halves import Errors, _asymmetry, _top
+    from echovec.evaluate.reproduce.halves import _asymmetry, _top
 
     rng = np.random.default_rng(0)
     first, second, noise = rng.random((3, 400))
@@ -139,14 +146,48 @@ def test_halves_reports(folder):
     html_table(findings.tables[0])
 
 
-def test_layers_are_chosen_on_development_pairs(folder, monkeypatch):
-    """The layer is the best one of the development pairs, whatever the test pairs say."""
-    findings = layers(embedder(), folder, Options(sample=40))
+@pytest.mark.parametrize("better", [True, False])
+def test_claims_say_what_rank_errors_say(better, folder, monkeypatch):
+    """A single copy that overrates beginnings and an echo that does not, and both turned round."""
+    first, second = np.arange(400) < 40, np.arange(400) >= 360
+    overrated, fair = np.where(first, 20.0, 0.0), np.zeros(400)
+    found = Errors(
+        {"classical": overrated if better else fair, "echo": fair if better else overrated},
+        first,
+        second,
+        (0, 400),
+    )
+    monkeypatch.setitem(halves.__globals__, "_errors", lambda *_: found)
+    monkeypatch.setitem(halves.__globals__, "SETS", ("STS13",))
+    findings = halves(embedder(), folder, Options())
+    expected = "holds" if better else "does not hold"
+    assert [claim.verdict for claim in findings.claims] == [expected] * 3
+
+
+def test_layers_are_chosen_on_development_pairs(folder, tmp_path):
+    """The layer is the best one of the development pairs, here the worst of the test pairs.
+
+    What the choice is worth is the difference on the test pairs.
+    """
+    shutil.copytree(folder, tmp_path / "data")
+    dev = tmp_path / "data" / "STSBenchmark" / "dev.jsonl"
+    turned = [json.loads(line) for line in dev.read_text("utf-8").splitlines()]
+    lines = [json.dumps(row | {"score": 5 - row["score"]}) for row in turned]
+    dev.write_text("\n".join(lines), "utf-8")
+    findings = layers(embedder(), tmp_path / "data", Options(sample=0))
     assert "dev" in findings.settings["data"]
-    table = findings.tables[0]
-    by_layer = [row[1].value for row in table.rows]  # classical on development pairs
-    chosen = max(range(len(by_layer)), key=lambda layer: (by_layer[layer], layer))
-    assert f"({chosen} of {len(by_layer) - 1})" in findings.claims[1].statement
+    rows = findings.tables[0].rows
+    last, best = len(rows) - 1, {}
+    for place, name in enumerate(("classical", "echo"), start=1):
+        on_dev, on_test = ([row[place + side].value for row in rows] for side in (0, 2))
+        chosen = max(range(len(rows)), key=lambda layer: (on_dev[layer], layer))
+        assert chosen != max(range(len(rows)), key=on_test.__getitem__), "the control"
+        claim = findings.claims[name == "classical"]
+        assert f"({chosen} of {last})" in claim.statement
+        assert claim.difference.value == pytest.approx(on_test[chosen] - on_test[last])
+        best[name] = on_test[chosen]
+    apart = findings.claims[2].difference.value
+    assert apart == pytest.approx(best["echo"] - best["classical"])
 
 
 def test_all_layers_in_one_vector_are_the_layers(folder):
@@ -188,6 +229,11 @@ def test_prompts_reports_every_prompt(folder):
         assert best.value == pytest.approx(max(values))
         assert mean.value == pytest.approx(np.mean(values))
         assert spread.value == pytest.approx(max(values) - min(values))
+    shown = {row[0]: [cell.value for cell in row[1:]] for row in summary.rows}
+    classical, echo, eol = (shown[name] for name in ("classical", "echo", "prompt-eol"))
+    assert [claim.difference.value for claim in findings.claims] == pytest.approx(
+        [echo[0] - classical[2], eol[3] - echo[3], echo[1] - classical[1]]
+    )
 
 
 def test_samples_are_drawn_once_for_all(folder):

@@ -87,7 +87,8 @@ def verdicts(findings):
 def test_zero_shot_as_in_the_paper(run):
     """With the paper's order of methods, its claims hold; each comes with its printed numbers."""
     scores = {"echo": 48.6, "echo-halved": 49.0, "classical": 42.4, "prompt-eol": 43.7}
-    found, _ = run("zero-shot", scores.__getitem__)
+    found, asked = run("zero-shot", scores.__getitem__)
+    assert asked == [preset(name) for name in scores]
     assert found.verdict == HOLDS
     assert "48.64 against 42.38 on 56 datasets" in found.claims[0].paper
     by = verdicts(found)
@@ -129,6 +130,9 @@ def test_pooling_claims(run):
     assert by["Echo also beats the position-weighted mean of a single copy"] == FAILS
     poolings = [recipe.views["symmetric"][0].pooling for recipe in asked]
     assert poolings == ["mean", "lasttoken", "weightedmean"] * 2
+    prompts = [recipe.views["symmetric"][0].template.prompt for recipe in asked]
+    echo, classical = (preset(name).views["symmetric"][0] for name in ("echo", "classical"))
+    assert prompts == [echo.template.prompt] * 3 + [classical.template.prompt] * 3
 
 
 def test_controls_claims(run):
@@ -161,11 +165,9 @@ def test_bidirectional_claims(run, monkeypatch):
     found, asked = run("bidirectional", scores.__getitem__)
     assert list(verdicts(found).values()) == [HOLDS] * 3
     assert "59.78 against 58.24 (Mistral-7B)" in found.claims[0].paper
-    assert [recipe.views["symmetric"][0].mask for recipe in asked] == [
-        "causal",
-        "causal",
-        "bidirectional",
-    ]
+    assert asked == [preset(name) for name in scores]
+    masks = [recipe.views["symmetric"][0].mask for recipe in asked]
+    assert masks == ["causal", "causal", "bidirectional"]
     assert found.tables[1].published == set(range(9))
 
 
@@ -178,6 +180,24 @@ def test_token_budget_gives_all_the_same_number_of_tokens(run):
     assert len(asked) == 2 * len(BUDGETS)
     assert set(verdicts(found).values()) == {HOLDS}
     assert any("cannot be switched" in note for note in found.notes)
+
+
+def test_token_budget_claims_of_a_switched_mask(run, monkeypatch):
+    """Where the mask can be switched there is a third curve: ahead at 16 tokens, behind at 256."""
+    monkeypatch.setattr(Embedder, "with_recipe", lambda self, recipe: self)
+    scores = {"echo": 50.0, "classical": 45.0, "classical-both-ways": 47.0}
+
+    def score(name):
+        method, budget = name.split(", ")
+        return scores[method] - 10 * (method == "echo" and budget == "16")
+
+    found, asked = run("token-budget", score)
+    by = verdicts(found)
+    assert by["At 256 tokens echo beats the single copy without its causal mask"] == HOLDS
+    assert by["At 16 tokens the single copy without its causal mask beats echo"] == HOLDS
+    assert by["At 16 tokens echo beats a single copy"] == FAILS
+    masks = [recipe.views["symmetric"][0].mask for recipe in asked]
+    assert masks == ["causal"] * 2 * len(BUDGETS) + ["bidirectional"] * len(BUDGETS)
 
 
 def test_a_budget_is_at_least_a_token_a_copy():
@@ -262,6 +282,9 @@ def test_tasks_are_run_by_mteb_and_a_second_run_needs_no_model(embedder, tmp_pat
     assert first.mean("echo") == second.mean("echo")
     difference = first.difference("echo", "classical")
     assert difference.low < difference.value < difference.high
+    other = replace(options, seed=7)
+    drawn_anew = compare_on_tasks(embedder, methods, tmp_path / "data", other, size=9)
+    assert drawn_anew.mean("echo").value != first.mean("echo").value
     forward, embedder.backbone.forward = embedder.backbone.forward, None
     compare_on_tasks(embedder, methods, tmp_path / "data", options, size=9)
     embedder.backbone.forward = forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import families
-from echovec import Embedder
+from echovec import Embedder, reader
+from echovec.calibrate.draw import device_of
 from echovec.errors import ModelError
 from echovec.model import cache, start
 from echovec.model.load import load_model
@@ -128,6 +130,20 @@ def test_a_process_that_finds_a_start_imports_no_transformers(copy: Path) -> Non
     )
     first, second = done.stdout.split("\n")[:2]
     assert (first, set(second.split())) == ("", {"transformers", "torch._dynamo"})
+
+
+def test_a_model_says_where_it_is(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started or not: batches are of its device's size, and texts are written on that device."""
+    monkeypatch.setitem(reader._BATCH_TOKENS, "meta", 77)
+    for quick, engine in ((False, "auto"), (True, "auto"), (False, "plain")):
+        found = Embedder.load(copy, "echo", device="cpu", engine=engine)
+        assert is_quick(found) == quick
+        assert (device_of(found), found.batch_tokens) == ("cpu", reader._BATCH_TOKENS["cpu"])
+        found.backbone.model.to("meta")  # as far from here as a card
+        assert (device_of(found), found.batch_tokens) == ("meta", 77)
+    own = shutil.copytree(copy, copy.parents[1] / "own")
+    loaded, _, _ = load_model(own, device="meta", dtype="float32", engine="plain")
+    assert loaded.model.device.type == "meta"
 
 
 def test_transformers_is_there_for_who_asks(copy: Path, tmp_path: Path) -> None:

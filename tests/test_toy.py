@@ -12,7 +12,7 @@ import pytest
 from echovec import Embedder
 from echovec.evaluate.reproduce.findings import Options
 from echovec.evaluate.reproduce.halved import Reading, first_half_tokens, part_of, read_all
-from echovec.evaluate.reproduce.toy import CHANCE, toy
+from echovec.evaluate.reproduce.toy import CHANCE, CONTROL, HALF, PASSES, WHOLE, toy
 from echovec.evaluate.reproduce.triplets import STRUCTURES, WORDINGS, Halves, situations, triplets
 from echovec.model.tiny import TinyBackbone
 from echovec.presets import preset
@@ -188,3 +188,47 @@ def test_the_experiment_reports_and_its_controls_hold():
         assert rows["classical, first half"][2].value == 0.0
         assert all(0 <= cell.low <= cell.value <= cell.high <= 100 for cell in rows["echo, mean"])
     assert CHANCE == 50
+
+
+def test_readings_are_what_their_names_say():
+    """Pooling, half and copy of every reading of the experiment, by its name alone."""
+    for readings in PASSES.values():
+        for name, reading in readings.items():
+            part = next((half for half in ("first", "second") if f"{half} half" in name), "all")
+            pooling = "lasttoken" if "last token" in name else "mean"
+            assert reading == Reading(pooling, part, 0 if "first copy" in name else -1), name
+
+
+RIGHT_AS_PAPER = {
+    ("echo, mean", "S1"),
+    ("echo, mean", "S2"),
+    ("classical, mean", "S1"),
+    ("echo, first half", "S2"),
+    ("echo, first half", "prefix"),
+}
+
+
+@pytest.mark.parametrize("as_paper", [True, False])
+def test_claims_say_what_triplets_say(as_paper, monkeypatch):
+    """Of triplets that are right just where the paper has them so, or just not, all claims follow.
+
+    All others are wrong in the one case and right in the other, those in quite other words too.
+    """
+    right = {
+        (name, wording, structure): as_paper == (wording == "near" and (name, structure) in chosen)
+        for chosen in [RIGHT_AS_PAPER if as_paper else RIGHT_AS_PAPER - {("classical, mean", "S1")}]
+        for name in (*WHOLE, *HALF, CONTROL)
+        for wording in WORDINGS
+        for structure in STRUCTURES
+    }
+    gaps = {key: np.full(60, 0.1 if value else -0.1) for key, value in right.items()}
+
+    def made_up(_, recipe, readings):
+        return {key: value for key, value in gaps.items() if key[0] in readings}
+
+    monkeypatch.setitem(toy.__globals__, "_gaps", made_up)
+    findings = toy(embedder(), None, Options())
+    expected = "holds" if as_paper else "does not hold"
+    assert {c.statement: c.verdict for c in findings.claims if c.verdict != expected} == {}
+    assert len(findings.claims) == 6
+    assert {name for readings in PASSES.values() for name in readings} == {k[0] for k in right}

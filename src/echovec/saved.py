@@ -125,8 +125,8 @@ def write_saved(
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for part in parts:
-            part.save_pretrained(folder / MODEL_FOLDER)
+        if parts:
+            _write_model(folder / MODEL_FOLDER, parts)
         if adapter is not None and adapter.resolve() != (folder / ADAPTER_FOLDER).resolve():
             shutil.copytree(adapter, folder / ADAPTER_FOLDER, dirs_exist_ok=True)
     except OSError as error:
@@ -136,6 +136,15 @@ def write_saved(
         ) from error
     recipe.save(folder)
     return folder
+
+
+def _write_model(folder: Path, parts: Sequence[Any]) -> None:
+    """A model and its tokenizer, without the bar that transformers draws."""
+    from echovec.model.load import quiet_transformers  # torch is here: so is the model
+
+    with quiet_transformers():
+        for part in parts:
+            part.save_pretrained(folder)
 
 
 def library_versions() -> dict[str, str]:

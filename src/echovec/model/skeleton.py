@@ -60,6 +60,11 @@ class Skeleton(nn.Module):
         """Itself: it has no head."""
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is: what fits into a batch goes by that."""
+        return self.embed_tokens.weight.device
+
 
 class Layer(nn.Module):
     """One block."""
