@@ -23,7 +23,7 @@ from echovec.corpus.count import count_rows
 from echovec.corpus.slices import cut
 from echovec.corpus.source import Problem, Row, read_rows
 from echovec.errors import InputError, StorageError
-from echovec.files import manifest
+from echovec.files import manifest, parquet
 from echovec.files.known import Known, hash_texts
 
 
@@ -217,6 +217,8 @@ def test_the_command_line_makes_a_folder_and_tells_machines_how_far_it_is(
 ):
     """A line of JSON for each shard; bad rows are left out, and options reach the job."""
     monkeypatch.setattr(embed_verb, "_load", lambda *_: Stub())
+    minded = []
+    monkeypatch.setattr(parquet, "give_memory_back", lambda: minded.append(1))
     path, out = texts(["a", "!", "b", "c", "d"]), tmp_path / "out"
     words = ["embed", str(path), "-o", f"{out}/", "--shard-rows", "2", "--no-text"]
 
@@ -226,6 +228,7 @@ def test_the_command_line_makes_a_folder_and_tells_machines_how_far_it_is(
 
     done, told = run("--json-progress")
     assert done.exit_code == 0, done.output
+    assert minded, "Arrow gives back what it frees"
     assert [one["rows"] for one in told] == [1, 3, 4]
     assert [one["rejected"] for one in told] == [1, 1, 1]
     assert {one["rows_total"] for one in told} == {5}
