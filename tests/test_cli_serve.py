@@ -8,11 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from echovec.cli import app
+from echovec.embedder import Embedder
 from echovec.errors import InputError, ModelError, StorageError
 from echovec.serve import load, run
 from echovec.serve.load import embedders, read_keys
 from echovec.serve.settings import Settings
 from plugins_stub import saved
+from serve_stub import tiny
 
 
 @pytest.fixture
@@ -98,6 +100,51 @@ def test_options_come_from_the_environment_too(tmp_path, started):
     settings = service.settings
     assert (settings.keys, settings.max_requests, settings.batch_tokens) == (("one",), 9, 77)
     service.close()
+
+
+def test_every_option_has_its_effect(tmp_path, started, monkeypatch):
+    """None is taken and then forgotten: limits, the cache, the index, and how models are loaded."""
+    asked = []
+
+    def loaded(*given, **options):
+        asked.append((given, options))
+        return {"echo": tiny()}
+
+    monkeypatch.setattr(load, "embedders", loaded)
+    monkeypatch.setattr(load, "opened", lambda folder: f"opened {folder.name}")
+    words = ["--model", "m", "--recipe", "echo", "--recipe", "classical", "--also", "n=@echo"]
+    words += ["--device", "cpu", "--precision", "fast", "--max-tokens", "40", "--access-log"]
+    words += ["--max-waiting-tokens", "50", "--max-body-bytes", "60", "--drain-seconds", "7.5"]
+    result = invoke(*words, "--vector-cache", str(tmp_path / "v"), "--index", str(tmp_path / "i"))
+    assert result.exit_code == 0, result.output
+    how = {"device": "cpu", "precision": "fast", "max_tokens": 40}
+    assert asked == [(("m", ["echo", "classical"], ["n=@echo"]), how)]
+    (service, rest), *_ = started
+    limits = service.settings
+    assert (limits.max_waiting_tokens, limits.max_body_bytes, limits.drain_seconds) == (50, 60, 7.5)
+    assert limits.cache == tmp_path / "v"
+    assert (rest["access_log"], rest["index"]) == (True, "opened i")
+    config = run.server_of(service, access_log=True).config
+    assert (config.timeout_graceful_shutdown, config.access_log) == (8, True)
+    service.close()
+
+
+def test_how_models_are_loaded_holds_for_all_of_them(tmp_path, monkeypatch):
+    """Companions, further recipes and further models are loaded as the first one is."""
+    folder, asked, real = saved(tmp_path), [], Embedder.load
+
+    def noted(*given, device, precision, **options):
+        asked.append((device, precision))
+        return real(*given, device=device, precision=precision, **options)
+
+    monkeypatch.setattr(Embedder, "load", noted)
+    how = {"device": "cpu", "precision": "exact", "max_tokens": 40}
+    also = [f"mine={folder}", "again=@classical"]
+    for recipes in (None, ["echo", "classical"]):
+        found = embedders(folder, recipes, also, **how)
+        assert len(found) == 4
+        assert {one.definition.max_tokens for one in found.values()} == {40}
+    assert asked == [("cpu", "exact")] * 4
 
 
 def test_a_taken_port_is_said_before_a_model_is_loaded(monkeypatch):

@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from corpus_stub import Stub, job, shards, table, vector_of
+from echovec.cli import app
+from echovec.cli import embed as embed_verb
 from echovec.corpus import slices
 from echovec.corpus.count import count_rows
 from echovec.corpus.slices import cut
 from echovec.corpus.source import Problem, Row, read_rows
 from echovec.errors import InputError, StorageError
-from echovec.files import manifest
+from echovec.files import manifest, parquet
 from echovec.files.known import Known, hash_texts
 
 
@@ -171,6 +174,82 @@ def test_broken_rows_are_named_counted_and_cost_nobody_else(tmp_path):
     assert (again.rows, again.rejected) == (7, 3)
     with pytest.raises(InputError, match="no tokens"):
         job([path], tmp_path / "strict", on_error="fail")
+
+
+def test_a_broken_row_ends_a_job_that_is_to_stop_there(tmp_path):
+    """Also one that reading finds, in a later slice; what was done before stays done."""
+    path, out = tmp_path / "in.jsonl", tmp_path / "out"
+    lines = [json.dumps({"id": f"r{n}", "text": f"text {n}"}) for n in range(7)]
+    path.write_text("\n".join([*lines[:5], "{broken", *lines[5:]]) + "\n")
+    with pytest.raises(InputError, match=r"in\.jsonl:6: .*not valid JSON.*--on-error skip"):
+        job([path], out, on_error="fail")
+    assert [(entry.start, entry.stop) for entry in entries(out)] == [(0, 4)]
+    assert job([path], out).rejected == 1
+
+
+def test_a_shard_that_is_still_right_is_taken_over_with_its_rejected_rows(texts, tmp_path):
+    """Begun anew with the same input nothing is embedded, written again or forgotten."""
+    path, out = texts(["a", "!", "b", "c", "d"]), tmp_path / "out"
+    job([path], out)
+    rejected = (out / "rejected.jsonl").read_text()
+    places = {name: (out / name).stat().st_ino for name in shards(out)}
+    stub = Stub()
+    done = job([path], out, stub, overwrite=True)
+    assert (stub.seen, done.rows, done.rejected) == ([], 4, 1)
+    assert (out / "rejected.jsonl").read_text() == rejected
+    assert {name: (out / name).stat().st_ino for name in shards(out)} == places
+    assert [entry.versions for entry in entries(out)] == [{"stub": "1"}] * 2
+
+
+def test_progress_tells_this_runs_rate(texts, tmp_path):
+    """Rows that were there do not count as fast ones; characters are those of embedded texts."""
+    out, told = tmp_path / "out", []
+    job([texts(numbered(4))], out)
+    job([texts([*numbered(8), "text 0"])], out, on_progress=told.append)
+    assert [one.rows for one in told] == [8, 9]
+    assert [one.characters for one in told] == [4 * len("text 0")] * 2
+    for one in told:
+        assert one.rows_per_second == pytest.approx((one.rows - 4) / one.seconds)
+
+
+def test_the_command_line_makes_a_folder_and_tells_machines_how_far_it_is(
+    texts, tmp_path, monkeypatch
+):
+    """A line of JSON for each shard; bad rows are left out, and options reach the job."""
+    monkeypatch.setattr(embed_verb, "_load", lambda *_: Stub())
+    minded = []
+    monkeypatch.setattr(parquet, "give_memory_back", lambda: minded.append(1))
+    path, out = texts(["a", "!", "b", "c", "d"]), tmp_path / "out"
+    words = ["embed", str(path), "-o", f"{out}/", "--shard-rows", "2", "--no-text"]
+
+    def run(*more):
+        done = CliRunner().invoke(app, [*words, *more])
+        return done, [json.loads(line) for line in done.stdout.splitlines()]
+
+    done, told = run("--json-progress")
+    assert done.exit_code == 0, done.output
+    assert minded, "Arrow gives back what it frees"
+    assert [one["rows"] for one in told] == [1, 3, 4]
+    assert [one["rejected"] for one in told] == [1, 1, 1]
+    assert {one["rows_total"] for one in told} == {5}
+    for one in told:
+        left = (5 - one["rows"] - 1) / one["rows_per_second"]
+        assert one["remaining_seconds"] == pytest.approx(left, rel=0.01, abs=0.06)
+    assert "text" not in pq.read_schema(min(out.glob("rows-*"))).names
+    assert f"1 rejected, see {out}/rejected.jsonl" in done.stderr
+    assert run("--json-progress")[1] == []
+    shard = max(out.glob("rows-*"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    done, told = run("--repair", "--json-progress")
+    assert "to be done again" in done.stderr
+    assert [(one["rows"], one["resumed"]) for one in told] == [(4, 3)]
+    texts(["a", "!", "x", "c", "d"])
+    assert "has changed" in str(run()[0].exception)
+    assert run("--overwrite")[0].exit_code == 0
+    refused, _ = run("--overwrite", "--on-error", "fail", "--truncate-dim", "3")
+    assert "no tokens" in str(refused.exception)
 
 
 def test_a_slice_of_which_nothing_is_left_has_no_file(texts, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from corpus_stub import Stub, job, shards, table
+from durable import Durable
 from echovec.errors import InputError, StorageError
 from echovec.files import disk, manifest
 from forked import Forked
@@ -79,6 +80,20 @@ def test_every_write_flush_and_rename_may_fail_once(tmp_path, monkeypatch, torn)
         assert info.value.exit_code == 4
         monkeypatch.setattr(disk, "os", os)
         same_as_unbroken(path, out, tmp_path)
+
+
+def test_everything_is_flushed_before_what_follows_from_it(tmp_path, monkeypatch):
+    """No power loss can leave a manifest line without its shard, or a name without its bytes."""
+    path, out = write(tmp_path / "in.txt", ["a", "b", "!", "c", "d", "a"]), tmp_path / "out"
+    watched = Durable()
+    monkeypatch.setattr(disk, "os", watched)
+    job([path], out)
+    write(path, ["X", "a", "b", "!", "c", "d"])
+    job([path], out, overwrite=True)
+    watched.settled("the end")
+    assert watched.lost == []
+    # job.json, two shards, the manifest of before, two shards; two lines and a rejected row, twice.
+    assert (watched.renames, watched.appends) == (6, 6)
 
 
 def test_a_manifest_line_without_its_end_is_not_written_on(tmp_path):

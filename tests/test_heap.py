@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from echovec.model import heap
+from echovec.model import heap, load
+from families import causal_model, family_tokenizer
 
 
 class Library:
@@ -98,3 +99,15 @@ def test_arrow_gives_back_what_it_frees(monkeypatch, chosen, pool):
         [sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() == pool
+
+
+def test_loading_a_model_minds_the_memory(monkeypatch, tmp_path):
+    """Heaps are limited before it is read; what repacking freed is given back, and some kept."""
+    done = []
+    monkeypatch.setattr(load, "limit_memory", lambda: done.append("limited"))
+    monkeypatch.setattr(heap, "give_back", lambda: done.append("given back"))
+    monkeypatch.setattr(heap, "keep_freed", lambda: done.append("kept"))
+    causal_model("llama").save_pretrained(tmp_path)
+    family_tokenizer("llama").save_pretrained(tmp_path)
+    load.load_model(tmp_path, device="cpu", dtype="float32")
+    assert done == ["limited", "given back", "kept"]

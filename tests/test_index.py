@@ -14,6 +14,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from corpus_stub import Stub, job
+from durable import Durable
 from echovec import Index
 from echovec.cli import app
 from echovec.corpus.formats import FORMATS, Chunk, Contents
@@ -330,6 +331,15 @@ class Failing:
             return real(*arguments)
 
         return call
+
+
+def test_a_build_is_flushed_before_its_index_names_it(tmp_path, monkeypatch):
+    """No power loss can leave an index.json whose files are not whole."""
+    watched = Durable()
+    monkeypatch.setattr(disk, "os", watched)
+    Index.build(source(some_vectors(20)), tmp_path / "index", codes="int8")
+    watched.settled("the end")
+    assert (watched.lost, watched.renames) == ([], 6)
 
 
 @pytest.mark.parametrize("stop", [False, True], ids=["once", "from-then-on"])

@@ -312,13 +312,44 @@ def test_updates_replace_by_id_and_are_flushed(words, monkeypatch):
         words.update(source(some_vectors(2, 26), made=replace(MADE, fingerprint="f" * 16)))
 
 
+def test_every_new_file_of_lance_is_flushed_before_a_call_returns(tmp_path, monkeypatch):
+    """LanceDB flushes nothing: after a build, an update and a removal it is done for it."""
+    pytest.importorskip("lancedb", reason="the extra search")
+    flushed, real = set(), os.fsync
+
+    def noted(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "index"
+    known = set()
+
+    def check():
+        new = {path for path in folder.glob("lance-*/**/*") if path.is_file()} - known
+        assert new, "LanceDB writes new files, and changes none"
+        places = new | {path.parent for path in new}
+        assert not [str(path) for path in places if path.stat().st_ino not in flushed]
+        known.update(new)
+        flushed.clear()
+
+    index = Index.build(source(some_vectors(3)), folder, backend="lance")
+    check()
+    index.update(source(some_vectors(2, seed=1), ids=["r0", "new"]))
+    check()
+    assert index.remove("new") == 1
+    check()
+
+
 def test_an_update_that_cannot_be_used_changes_nothing(words, monkeypatch):
     """A vector that is not finite, a field of another kind or name: before the first row is in."""
     monkeypatch.setattr(lance, "_MERGED_AT_ONCE", 1)
     bad = some_vectors(2, 26)
     bad[1] = np.nan
     two = {"ids": ["n1", "n2"], "texts": ["x", "y"]}
+    good = source(some_vectors(1, 26), ids=["n3"], texts=["z"])
     for update, error, said in (
+        ([good, source(bad, **two)], NonFiniteError, 'the vector of "n2" is not finite'),
         (source(bad, **two), NonFiniteError, 'the vector of "n2" is not finite'),
         (source(some_vectors(2, 26), **two, year=["1", "x"]), InputError, "of another kind"),
         (source(some_vectors(2, 26), **two, author=["1", "x"]), InputError, '"author" is not in'),
@@ -413,6 +444,24 @@ def test_a_graph_finds_what_exact_search_finds(tmp_path, monkeypatch):
 
 
 @LANCE
+def test_where_the_graph_gives_too_few_every_row_is_compared(words, monkeypatch):
+    """As it does where a filter leaves few of its rows."""
+    opened = words._backend
+    search, looks = opened._search, []
+
+    def thin(query_D, k, where, look):
+        looks.append(look)
+        rows = search(query_D, k, where, None)
+        return rows if look is None else rows.slice(0, 1)
+
+    monkeypatch.setattr(opened, "_search", thin)
+    opened._look = 200
+    assert len(words.search("a cat", 3)) == 3
+    assert len(words.search("a cat", 9)) == 5
+    assert len(words.search("a cat", 1)) == 1
+    assert looks == [200, None, 200, None, 200]
+
+
 def test_a_poor_recall_makes_the_search_look_further(tmp_path, monkeypatch):
     """Each further look is tried in turn, the last compares every row; the result is kept."""
     monkeypatch.setattr(lance, "LEAST_ROWS", 500)

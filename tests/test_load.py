@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +17,9 @@ from torch import Tensor
 from transformers.utils import logging as chatter
 
 import families
-from echovec.errors import InputError, ModelError
+from echovec.embedder import Embedder
+from echovec.errors import InputError, ModelError, PrecisionWarning
+from echovec.model import precision as precisions
 from echovec.model.load import load_model, quiet_transformers, read_model
 from echovec.model.precision import pick_device
 
@@ -127,3 +132,61 @@ def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert pick_device("cuda:1") == "cuda:1"
     with pytest.raises(InputError, match="'cuda:2': this torch sees cuda:0 to cuda:1 only"):
         pick_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "native", "dtype"),
+    [
+        (None, "cpu", True, "float32"),
+        (None, "cuda", True, "bfloat16"),
+        (None, "cuda", False, "float32"),
+        ("exact", "cuda", True, "float32"),
+        ("fast", "cpu", True, "bfloat16"),
+    ],
+)
+def test_a_cpu_is_exact_unless_asked(
+    precision: Any, device: str, native: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that multiplies 16 bits; a card computes in them where it can."""
+    monkeypatch.setattr(precisions, "multiplies_bfloat16", lambda _: native)
+    assert precisions.pick_dtype(None, precision, device) == dtype
+
+
+def test_fast_where_it_would_be_slower_is_float32_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a warning that says why."""
+    monkeypatch.setattr(precisions, "multiplies_bfloat16", lambda _: False)
+    with pytest.warns(PrecisionWarning, match="cpu has no native bfloat16"):
+        assert precisions.pick_dtype(None, "fast", "cpu") == "float32"
+
+
+def test_code_of_a_model_runs_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that brings Python of its own is refused with what to give, and loaded with that."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder, ran = tmp_path / "own", tmp_path / "ran"
+    families.causal_model("llama").save_pretrained(folder)
+    families.family_tokenizer("llama").save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "architectures": ["Own"]}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaModel\n"
+        f"Path({str(ran)!r}).touch()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class Own(LlamaModel):\n    config_class = OwnConfig\n"
+    )
+    with pytest.raises(ModelError, match=r"Python code of its own.*trust_remote_code=True"):
+        Embedder.load(folder, "echo")
+    assert not ran.exists()
+    asked = Embedder.load(folder, "echo", trust_remote_code=True)
+    assert ran.exists()
+    families.causal_model("llama").save_pretrained(tmp_path / "plain")
+    families.family_tokenizer("llama").save_pretrained(tmp_path / "plain")
+    plain = Embedder.load(tmp_path / "plain", "echo")
+    assert np.abs(asked.encode(["a cat"]) - plain.encode(["a cat"])).max() < 1e-5

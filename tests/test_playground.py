@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from echovec import Index
 from echovec.embedder import Embedder
+from echovec.files.vectors import Made
 from echovec.model.tiny import TinyBackbone
 from echovec.serve.app import create_app
+from echovec.serve.load import opened
 from echovec.serve.playground.groups import groups
 from echovec.serve.playground.routes import assets
 from echovec.serve.playground.tokens import near_tokens
@@ -21,6 +24,7 @@ from echovec.text.render import Renderer
 from echovec.text.tokenizer import ByteTokenizer
 from laid import lay
 from playground_stub import TEXTS, shown
+from search_stub import source
 from serve_stub import service, tiny
 
 LEFT, RIGHT = "the cat sat down", "the cat ran off"
@@ -127,6 +131,38 @@ async def test_search_and_points_are_those_of_the_index():
     assert set(points["fields"]) == {"animal", "unique", "what is alike"}
     assert points == again
     assert (bad.status_code, bad.json()["error"]["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {},
+        {"role": "document", "truncate_dim": 8},
+        {"role": "query", "instruction": "find it"},
+        {"instruction": "sort it", "truncate_dim": 5},
+    ],
+    ids=str,
+)
+async def test_an_index_from_disk_answers_as_it_does_by_itself(tmp_path, made):
+    """Queries are embedded as the rows ask for it: side, instruction and width."""
+    served = service(recipes=("echo-instruct",))
+    embedder = served.first.embedder
+    vectors = embedder.encode(TEXTS, **made)
+    recipe = embedder.recipe
+    Index.build(
+        source(vectors, texts=TEXTS, made=Made(recipe.to_json(), recipe.fingerprint, **made)),
+        tmp_path / "animals",
+    )
+    itself = Index.open(tmp_path / "animals", embedder=embedder)
+    async with client(served, opened(tmp_path / "animals")) as http:
+        for query in ("dog number 3", "a fish"):
+            found = await http.post("/playground/search", json={"query": query, "k": 4})
+            hits = itself.search(query, 4)
+            assert [hit["id"] for hit in found.json()["hits"]] == [hit.id for hit in hits]
+            scores = [hit["score"] for hit in found.json()["hits"]]
+            assert scores == pytest.approx([hit.score for hit in hits], abs=1e-5)
+        points = (await http.get("/playground/points")).json()
+    assert (points["name"], points["total"], len(points["xy"])) == ("animals", 24, 24)
 
 
 async def test_without_a_fitting_index_the_way_to_one_is_said():

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import time
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +30,13 @@ from echovec.corpus import ray_runner
 from echovec.corpus.formats import Contents
 from echovec.corpus.ray_runner import Model, RayRunner, plan_piece
 from echovec.corpus.source import Row
+from echovec.embedder import Embedder
 from echovec.errors import DependencyError, EchovecError, InputError, NonFiniteError
+from echovec.presets import preset
 from echovec.text.planner import Planned
+from echovec.text.template import Template
+from echovec.vector.view import View
+from families import causal_model, family_tokenizer
 from plugins_stub import embedder as tiny
 
 REAL = Path(__file__).with_name("ray_stub.py")
@@ -240,17 +247,23 @@ def test_a_job_may_begin_on_one_machine_and_end_on_a_cluster(tmp_path, ray):
     assert [text for _, text, _ in table(tmp_path / "out")] == [f"text {n}" for n in range(25)]
 
 
+def roles_apart():
+    """A real embedder whose queries have a prompt and a pooling of their own."""
+    recipe = preset("echo-instruct")
+    query = View(Template("Find {instruction}: {text} again {text}"), pooling="weightedmean")
+    return tiny(replace(recipe, views={**recipe.views, "query": (query,)}))
+
+
 def test_planned_pieces_give_the_vectors_of_encode(tmp_path, ray):
     """A real embedder: tokenised apart from its model, pickled on the way, equal to the bit."""
-    embedder = tiny("echo-instruct")
+    embedder = roles_apart()
     texts = [f"a cat sat on mat number {n % 7}" for n in range(19)] + [" word" * 900]
     run_of = {"role": "query", "instruction": "find it", "truncate_dim": 5}
     path = write(tmp_path / "in.txt", texts)
     contents = Contents(
         recipe_json=embedder.recipe.to_json(), fingerprint=embedder.recipe.fingerprint, **run_of
     )
-    load = partial(tiny, "echo-instruct")
-    with RayRunner(load, workers=2, **run_of) as models:
+    with RayRunner(roles_apart, workers=2, **run_of) as models:
         assert models.fingerprint == embedder.recipe.fingerprint
         assert ray.get(models._planner) is not None
         done = job([path], tmp_path / "ray", models, runner=models, contents=contents)
@@ -302,6 +315,22 @@ def test_errors_of_workers_come_back_as_they_are(tmp_path, ray):
         on_ray([path], tmp_path / "other", no_model)
 
 
+def without_numbers():
+    """A real embedder to which the token of "mat" is no number."""
+    model, tokenizer = deepcopy(causal_model("llama")), family_tokenizer("llama")
+    made = Embedder.from_model(model, tokenizer)
+    weights = model.get_input_embeddings().weight
+    weights.data[made.tokenizer.tokenize(["mat"])[0][0]] = float("nan")
+    return made
+
+
+def test_a_row_without_numbers_is_named_also_behind_equal_texts(tmp_path, ray):
+    """What is planned apart holds each text once; the row that is named is the input's."""
+    path = write(tmp_path / "in.txt", ["a cat", "a cat", "a cat", "a mat", "a cat"])
+    with pytest.raises(NonFiniteError, match=r"in\.txt:4: .* for the text, in float32 too"):
+        on_ray([path], tmp_path / "out", without_numbers)
+
+
 def out_of_reach(monkeypatch, times):
     """The next so many pieces find their model out of reach; returns the naps taken."""
     embed, left, naps = Model.embed, [times], []
@@ -327,6 +356,24 @@ def test_a_model_out_of_reach_is_asked_again(tmp_path, ray, monkeypatch):
     assert naps == [1] * 20
     job([path], tmp_path / "plain")
     assert shards(tmp_path / "out") == shards(tmp_path / "plain")
+
+
+def test_a_model_out_of_reach_now_and_then_does_not_end_a_long_job(tmp_path, ray, monkeypatch):
+    """The five minutes count from the last piece that came back."""
+    path = write(tmp_path / "in.txt", [f"text {n}" for n in range(10)])
+    hours, embed, tries = [0.0], Model.embed, [0]
+
+    def now_and_then(self, piece):
+        hours[0] += 200
+        tries[0] += 1
+        if tries[0] % 2:
+            raise UnreachableError("The actor is unavailable")
+        return embed(self, piece)
+
+    monkeypatch.setattr(Model, "embed", now_and_then)
+    clock = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: hours[0])
+    monkeypatch.setattr(ray_runner, "time", clock)
+    assert on_ray([path], tmp_path / "out").rows == 10
 
 
 def test_a_model_out_of_reach_for_long_ends_the_job(tmp_path, ray, monkeypatch):
@@ -366,6 +413,11 @@ def test_workers_follow_what_the_cluster_has(ray, gpus, options, workers, share)
     with RayRunner(Stub, address="auto", **options) as models:
         assert models.workers == workers
     assert ray.options["Model"]["num_gpus"] == share
+    # What Ray itself does about processes that die, and about machines.
+    again = {"max_restarts": -1, "max_task_retries": 5, "scheduling_strategy": "SPREAD"}
+    assert again.items() <= ray.options["Model"].items()
+    assert ray.options["plan_piece"]["max_retries"] == 5
+    assert (ray.killed, ray.started) == (workers, False)
     assert "num_cpus" not in ray.asked, "a cluster has the CPUs it has"
 
 
@@ -406,7 +458,8 @@ def test_an_address_where_nobody_listens_is_refused_at_once(ray):
 
 
 def test_wrong_numbers_and_a_missing_ray_say_so(monkeypatch):
-    """Each with what to give, or what to install."""
+    """Each with what to give, or what to install; Ray is told to report to nobody beforehand."""
+    monkeypatch.setattr(os, "environ", {})
     with pytest.raises(InputError, match="workers=0"):
         RayRunner(Stub, workers=0)
     with pytest.raises(InputError, match="gpus_per_worker=-1"):
@@ -414,6 +467,29 @@ def test_wrong_numbers_and_a_missing_ray_say_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DependencyError, match=r"echovec\[ray\]"):
         RayRunner(Stub).__enter__()
+    assert os.environ == {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Told(Stub):
+    """A stub whose vectors say what they are asked for."""
+
+    def encode(self, texts, *, role=None, instruction=None, **options):
+        return super().encode([f"{role} {instruction} {text}" for text in texts], **options)
+
+
+def test_the_command_line_gives_its_options_to_models_on_ray(tmp_path, ray, monkeypatch):
+    """Shards are those of the same command on one machine, to the byte."""
+    from echovec.cli import embed
+
+    monkeypatch.setattr(embed, "_load", _told_of_the_command_line)
+    path = write(tmp_path / "in.txt", [f"text {n}" for n in range(9)])
+    options = ["--role", "document", "--instruction", "find it", "--truncate-dim", "5"]
+    for runner in ("local", "ray"):
+        command = ["embed", str(path), "--runner", runner, *options, "-o", f"{tmp_path}/{runner}/"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    assert len(table(tmp_path / "ray")[0][2]) == 5
+    assert shards(tmp_path / "ray") == shards(tmp_path / "local")
 
 
 def test_the_command_line_runs_on_ray(tmp_path, ray, monkeypatch):
@@ -433,6 +509,10 @@ def test_the_command_line_runs_on_ray(tmp_path, ray, monkeypatch):
 
 def _stub_of_the_command_line(*_):
     return Stub()
+
+
+def _told_of_the_command_line(*_):
+    return Told()
 
 
 def cluster(tmp_path, workers=2, rows=400, seconds="0.01"):

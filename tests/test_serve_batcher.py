@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from echovec.serve.batcher import Batcher
 from echovec.serve.lane import Lane, chunks_of
 from echovec.serve.metrics import Metrics
 from echovec.serve.problem import Problem
+from echovec.serve.waiting import Waiting, Wanted
 from echovec.text.batch import join
 from echovec.text.drafts import render
 from echovec.text.render import Renderer
@@ -102,6 +104,27 @@ async def test_a_lone_text_is_computed_at_once_and_load_fills_the_batches():
     assert len(backbone.batches) <= 3  # one group, of one chunk or two
 
 
+async def test_what_is_computed_is_counted():
+    """Texts that others brought, tokens, batches and their fill, seconds in the model."""
+    backbone = Gated(seconds=0.01)
+    lane, queue = Lane(tiny(backbone=backbone), None, None), batcher()
+    prepared = lane.prepare(["one", "two", "one"])
+    await queue.vectors(lane, prepared[:1])
+    backbone.gate.clear()
+    calls = [asyncio.create_task(queue.vectors(lane, prepared[1:])) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    backbone.gate.set()
+    await asyncio.gather(*calls)
+    queue.close()
+    counted, tokens = partial(value, queue._metrics), [one.tokens for one in prepared]
+    assert counted("echovec_shared_texts_total") == 2
+    assert counted("echovec_tokens_total") == sum(tokens)
+    assert counted("echovec_batch_texts_count") == len(backbone.batches)
+    assert counted("echovec_batch_texts_sum") == sum(backbone.batches) == 3
+    assert counted("echovec_batch_fill_sum") == pytest.approx(sum(tokens) / queue.batch_tokens)
+    assert counted("echovec_model_seconds_total") >= 0.01 * len(backbone.batches)
+
+
 async def test_a_text_in_flight_is_computed_once():
     """The same text of several requests is computed once, while it waits and while it runs."""
     backbone = Gated()
@@ -139,6 +162,19 @@ async def test_other_lanes_do_not_mix():
         lane = lanes[place % 3]
         expected = lane.embedder.encode([f"text {place // 3}"], normalize_embeddings=False)
         assert np.abs(rows[0] - expected[0]).max() <= 1e-5
+
+
+async def test_another_lane_comes_next_however_much_of_the_first_waits():
+    """What is passed over, as it fits no batch of the lane before it, is the head of the queue."""
+    echo, classical = tiny("echo"), tiny("classical")
+    waiting = Waiting(lambda *_: None, pytest.fail)
+    for embedder, text in ((echo, "1"), (classical, "2"), (echo, "3"), (echo, "4"), (echo, "5")):
+        lane = Lane(embedder, None, None)
+        done = asyncio.get_running_loop().create_future()
+        waiting.add([Wanted(lane, lane.prepare([text])[0], done)])
+    room = 2 * waiting.first().prepared.tokens
+    batches = [[one.prepared.text for one in waiting.take(room)] for _ in range(3)]
+    assert batches == [["1", "3"], ["2"], ["4", "5"]]
 
 
 async def test_requests_take_turns():
@@ -214,11 +250,17 @@ async def test_a_full_queue_says_when_to_come_back():
     with pytest.raises(Problem, match="full") as refused:
         await queue.vectors(lane, lane.prepare(["one more"]))
     assert refused.value.status_code == 429
-    assert 1 <= int(refused.value.headers["retry-after"]) <= 60
+    assert refused.value.headers["retry-after"] == "1"
+    queue._rate = value(queue._metrics, "echovec_queue_tokens") / 6.5
+    with pytest.raises(Problem, match=r"try again in 7 s") as refused:
+        await queue.vectors(lane, lane.prepare(["one more"]))
+    assert refused.value.headers["retry-after"] == "7"
+    slow = queue._rate
     backbone.gate.set()
     await asyncio.gather(running, waiting)
     await queue.vectors(lane, lane.prepare(["one more"]))
     queue.close()
+    assert queue._rate > 1.5 * slow, "it follows what was computed since"
 
 
 async def test_a_text_on_its_way_needs_no_room():
@@ -281,9 +323,12 @@ class Poisoned(TinyBackbone):
         return states
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("a fault"), MemoryError()], ids=repr)
-async def test_a_text_without_a_vector_fails_alone(error):
-    """NaN or an error of one text is that request's 500; all others in the batch are served."""
+@pytest.mark.parametrize("error", [None, RuntimeError("bad!"), MemoryError()], ids=repr)
+async def test_a_text_without_a_vector_fails_alone(error, caplog):
+    """NaN or an error of one text is that request's 500; all others in the batch are served.
+
+    The log has the kind of error, and nothing that may hold the text.
+    """
     lane, queue = Lane(tiny(backbone=Poisoned(error)), None, None), batcher()
     texts = ["a", "b", "bad!", "c", "d"]
     calls = [asyncio.create_task(queue.vectors(lane, lane.prepare([t]))) for t in texts]
@@ -293,9 +338,13 @@ async def test_a_text_without_a_vector_fails_alone(error):
         if "!" in text:
             assert isinstance(result, Problem)
             assert (result.status_code, result.code) == (500, "no_vector")
+            assert "bad!" not in str(result.detail)
         else:
             expected = tiny().encode([text], normalize_embeddings=False)
             assert np.abs(result[0] - expected[0]).max() <= 1e-5
+    assert (type(error).__name__ if error else "NonFiniteError") in caplog.text
+    assert "bad!" not in caplog.text
+    assert value(queue._metrics, "echovec_failed_texts_total") == 1
 
 
 class Cores(Gated):

@@ -186,3 +186,21 @@ async def test_a_server_computes_what_the_cache_lacks(tmp_path):
     assert np.abs(vectors_of(other) - rows).max() > 0.01
     for file in tmp_path.iterdir():
         assert b"SECRET" not in file.read_bytes()
+
+
+async def test_what_decides_a_vector_decides_what_is_taken_from_the_cache(tmp_path):
+    """Other roles, instructions and recipes of one text are never answered with each other's."""
+    texts, asked = ["one text"], []
+    for name in ("echo", "echo-instruct"):
+        asked += [{"model": name, "input_type": role} for role in (None, "query", "document")]
+    for words in ("find it", "sort it"):
+        asked.append({"model": "echo-instruct", "input_type": "query", "instruction": words})
+    recipes = ("echo", "echo-instruct")
+    fresh, cached = service(recipes=recipes), service(recipes=recipes, cache=tmp_path / "v")
+    async with client(fresh) as without, client(cached) as kept:
+        for body in asked * 2:
+            expected = vectors_of(await ask(without, input=texts, **body))
+            assert np.array_equal(vectors_of(await ask(kept, input=texts, **body)), expected), body
+    hits = cached.metrics.registry.get_sample_value("echovec_cached_texts_total")
+    assert hits == len(asked), "the second time, and no other's the first time"
+    cached.close()

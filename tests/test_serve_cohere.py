@@ -65,6 +65,7 @@ async def test_input_types_are_roles(input_type, role):
         ({"embedding_types": ["int8"]}, 400, "embedding_types[0]"),
         ({"truncate": "START"}, 400, "truncate"),
         ({"texts": ["x", "y" * 600], "truncate": "NONE"}, 400, "texts[1]"),
+        ({"instruction": "find it"}, 400, "instruction"),
         ({"output_dimension": 33}, 400, "output_dimension"),
         ({"images": []}, 400, "images"),
     ],

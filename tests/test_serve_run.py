@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from echovec.cli import app
 from echovec.errors import InputError
 from echovec.serve import load
+from echovec.serve import run as running
 from echovec.serve.early import ended_by_sigterm
-from echovec.serve.run import listen, run
+from echovec.serve.run import listen, run, server_of
 from forked import NEEDS_FORK, Forked
 from serve_stub import Gated, post, service
 
@@ -81,6 +83,46 @@ async def test_sigterm_loses_none_of_a_thousand_requests():
         with pytest.raises(OSError):
             socket.create_connection((host, int(port)), timeout=5).close()
         assert process.ended(20) == 0
+
+
+async def test_not_ready_comes_before_the_door_closes(monkeypatch):
+    """So that a balancer sends no more. Then it ends; a second Ctrl-C does not wait for that."""
+    monkeypatch.setattr(running, "_GRACE_SECONDS", 0.05)
+    served = service()
+    server = server_of(served)
+    server.stop(signal.SIGTERM)
+    assert (served.draining, server.should_exit) == (True, False)
+    await asyncio.sleep(0.2)
+    assert server.should_exit
+    server.stop(signal.SIGTERM)
+    assert not server.force_exit, "who sends it twice wants it to end well"
+    server.stop(signal.SIGINT)
+    assert server.force_exit
+
+
+def test_what_takes_longer_than_the_drain_is_given_up(caplog):
+    """After `--drain-seconds` its client gets no vectors; a batch in the model comes to its end."""
+    backbone = Gated()
+    served = service(backbone=backbone, drain_seconds=0.1)
+    backbone.gate.clear()
+    server = server_of(served)
+    door = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread.start()
+    with socket.create_connection(door.getsockname()[:2], timeout=20) as connection:
+        body = json.dumps({"model": "echo", "input": "x"}).encode()
+        connection.sendall(post("/v1/embeddings", body))
+        assert backbone.running.wait(20)
+        server.should_exit = True
+        for _ in range(500):
+            if "graceful shutdown exceeded" in caplog.text:
+                break
+            time.sleep(0.01)
+        assert thread.is_alive(), "a batch is in the model"
+        backbone.gate.set()
+        thread.join(20)
+        assert b" 200 " not in connection.recv(100)
+    assert (thread.is_alive(), backbone.batches) == (False, [1])
 
 
 @NEEDS_FORK

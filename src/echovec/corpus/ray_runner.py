@@ -88,7 +88,8 @@ class Model:
         def encode(texts: list[str]) -> tuple[Any, Any]:
             from echovec.vector.finish import finish_array
 
-            vectors, cut = self._embedder.vectors(planned.chunks, role=self._run["role"])
+            with planned.naming_places():
+                vectors, cut = self._embedder.vectors(planned.chunks, role=self._run["role"])
             finished = finish_array(vectors, truncate_dim=self._run["truncate_dim"])
             return finished[planned.inverse_N], cut[planned.inverse_N]
 
