@@ -1,6 +1,7 @@
 """`echovec compare` and `echovec recipes`, with a small fake in place of a model."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -136,9 +137,18 @@ def test_compare_needs_two_texts(verb):
     assert verb("one", "two", "three").exit_code == 2
 
 
-def test_recipes_lists_every_preset_with_prompt_and_pooling():
+def listed(monkeypatch, columns: int):
+    """`echovec recipes` in a terminal of so many columns, whatever tests have run before."""
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "_environ", os.environ)
+    terminal = {"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"}
+    return CliRunner().invoke(app, ["recipes"], env=terminal)
+
+
+def test_recipes_lists_every_preset_with_prompt_and_pooling(monkeypatch):
     """Each preset's name is there; recipes with roles show one prompt for each of them."""
-    result = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "160"})
+    result = listed(monkeypatch, 160)
     assert result.exit_code == 0, result.output
     rows = [
         [cell.strip() for cell in line.split("│")[1:5]]
@@ -152,8 +162,8 @@ def test_recipes_lists_every_preset_with_prompt_and_pooling():
     assert rows[start + 2][2:] == ["Document:{text}\\nDocument again:{text}", "lasttoken"]
 
 
-def test_recipes_fit_into_80_columns():
+def test_recipes_fit_into_80_columns(monkeypatch):
     """Long prompts are folded, not cut."""
-    result = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "80"})
+    result = listed(monkeypatch, 80)
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "…" not in result.stdout
