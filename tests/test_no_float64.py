@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,14 +68,16 @@ def test_fitted_transforms_are_float32_there():
 
 
 def test_gradients_are_compared_on_the_host():
-    """`echovec train --check`."""
+    """`echovec train --check` takes them off the device first; as they are there it could not."""
     pytest.importorskip("peft")
     pytest.importorskip("sentence_transformers")
-    from echovec.train.check import relative_error
+    from echovec.train.check import _collected, relative_error
 
-    grads = {"a": torch.ones(3)}
-    with NoFloat64(), pytest.raises(TypeError, match="float64"):
-        relative_error(grads, grads)  # where they lie on the device
+    model = torch.nn.Linear(3, 2)
+    model(torch.ones(1, 3)).sum().backward()
+    there = {name: p.grad for name, p in model.named_parameters()}
     with NoFloat64():
-        held = {name: grad.cpu() for name, grad in grads.items()}
-        assert relative_error(held, held) == 0
+        with pytest.raises(TypeError, match="float64"):
+            relative_error(there, there)
+        here = _collected(SimpleNamespace(peft_model=model))
+        assert relative_error(here, here) == 0
