@@ -95,6 +95,21 @@ def default_embedder(read_once) -> Embedder:
         return Embedder.load()
 
 
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """A training run with no development data and no trackers: both are optional."""
+    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
+    monkeypatch.delenv("ECHOVEC_REPORT_TO", raising=False)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Curves take time to draw; where other things are tested, a run's page has none."""
+    from echovec.train import page
+
+    monkeypatch.setattr(page, "_curve", lambda points: f"<svg>{len(points)}</svg>")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _seeds_without_stacks() -> Iterator[None]:
     """Let torch keep a seed for a GPU to come without the stack that it was given on.

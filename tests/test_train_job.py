@@ -26,23 +26,12 @@ from echovec.train.tiny import tiny_model
 
 pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 TINY = read_run("tiny")
-
-
-@pytest.fixture(autouse=True)
-def no_other_data(monkeypatch, tmp_path):
-    """Development data is optional; a random model learns nothing from it."""
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Curves take time to draw; where other things are tested, a run's page has none."""
-    from echovec.train import page
-
-    monkeypatch.setattr(page, "_curve", lambda points: f"<svg>{len(points)}</svg>")
 
 
 @pytest.fixture(scope="module")

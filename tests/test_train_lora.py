@@ -15,18 +15,12 @@ from echovec.train.tiny import tiny_model
 
 pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("alone", "undrawn"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 TINY = read_run("tiny")
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch, tmp_path):
-    """No curves and no development data: neither is looked at."""
-    from echovec.train import page
-
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(page, "_curve", lambda points: "")
 
 
 def trained(model) -> dict[str, torch.Tensor]:

@@ -17,15 +17,12 @@ from echovec.train.tiny import tiny_model
 
 pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 TEXTS = [f"{a} {b} {a}" for a in ("red", "blue", "old", "cold") for b in ("cat", "dog", "ship")]
-
-
-@pytest.fixture(autouse=True)
-def no_other_data(monkeypatch, tmp_path):
-    """Development data is optional; a random model learns nothing from it."""
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,13 @@ from echovec.train.run import read_run
 
 pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 TINY = read_run("tiny")
 WORDS = ("red", "blue", "green", "old", "new", "cold")
-
-
-@pytest.fixture(autouse=True)
-def no_other_data(monkeypatch, tmp_path):
-    """Development data only where a test puts it."""
-    monkeypatch.setenv("ECHOVEC_DATA", str(tmp_path / "none"))
-    monkeypatch.delenv("ECHOVEC_REPORT_TO", raising=False)
 
 
 @pytest.fixture
