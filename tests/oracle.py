@@ -6,6 +6,9 @@ knows the prompts as strings only and shares no code with `echovec`.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import numpy as np
 import torch
 
@@ -27,12 +30,14 @@ def ids_and_copies(tokenizer, prompt, text, *, eos=False, instruction=None, budg
 
     bos = tokenizer.bos_token
     blank_added = tokenizer.tokenize("x")[0][0] in "▁Ġ"
-    *before, tail = prompt.split("{text}")
+    *parts, tail = re.split(r"\{text(:bare)?\}", prompt)
+    before, wordings = parts[::2], parts[1::2]
     blank = any(part.endswith(" ") for part in before) and not blank_added
-    body = plain(" " + text if blank else text)[:budget]
+    forms = [bare(text) if wording else text for wording in wordings]
+    bodies = [plain(" " + form if blank else form)[:budget] for form in forms]
     ids = [] if bos is None else [tokenizer.bos_token_id]
     copies = []
-    for number, part in enumerate(before):
+    for number, (part, body) in enumerate(zip(before, bodies, strict=True)):
         head, mark, rest = part.removesuffix(" ").partition("{instruction,}")
         ids += own(head, number == 0)
         ids += plain(instruction + ",")[:budget] + own(rest, False) if mark else []
@@ -44,6 +49,18 @@ def ids_and_copies(tokenizer, prompt, text, *, eos=False, instruction=None, budg
         ids.append(tokenizer.eos_token_id)
         copies[-1] = (copies[-1][0], len(ids))
     return ids, copies, end
+
+
+def bare(text):
+    """The words of a text in lower case, one blank between, marks around them gone one by one."""
+    words = []
+    for word in text.lower().split():
+        while word and unicodedata.category(word[0])[0] == "P":
+            word = word[1:]
+        while word and unicodedata.category(word[-1])[0] == "P":
+            word = word[:-1]
+        words += [word] if word else []
+    return " ".join(words) or text
 
 
 def vectors(model, tokenizer, prompt, text, *, copy=-1, pool_end=False, layer=None, **options):

@@ -13,7 +13,8 @@ Shapes: S sequences, L their longest, V views, D width.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +134,22 @@ class EchoModule(InputModule):  # type: ignore[misc]
         if self.program["max_positions"]:
             around = sum(map(len, fixed.values()))
             budget = min(budget, (self.program["max_positions"] - around) // len(slots))
-        rows = self._ids([slots[0]["lead"] + text for text in texts])
+        lead, kept = slots[0]["lead"], {}
+        for wording in {slot.get("wording", "") for slot in slots}:
+            rows = self._ids([lead + WORDINGS[wording](text) for text in texts])
+            share = self.program["text_share"]
+            kept[wording] = [row[: math.ceil(share * len(row))][: max(0, budget)] for row in rows]
+        if any(not row for rows in kept.values() for row in rows):  # no token, no mean
+            raise ValueError(
+                f"a text has no tokens that could be pooled (budget {budget}); leave out empty "
+                "texts, or shorten the instruction"
+            )
         ids, spans = [], []
-        for row in rows:
-            kept = row[: math.ceil(self.program["text_share"] * len(row))][: max(0, budget)]
-            if not kept:  # the mean of no token would be NaN
-                raise ValueError(
-                    f"a text has no tokens that could be pooled (budget {budget}); leave out "
-                    "empty texts, or shorten the instruction"
-                )
+        for number in range(len(texts)):
             starts, prompt = [0], []
-            for place in range(len(pieces)):
-                prompt += fixed.get(place, kept)
+            for place, piece in enumerate(pieces):
+                own = fixed.get(place)
+                prompt += kept[piece.get("wording", "")][number] if own is None else own
                 starts.append(len(prompt))
             ids.append(prompt)
             spans.append([(starts[v["span"][0]], starts[v["span"][1]]) for v in one["views"]])
@@ -290,6 +295,20 @@ def problem_of(program: Any) -> str | None:
         if lacking
         else None
     )
+
+
+def _bare(text: str) -> str:
+    """A text's words in lower case, without punctuation around them; see `echovec.text.wording`."""
+    words = []
+    for word in text.lower().split():
+        marks = [unicodedata.category(character).startswith("P") for character in word]
+        if not all(marks):
+            words.append(word[marks.index(False) : len(word) - marks[::-1].index(False)])
+    return " ".join(words) or text
+
+
+WORDINGS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare}
+"""In which form a text stands in a copy: the same names and functions as echovec's."""
 
 
 def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 from echovec.embedder import Embedder
 from echovec.export.program import PassProgram, Piece, Program
 from echovec.recipe import ROLES
+from echovec.text.wording import AS_GIVEN
 
 
 def why_no_echo_tokenizer(embedder: Embedder, program: Program) -> str | None:
@@ -34,6 +35,8 @@ def why_no_echo_tokenizer(embedder: Embedder, program: Program) -> str | None:
         return "queries and documents have different prompts, and one tokenizer writes one"
     if any(piece.kind == "instruction" and piece.default is None for piece in passes[0].pieces):
         return "its prompt needs an instruction at each call"
+    if any(piece.wording != AS_GIVEN for piece in passes[0].pieces):
+        return "a copy of the text is in another wording, and a tokenizer's template repeats one"
     (view,) = passes[0].views
     if view.pooling != "lasttoken" or view.span[1] != len(passes[0].pieces):
         return "it pools something else than the prompt's last token"

@@ -20,6 +20,7 @@ from echovec.reader import layers_of
 from echovec.recipe import ROLES, Recipe, Role
 from echovec.text.render import Renderer
 from echovec.text.template import Slot, Template
+from echovec.text.wording import AS_GIVEN
 from echovec.vector.combine import combined_dim
 from echovec.vector.passes import passes_of
 from echovec.vector.pooling import POOLINGS
@@ -40,6 +41,8 @@ class Piece:
     """What is tokenised behind the slot's text."""
     default: str | None = None
     """The instruction where the caller gives none."""
+    wording: str = AS_GIVEN
+    """The form in which a text stands there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +210,8 @@ def _pieces(renderer: Renderer) -> tuple[Piece, ...]:
         elif piece.name == "placeholder":
             pieces.append(Piece("ids", (renderer.placeholder_id,)))
         elif piece.name == "text":
-            pieces.append(Piece("text", lead=piece.lead if blank else ""))
+            lead = piece.lead if blank else ""
+            pieces.append(Piece("text", lead=lead, wording=piece.wording))
         else:
             lead = piece.lead if blank else ""
             pieces.append(

@@ -6,12 +6,13 @@ in as many pieces. A long text is one piece, cut to the budget, or overlapping w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from echovec.text.batch import Batch, runs
 from echovec.text.render import Renderer
@@ -62,7 +63,7 @@ class Drafts(Sequence[Rendered]):
 
     Args:
         renderer: the pass.
-        rows: the ids of each text.
+        rows: the ids of each text, in each wording of the prompt.
         counts_N: how many windows each text becomes.
         instruction: ids of what fills the instruction's slot, and whether they were cut.
         cuts: whether a text longer than the budget counts as cut.
@@ -71,32 +72,33 @@ class Drafts(Sequence[Rendered]):
     def __init__(
         self,
         renderer: Renderer,
-        rows: Rows,
+        rows: Mapping[str, Rows],
         counts_N: Ids,
         instruction: tuple[list[int], bool],
         *,
         cuts: bool,
     ) -> None:
         self._renderer = renderer
-        self._rows = rows
         self._counts_N = counts_N
         self._instruction, self._cut = instruction
         budget = renderer.text_budget(len(self._instruction))
-        self._cut_N = np.full(len(rows), self._cut)
-        if cuts:
-            self._cut_N |= rows.sizes_N > budget
-        self._places = np.repeat(np.arange(len(rows)), counts_N)
-        starts = window_starts(rows.sizes_N, budget, counts_N)
-        self._begins = rows.begins_N[self._places] + starts
-        self._sizes = np.minimum(budget, rows.sizes_N[self._places] - starts)
-        around = renderer.length(0, len(self._instruction))
-        self.lengths_S: Ids = around + renderer.template.num_copies * self._sizes
+        self._cut_N = np.full(len(counts_N), self._cut)
+        self._places = np.repeat(np.arange(len(counts_N)), counts_N)
+        self._copies: dict[str, _Copy] = {}
+        for wording, own in rows.items():
+            if cuts:
+                self._cut_N |= own.sizes_N > budget
+            starts = window_starts(own.sizes_N, budget, counts_N)
+            sizes = np.minimum(budget, own.sizes_N[self._places] - starts)
+            self._copies[wording] = _Copy(own.ids_F, own.begins_N[self._places] + starts, sizes)
+        sizes_CS = np.stack([self._copies[one].sizes_S for one in renderer.template.wordings])
+        self.lengths_S: Ids = renderer.around(len(self._instruction)) + sizes_CS.sum(axis=0)
         """Tokens of each sequence."""
 
     @property
     def num_texts(self) -> int:
         """Texts, however many windows each of them is."""
-        return len(self._rows)
+        return len(self._counts_N)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -119,10 +121,10 @@ class Drafts(Sequence[Rendered]):
     def lay(self, chosen: Sequence[int] | Ids) -> Batch:
         """The prompts of these sequences, one at least, laid end to end."""
         chosen = np.asarray(chosen, dtype=np.int64)
-        renderer, places_S, sizes_S = self._renderer, self._places[chosen], self._sizes[chosen]
+        renderer, places_S = self._renderer, self._places[chosen]
         offsets_S1 = np.concatenate([[0], np.cumsum(self.lengths_S[chosen])])
         ids_T = np.empty(offsets_S1[-1], dtype=np.int64)
-        text_P = self._rows.ids_F[runs(self._begins[chosen], sizes_S)]
+        texts = {wording: copy.texts(chosen) for wording, copy in self._copies.items()}
         at_S = offsets_S1[:-1].copy()  # where the next piece of each prompt goes
         copies: list[tuple[Ids, Ids]] = []
         placeholder = None
@@ -143,6 +145,7 @@ class Drafts(Sequence[Rendered]):
                 placeholder = int(at_S[0])  # in the prefix: the same in all
                 fill([renderer.placeholder_id])
             else:
+                text_P, sizes_S = texts[piece.wording]
                 ids_T[runs(at_S, sizes_S)] = text_P
                 copies.append((at_S, at_S + sizes_S))
                 at_S = copies[-1][1]
@@ -163,6 +166,20 @@ class Drafts(Sequence[Rendered]):
             truncated_S=self._cut_N[places_S],
             placeholder=placeholder,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """One wording of all texts: S sequences that lie in one array of F ids."""
+
+    ids_F: NDArray[np.int32]
+    begins_S: Ids
+    sizes_S: Ids
+
+    def texts(self, chosen: Ids) -> tuple[NDArray[np.int32], Ids]:
+        """The ids of these sequences' texts, end to end, and how many each has."""
+        sizes_S = self.sizes_S[chosen]
+        return self.ids_F[runs(self.begins_S[chosen], sizes_S)], sizes_S
 
 
 def _apart(batch: Batch) -> Iterator[Rendered]:
@@ -212,17 +229,20 @@ def render_passes(
     wanted = [instruction if r in takers or not takers else None for r in renderers]
     instructions = [r.instruction_ids(w) for r, w in zip(renderers, wanted, strict=True)]
     budgets = [r.text_budget(len(ids)) for r, (ids, _) in zip(renderers, instructions, strict=True)]
-    # Passes whose texts follow the same blank have the same rows: tokenised once.
-    by_lead = {r.template.lead: r for r in renderers}
-    rows_by_lead = {
-        lead: tokenized(r.tokenizer, texts, lead=lead, share=r.text_share)
-        for lead, r in by_lead.items()
+    # Copies in one wording that follow the same blank have the same rows: tokenised once.
+    asked = {(w, r.template.lead): r for r in renderers for w in r.template.wordings}
+    found = {
+        (wording, lead): tokenized(
+            r.tokenizer, texts, wording=wording, lead=lead, share=r.text_share
+        )
+        for (wording, lead), r in asked.items()
     }
-    rows = [rows_by_lead[r.template.lead] for r in renderers]
+    rows = [{w: found[w, r.template.lead] for w in r.template.wordings} for r in renderers]
     counts_N = np.ones(len(texts), dtype=np.int64)
     if long_text == "windows":
         for own, budget in zip(rows, budgets, strict=True):
-            counts_N = np.maximum(counts_N, num_windows(own.sizes_N, budget))
+            for one in own.values():
+                counts_N = np.maximum(counts_N, num_windows(one.sizes_N, budget))
     return [
         Drafts(renderer, own, counts_N, ids, cuts=long_text == "cut")
         for renderer, own, ids in zip(renderers, rows, instructions, strict=True)

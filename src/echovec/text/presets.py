@@ -13,6 +13,7 @@ Sources (Springer et al., arXiv 2402.15449):
 - `pretended-cot`, `knowledge`: Zhang et al., arXiv 2404.03921. `META_EOL`: the eight prompts of
   MetaEOL (Lei et al., ACL 2024). Those two lists of prompts end in a quote that opens, as
   PromptEOL does.
+- `echo-bare`: echo whose second copy is in lower case without punctuation (wording.py).
 - `echo-3`, `echo-4`, `repeat-only`, `instruction-only`: controls that the echo paper leaves out.
 - `ECHO_EOL`: echo with a one-word suffix after the second copy.
 - `paper-*-1` to `-12`: the prompts sampled for the prompt-sensitivity study (appendix D). The
@@ -64,6 +65,9 @@ TEMPLATES: Mapping[str, Template] = {
     "echo": Template(_ECHO),
     "echo-sentence": Template(
         "Rewrite the following sentence: {text}\nThe rewritten sentence: {text}"
+    ),
+    "echo-bare": Template(
+        "Rewrite the following paragraph: {text}. The rewritten paragraph: {text:bare}"
     ),
     "echo-3": Template(_ECHO + ". The rewritten paragraph: {text}"),
     "echo-4": Template(_ECHO + ". The rewritten paragraph: {text}" * 2),

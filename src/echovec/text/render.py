@@ -96,7 +96,7 @@ class Renderer:
         """The most tokens that one copy of a text may have beside so long an instruction."""
         if self.max_positions is None:
             return self.max_tokens
-        around = self.length(0, num_instruction)
+        around = self.around(num_instruction)
         room = (self.max_positions - around) // self.template.num_copies
         if room < 1:
             raise TemplateError(
@@ -106,14 +106,13 @@ class Renderer:
             )
         return min(self.max_tokens, room)
 
-    def length(self, num_text: int, num_instruction: int) -> int:
-        """Tokens of the whole prompt around copies of `num_text` tokens."""
+    def around(self, num_instruction: int) -> int:
+        """Tokens of the whole prompt beside the copies of the text."""
         pieces = self.template.pieces
         num_instructions = sum(isinstance(p, Slot) and p.name == "instruction" for p in pieces)
         around = sum(map(len, self.fixed)) + num_instructions * num_instruction
         around += (self.bos_id is not None) + (self.eos_id is not None)
-        around += self.template.has_placeholder
-        return around + self.template.num_copies * num_text
+        return around + self.template.has_placeholder
 
     def span(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from echovec.errors import InputError
 from echovec.text.check import text_problem
 from echovec.text.tokenizer import Tokenizer
+from echovec.text.wording import AS_GIVEN, WORDINGS
 
 Ids = NDArray[np.int64]
 Row = NDArray[np.int32]
@@ -44,13 +45,19 @@ class Rows(Sequence[Row]):
 
 
 def tokenized(
-    tokenizer: Tokenizer, texts: Sequence[str], *, lead: str = "", share: float = 1.0
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    wording: str = AS_GIVEN,
+    lead: str = "",
+    share: float = 1.0,
 ) -> Rows:
     """The ids of each text.
 
     Args:
         tokenizer: text -> ids.
         texts: what is embedded.
+        wording: the row of `WORDINGS` that each becomes first.
         lead: a blank that a template has before its texts; a tokenizer that adds its own adds none.
         share: how much of each text is kept, rounded up to a token.
 
@@ -67,7 +74,9 @@ def tokenized(
     sizes: list[int] = []
     for start in range(0, len(texts), _AT_ONCE):
         some = texts[start : start + _AT_ONCE]
-        rows = tokenizer.tokenize([lead + text for text in some] if lead else some)
+        if lead or wording != AS_GIVEN:
+            some = [lead + WORDINGS[wording](text) for text in some]
+        rows = tokenizer.tokenize(some)
         parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
         sizes += map(len, rows)
     ids_F = np.concatenate([np.zeros(0, np.int32), *parts])

@@ -3,6 +3,7 @@
 A template is one line, `Template("Repeat the text: {text} Again: {text}")`:
 
 - `{text}` is a slot for the text. Every slot gets the same token ids: the text is tokenised once.
+- `{text:bare}` is a slot for the text in another form (wording.py), with ids of its own.
 - `{instruction}` is a slot for the caller's instruction. What stands between the word and the
   brace is tokenised together with it: `{instruction,}` is the instruction and a comma.
 - `{placeholder}` is one token that stands for nothing: token prepending writes into it.
@@ -11,8 +12,8 @@ A template is one line, `Template("Repeat the text: {text} Again: {text}")`:
 
 Pieces are tokenised apart and joined by ids (render.py), so the pooled span is known by counting.
 One blank before a slot belongs to the slot: "Again: " + "cat" would be a lone blank token and
-"cat", where the joined text has the one token " cat". Since all copies share their ids, one copy
-that follows a blank gives the blank to every copy.
+"cat", where the joined text has the one token " cat". Since copies share their ids, one copy that
+follows a blank gives the blank to every copy, whatever its wording.
 
 Source: Springer et al., "Repetition Improves Language Model Embeddings", ICLR 2025,
 arXiv 2402.15449, sections 2 and 3, appendix D; the authors' released query and document templates.
@@ -26,6 +27,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from echovec.errors import TemplateError
+from echovec.text.wording import AS_GIVEN, WORDINGS
 
 Marker = Literal["absent", "present", "pooled"]
 """What becomes of BOS or EOS: not there, there, or there and inside the pooled span."""
@@ -48,6 +50,8 @@ class Slot:
     name: str
     lead: str = ""
     tail: str = ""
+    wording: str = AS_GIVEN
+    """A row of `WORDINGS`: the form in which a text stands there."""
 
 
 Piece = Fixed | Slot
@@ -120,7 +124,13 @@ class Template:
     @property
     def num_copies(self) -> int:
         """How often the text stands in the prompt; 2 or more is an echo."""
-        return sum(isinstance(piece, Slot) and piece.name == "text" for piece in self.pieces)
+        return len(self.wordings)
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The wording of each copy of the text, in order."""
+        slots = [piece for piece in self.pieces if isinstance(piece, Slot)]
+        return tuple(slot.wording for slot in slots if slot.name == "text")
 
     @property
     def takes_instruction(self) -> bool:
@@ -214,6 +224,8 @@ def _slot(inside: str, at: int, prompt: str) -> Slot:
     for name in SLOTS:
         tail = inside.removeprefix(name)
         if inside.startswith(name) and not tail[:1].isalnum() and tail[:1] != "_":
+            if name == "text" and tail.startswith(":"):
+                return Slot(name, wording=_wording(tail[1:], inside, at, prompt))
             if name != "instruction" and tail:
                 raise TemplateError(
                     f"{{{inside}}} at character {at} of {prompt!r}: nothing may be added to "
@@ -226,6 +238,16 @@ def _slot(inside: str, at: int, prompt: str) -> Slot:
     )
 
 
+def _wording(name: str, inside: str, at: int, prompt: str) -> str:
+    if name == AS_GIVEN or name not in WORDINGS:
+        known = ", ".join(f"{{text:{one}}}" for one in WORDINGS if one != AS_GIVEN)
+        raise TemplateError(
+            f"unknown wording {{{inside}}} at character {at} of {prompt!r}; there are {{text}}, "
+            f"the text as it was given, and {known}"
+        )
+    return name
+
+
 def _own_blanks(pieces: list[Piece]) -> tuple[Piece, ...]:
     owned: list[Piece] = []
     for piece in pieces:
@@ -234,8 +256,8 @@ def _own_blanks(pieces: list[Piece]) -> tuple[Piece, ...]:
             owned[-1:] = [Fixed(before.text[:-1])] if before.text != " " else []
             piece = replace(piece, lead=" ")
         owned.append(piece)
-    # All copies share their ids, so a blank before one copy is a blank before every copy; likewise
-    # for an instruction that stands twice.
+    # Copies share their ids, so a blank before one copy is a blank before every copy; likewise for
+    # an instruction that stands twice.
     led = {p.name for p in owned if isinstance(p, Slot) and p.lead}
     return tuple(
         replace(p, lead=" ") if isinstance(p, Slot) and p.name in led else p for p in owned

@@ -44,8 +44,9 @@ class Shared:
 
 
 def repeats(embedder: Embedder) -> bool:
-    """Whether its first prompt has the text twice."""
-    return embedder.definition.views["symmetric"][0].template.num_copies >= 2
+    """Whether its first prompt has the text twice, in the same tokens."""
+    wordings = embedder.definition.views["symmetric"][0].template.wordings
+    return len(wordings) >= 2 and len(set(wordings)) == 1
 
 
 def renderer_of(embedder: Embedder) -> Renderer:

@@ -1,0 +1,41 @@
+"""Wording: in which form a text stands in a copy; not all copies of an echo need to be alike.
+
+`{text}` in a prompt is the text as it was given. `{text:bare}` is the same words in lower case
+without punctuation: the model has read the text as it is in the first copy, and what is pooled of
+a bare second copy depends less on how the text was typed. To add a wording, add a row.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+
+AS_GIVEN = ""
+"""The name of the wording that changes nothing."""
+
+
+def bare(text: str) -> str:
+    """The words in lower case, without punctuation around them, one blank between; never empty.
+
+    Marks inside a word stay ("don't", "3.5", "e-mail"), and so do symbols that are no punctuation
+    ("$"). A text of nothing but punctuation stays as it is.
+    """
+    words = (_without_edges(word) for word in text.lower().split())
+    return " ".join(word for word in words if word) or text
+
+
+def _without_edges(word: str) -> str:
+    start, stop = 0, len(word)
+    while start < stop and _is_mark(word[start]):
+        start += 1
+    while start < stop and _is_mark(word[stop - 1]):
+        stop -= 1
+    return word[start:stop]
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
+
+
+WORDINGS: Mapping[str, Callable[[str], str]] = {AS_GIVEN: str, "bare": bare}
+"""What a slot may name after its colon: a function that gives a text that is not empty."""
