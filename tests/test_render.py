@@ -25,6 +25,7 @@ from echovec.text.rows import tokenized
 from echovec.text.template import Slot
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
 from echovec.text.windows import OVERLAP, num_windows, window_starts
+from echovec.text.wording import WORDINGS
 from families import TOKENIZERS, sentences, tokenizer
 
 ECHO = TEMPLATES["echo"]
@@ -85,23 +86,21 @@ def check_exact(bound, texts):
     """The property of must-have: span = the text's own tokens, copies equal, nothing special."""
     inner = bound.tokenizer
     lead = "" if inner.adds_blank else bound.template.lead
-    rows = inner.tokenize([lead + text for text in texts])
+    wordings = bound.template.wordings
+    rows = {w: inner.tokenize([lead + WORDINGS[w](text) for text in texts]) for w in wordings}
     fixed = sum(map(len, bound.fixed)) + (bound.bos_id is not None) + (bound.eos_id is not None)
-    copies = bound.template.num_copies
-    for rendered, own in zip(render(bound, texts), rows, strict=True):
+    for number, rendered in enumerate(render(bound, texts)):
         ids, (start, stop) = rendered.ids.tolist(), rendered.spans[0]
-        assert ids[start:stop] == own
-        assert not set(own) & inner.special_ids
-        assert len(ids) == fixed + copies * len(own)
-        # Walk the prompt by counting: every copy has the same ids.
+        copies = [rows[w][number] for w in wordings]
+        assert ids[start:stop] == copies[-1]
+        assert all(inner.special_ids.isdisjoint(own) for own in copies)
+        assert len(ids) == fixed + sum(map(len, copies))
+        # Walk the prompt by counting: every copy of a wording has the same ids.
         at = int(bound.bos_id is not None)
         for piece in bound.fixed:
-            if piece:
-                assert ids[at : at + len(piece)] == piece
-                at += len(piece)
-            else:
-                assert ids[at : at + len(own)] == own
-                at += len(own)
+            own = piece or copies.pop(0)
+            assert ids[at : at + len(own)] == own
+            at += len(own)
 
 
 # Thirteen texts an example: what is asked of the machine once an example costs as much as a text.
@@ -470,8 +469,11 @@ def test_a_demonstration_stands_before_the_prompt():
     assert rendered.prefix == 1 + len(b'S : "a {b}" is "word".\nS : "')
 
 
-def joined(bound, row, instruction_ids):
-    """The twin of `Drafts.lay`: one prompt, put together piece by piece as lists."""
+def joined(bound, rows, instruction_ids):
+    """The twin of `Drafts.lay`: one prompt, put together piece by piece as lists.
+
+    `rows` are the ids of the text in each wording.
+    """
     template = bound.template
     ids = [] if bound.bos_id is None else [bound.bos_id]
     copies = []
@@ -482,8 +484,8 @@ def joined(bound, row, instruction_ids):
         if slot is None:
             ids += fixed
         elif slot.name == "text":
-            copies.append((len(ids), len(ids) + len(row)))
-            ids += row
+            copies.append((len(ids), len(ids) + len(rows[slot.wording])))
+            ids += rows[slot.wording]
         elif slot.name == "instruction":
             ids += instruction_ids
         else:
@@ -504,7 +506,7 @@ PLACED = Template('This : {placeholder} "{text}" or {text}', eos="present")
 
 
 @given(
-    texts=st.lists(st.text("ab c", min_size=1, max_size=40), min_size=1, max_size=6),
+    texts=st.lists(st.text("aB. c", min_size=1, max_size=40), min_size=1, max_size=6),
     order=st.lists(st.integers(0, 99), min_size=1, max_size=8),
 )
 def test_prompts_laid_together_are_those_put_together_one_by_one(texts, order):
@@ -529,26 +531,32 @@ def check_laid(bound, long_text, texts, order):
     instruction = "Find it" if bound.template.takes_instruction else None
     (drafts,) = render_passes([bound], texts, instruction, long_text=long_text)
     own_ids, _ = bound.instruction_ids(instruction)
-    rows = tokenized(bound.tokenizer, texts, lead=bound.template.lead)
-    pieces = [
-        (place, list(row[start : start + 9]), 1 / count)
-        for place, row in enumerate(rows)
-        for count in [int(num_windows(np.array([len(row)]), 9)[0]) if long_text == "windows" else 1]
-        for start in window_starts(np.array([len(row)]), 9, np.array([count])).tolist()
-    ]
+    pieces, longest = [], []
+    for place, text in enumerate(texts):
+        forms = {w: bound.template.lead + WORDINGS[w](text) for w in bound.template.wordings}
+        whole = {w: list(form.encode()) for w, form in forms.items()}
+        sizes = {w: np.array([len(row)]) for w, row in whole.items()}
+        counts = [int(num_windows(size, 9)[0]) for size in sizes.values()]
+        count = max(counts) if long_text == "windows" else 1
+        starts = {w: window_starts(size, 9, np.array([count])) for w, size in sizes.items()}
+        longest.append(max(map(len, whole.values())))
+        for n in range(count):
+            cut = {w: row[starts[w][n] : starts[w][n] + 9] for w, row in whole.items()}
+            pieces.append((place, cut, 1 / count))
     assert len(drafts) == len(pieces)
     chosen = [number % len(pieces) for number in order]
     batch = drafts.lay(chosen)
     for s, index in enumerate(chosen):
-        place, row, share = pieces[index]
-        ids, spans, prefix, placeholder = joined(bound, row, own_ids)
+        place, rows, share = pieces[index]
+        ids, spans, prefix, placeholder = joined(bound, rows, own_ids)
         start, stop = batch.offsets_S1[s : s + 2]
         assert batch.ids_T[start:stop].tolist() == ids
         assert (batch.spans_SK2[s] - start).tolist() == [list(span) for span in spans]
         assert (batch.prefix, batch.placeholder) == (prefix, placeholder)
         assert (batch.order_S[s], batch.share_S[s]) == (place, share)
-        assert batch.truncated_S[s] == (long_text == "cut" and len(rows[place]) > 9)
-        other, _, _, _ = joined(bound, [*row, 7], own_ids)  # the comparison can fail
+        assert batch.truncated_S[s] == (long_text == "cut" and longest[place] > 9)
+        longer = {w: [*row, 7] for w, row in rows.items()}
+        other, _, _, _ = joined(bound, longer, own_ids)  # the comparison can fail
         assert batch.ids_T[start:stop].tolist() != other
         alone = drafts[index]
         assert (alone.ids.tolist(), list(alone.spans)) == (ids, spans)
