@@ -43,6 +43,14 @@ def test_bare_is_words_in_lower_case_without_marks_around_them(text, words):
     assert bare(text) == words
 
 
+def test_sorted_is_the_bare_words_in_order():
+    """Each as often as it was there; two orders of the same words become one text."""
+    worded = WORDINGS["sorted"]
+    assert worded("The dog bit the man.") == "bit dog man the the"
+    assert worded("The man bit the dog!") == worded("The dog bit the man.")
+    assert worded("...") == "..."
+
+
 @given(st.text(min_size=1))
 def test_no_wording_empties_a_text(text):
     """Whatever a text is, something of it is left to embed."""

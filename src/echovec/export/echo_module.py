@@ -307,7 +307,12 @@ def _bare(text: str) -> str:
     return " ".join(words) or text
 
 
-WORDINGS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare}
+def _sorted(text: str) -> str:
+    """The bare words in order."""
+    return " ".join(sorted(_bare(text).split())) or text
+
+
+WORDINGS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare, "sorted": _sorted}
 """In which form a text stands in a copy: the same names and functions as echovec's."""
 
 

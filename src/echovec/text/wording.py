@@ -1,8 +1,10 @@
 """Wording: in which form a text stands in a copy; not all copies of an echo need to be alike.
 
-`{text}` in a prompt is the text as it was given. `{text:bare}` is the same words in lower case
-without punctuation: the model has read the text as it is in the first copy, and what is pooled of
-a bare second copy depends less on how the text was typed. To add a wording, add a row.
+`{text}` in a prompt is the text as it was given. `{text:bare}` is its words in lower case without
+punctuation, `{text:sorted}` the same words in alphabetical order. The model has read the text as it
+is in the first copy; what is pooled of a bare copy after it depends less on how the text was typed,
+and what is pooled of a sorted one less on the order in which things were said. To add a wording, add
+a row.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ def bare(text: str) -> str:
     return " ".join(word for word in words if word) or text
 
 
+def in_order(text: str) -> str:
+    """The bare words in the order of their characters' code points, repeated ones too."""
+    return " ".join(sorted(bare(text).split())) or text
+
+
 def _without_edges(word: str) -> str:
     start, stop = 0, len(word)
     while start < stop and _is_mark(word[start]):
@@ -37,5 +44,9 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("P")
 
 
-WORDINGS: Mapping[str, Callable[[str], str]] = {AS_GIVEN: str, "bare": bare}
+WORDINGS: Mapping[str, Callable[[str], str]] = {
+    AS_GIVEN: str,
+    "bare": bare,
+    "sorted": in_order,
+}
 """What a slot may name after its colon: a function that gives a text that is not empty."""
