@@ -14,6 +14,9 @@ from echovec.calibrate import Writing
 from echovec.cli import app
 from echovec.recipe import Recipe
 from echovec.tune import tune
+from echovec.tune.run import Tuned
+from echovec.tune.space import FEWEST_TEXTS, METHODS, WHOLE
+from echovec.vector.calibrate import fit
 from families import causal_model, family_tokenizer, sentences
 
 TEXTS = sentences(160)
@@ -161,8 +164,13 @@ def test_bad_options_are_refused_before_any_work(data, tmp_path):
         tune(embedder, tmp_path / "a", data=data, budget=-1)
     with pytest.raises(InputError, match="unknown prompts"):
         tune(embedder, tmp_path / "a", data=data, prompts=["no"])
-    with pytest.raises(InputError, match="1 distinct texts to calibrate on"):
-        tune(embedder, tmp_path / "a", data=data, prompts=FEW, texts=["one", "one"])
+    for texts, message in ((["one", "one"], "1 distinct texts"), (TEXTS[:5], "5 distinct texts")):
+        with pytest.raises(InputError, match=f"{message} to calibrate on; give 6 or more"):
+            tune(embedder, tmp_path / "a", data=data, prompts=FEW, texts=texts)
+    (tmp_path / "file").touch()
+    for options in ({"out": tmp_path / "file"}, {"out": tmp_path, "work": tmp_path / "file" / "w"}):
+        with pytest.raises(InputError, match=r"file is not a folder; choose another place"):
+            tune(embedder, **options, data=data, prompts=FEW, texts=TEXTS[:20])
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no development data"):
@@ -176,6 +184,56 @@ def test_a_wrong_prompt_is_known_before_a_model_is_loaded(monkeypatch, tmp_path)
     done = CliRunner().invoke(app, command)
     assert isinstance(done.exception, InputError)
     assert "ecko" in str(done.exception)
+
+
+def test_as_many_texts_are_asked_for_as_the_fits_need():
+    """Every calibration can be fitted on the fewest texts allowed, and not all on one fewer."""
+    z_ND = np.random.default_rng(0).normal(size=(FEWEST_TEXTS, 32))
+    steps = [step for method in (*METHODS, *WHOLE) for step in method.steps]
+    for name, options in steps:
+        fit(name, z_ND, **dict(options))
+    (most,) = {options for options in steps if options[0] == "remove-top" and options[1][0][1] > 1}
+    with pytest.raises(InputError, match="give fewer, or more texts"):
+        fit(most[0], z_ND[1:], **dict(most[1]))
+
+
+def test_the_command_line_passes_all_on(tmp_path, monkeypatch):
+    """Each option reaches the search; of a file as many texts are read as it says."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"text {n}\n" for n in range(1_100)), "utf-8")
+    calls = []
+
+    def found(embedder, out, **options):
+        options.pop("say")
+        calls.append((embedder, out, options))
+        return Tuned((), {}, out / "card.md")
+
+    monkeypatch.setattr(Embedder, "load", lambda *given, **how: (given, how))
+    monkeypatch.setattr("echovec.tune.tune", found, raising=False)
+    out = ["-o", str(tmp_path / "out")]
+    many = ["--data", "sets", "--budget", "0", "--prompts", "echo-eol, classical", "--work", "kept"]
+    many += ["--texts", str(texts), "--count", "7", "--seed", "3", "--model", "my-model"]
+    many += ["--device", "cpu", "--precision", "fast"]
+    for options in ([], many, ["--texts", str(texts)]):
+        done = CliRunner().invoke(app, ["tune", *out, *options], catch_exceptions=False)
+        assert done.exit_code == 0
+    (plain, _, usual), (embedder, place, given), (_, _, read) = calls
+    assert plain == ((None, "echo"), {"device": None, "precision": None})
+    nothing = dict.fromkeys(("data", "prompts", "texts", "source", "work"))
+    assert usual == nothing | {"budget": 20.0, "writing": Writing(), "seed": 0}
+    assert embedder == (("my-model", "echo"), {"device": "cpu", "precision": "fast"})
+    assert place == tmp_path / "out"
+    assert given.pop("source").startswith("texts.txt (sha256:")
+    assert given == {
+        "data": Path("sets"),
+        "budget": None,
+        "prompts": ["echo-eol", "classical"],
+        "texts": [f"text {n}" for n in range(7)],
+        "writing": Writing(count=7),
+        "work": Path("kept"),
+        "seed": 3,
+    }
+    assert read["texts"] == [f"text {n}" for n in range(1_024)]
 
 
 def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path, undrawn):

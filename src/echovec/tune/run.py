@@ -18,6 +18,7 @@ from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
 from echovec.evaluate.results import write_whole
+from echovec.files.disk import check_folder
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
@@ -27,7 +28,7 @@ from echovec.tune.parts import Sum, Vectors
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import check_libraries
 from echovec.tune.search import Search
-from echovec.tune.space import KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
+from echovec.tune.space import FEWEST_TEXTS, KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
 from echovec.tune.states import KeptStates
 from echovec.tune.texts import texts_for
 
@@ -98,8 +99,8 @@ def tune(
 
     Raises:
         DependencyError: the extra `eval` is not installed.
-        InputError: an option cannot be used, there is no development data, or there are fewer
-            than 2 texts to calibrate on.
+        InputError: an option or a folder cannot be used, there is no development data, or there
+            are fewer distinct texts to calibrate on than what is fitted needs (`FEWEST_TEXTS`).
         StorageError: the disk does not take it.
     """
     check_libraries()
@@ -111,11 +112,15 @@ def tune(
     if work is None:
         whole = out.resolve()  # "." has no name of its own
         work = whole.with_name(f"{whole.name}.work")
+    for folder in (out, work):
+        check_folder(folder)
     tell(f"{embedder!r}; work is kept in {work}")
     given = texts_for(embedder, texts, source, writing, halved=data is None, tell=tell)
     calibration, kinds, origin = given.calibration, given.kinds, given.origin
-    if len(calibration) < 2:
-        raise InputError(f"{len(calibration)} distinct texts to calibrate on; give 2 or more")
+    if len(calibration) < FEWEST_TEXTS:
+        raise InputError(
+            f"{len(calibration)} distinct texts to calibrate on; give {FEWEST_TEXTS} or more"
+        )
     plan = _Plan(embedder, asked, calibration, given.halved, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
