@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from echovec import Embedder, InputError
 from echovec.calibrate import Writing
+from echovec.calibrate.fitting import RECORD
 from echovec.cli import app
 from echovec.recipe import Recipe
 from echovec.tune import tune
@@ -78,6 +79,9 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
         recipe = Recipe.load(tuned.folders[entry.name])
         assert recipe.long_text == "windows"
         assert recipe.name == entry.name
+        record = recipe.versions[RECORD]
+        assert record.startswith("tuned on 60 texts, a test, sha256:")
+        assert record.endswith("; chosen on Pairs")
         assert entry.interval[0] <= entry.scores.mean <= entry.interval[1]
     own = Embedder.load(folder, tuned.folders["best"])
     together = own.encode(TEXTS[:9])
