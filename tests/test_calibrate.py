@@ -199,3 +199,19 @@ def test_remove_kinds_says_what_it_lacks():
     ):
         with pytest.raises(InputError, match=told):
             fit("remove-kinds", z, kinds=given, **options)
+
+
+def test_kinds_that_do_not_differ_have_nothing_removed():
+    """Of the same texts in two files, or three kinds of which two are alike, no axis is made up."""
+    z, _, _ = of_kinds()
+    twice = np.concatenate([z, z[::-1]])
+    two, three = ["a"] * 400 + ["b"] * 400, ["a"] * 200 + ["b"] * 200 + ["c"] * 400
+    with pytest.raises(InputError, match="2 kinds of text differ along no axes"):
+        fit("remove-kinds", twice, kinds=two, count=1)
+    twice[400:] = z
+    twice[:200], twice[200:400] = z[:200], z[:200][::-1]
+    with pytest.raises(InputError, match="3 kinds of text differ along 1 axes"):
+        fit("remove-kinds", twice, kinds=three, count=2)
+    removed = fit("remove-kinds", twice, kinds=three, count=1).directions_KD[0]
+    between = z.mean(axis=0) - z[:200].mean(axis=0)
+    assert abs(removed @ between) == pytest.approx(np.linalg.norm(between), rel=1e-5)
