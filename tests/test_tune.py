@@ -159,6 +159,28 @@ def test_a_budget_of_a_moment_still_finds_recipes(data, tmp_path, monkeypatch):
     assert r"| odd\|name | STS | validation | " in card
 
 
+def test_recipes_come_last(data, tmp_path, monkeypatch, undrawn):
+    """What fails its check, or is broken off, leaves no recipe: the same command goes on."""
+    embedder = Embedder.from_model(
+        causal_model("llama").eval(), family_tokenizer("llama"), "echo", engine="plain"
+    )
+    options = {"data": data, "prompts": FEW, "texts": TEXTS[100:], "budget": 0.0001}
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    for step in ("_checked", "write_card"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"echovec.tune.run.{step}", stop)
+            with pytest.raises(KeyboardInterrupt):
+                tune(embedder, tmp_path / "out", **options)
+        assert not list(tmp_path.glob("out/**/recipe.*"))
+    tuned = tune(embedder, tmp_path / "out", **options)
+    assert list(tuned.folders) == ["best", "one-pass", "fast"]
+    assert tuned.folders["best"] == tmp_path / "out"
+    assert all((folder / "recipe.json").is_file() for folder in tuned.folders.values())
+
+
 def test_bad_options_are_refused_before_any_work(data, tmp_path):
     """A budget of nothing, an unknown prompt, a folder without sets: said at once."""
     embedder = Embedder.from_model(

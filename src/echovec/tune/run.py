@@ -18,7 +18,7 @@ from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
 from echovec.evaluate.results import write_whole
-from echovec.files.disk import check_folder
+from echovec.files.disk import check_folder, storage_errors
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
@@ -159,18 +159,22 @@ def tune(
     )
     compared, entries = entries[: -len(mixes)], entries[-len(mixes) :]
     record = f"tuned on {origin}; chosen on {', '.join(t.name for t in dev.tasks)}"
-    folders = {}
-    for one in entries:
-        folder = out if one.name == TARGETS[0].name else out / one.name
-        recipe = recipe_of(
-            one.name,
-            *vectors.views(one.mix, by_name),
-            transforms=vectors.whole(one.mix),
-            **LONG_TEXT,
+    recipes = {
+        one.name: _bound(
+            embedder,
+            recipe_of(
+                one.name,
+                *vectors.views(one.mix, by_name),
+                transforms=vectors.whole(one.mix),
+                **LONG_TEXT,
+            ),
+            record,
         )
-        # Whole paths: "best" alone would be the recipe of that name that ships.
-        folders[one.name] = _save(embedder, recipe, folder, record).resolve()
-    error = _checked(embedder, folders, entries, vectors, dev)
+        for one in entries
+    }
+    # Checked beside their place: what gives other vectors never gets there.
+    beside = {name: recipe.save(work / "found" / name) for name, recipe in recipes.items()}
+    error = _checked(embedder, beside, entries, vectors, dev)
     facts = {
         "model": f"{embedder.recipe.model.hash if embedder.recipe.model else ''}",
         "dtype": embedder.backbone.dtype,
@@ -185,6 +189,8 @@ def tune(
         "vectors of the saved recipes": f"at most {error:.1e} from those that were scored",
         "time": f"{clock.spent / 60:.1f} minutes of {'no limit' if budget is None else budget}",
     }
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     write_card(
         out,
         model=embedder.recipe.model.name if embedder.recipe.model else "a model",
@@ -195,6 +201,14 @@ def tune(
         costs=costs,
         facts=facts,
     )
+    folders = {
+        name: out if name == TARGETS[0].name else out / name
+        for name in reversed(recipes)  # a folder that has the best has all
+    }
+    for name, folder in folders.items():
+        recipes[name].save(folder)
+    # Whole paths: "best" alone would be the recipe of that name that ships.
+    folders = {name: folders[name].resolve() for name in recipes}
     tell(f"done: {out / PAGE}")
     return Tuned(tuple(entries), folders, out / PAGE)
 
@@ -313,9 +327,9 @@ def _compared(search: Search) -> dict[str, Sum]:
     return plain | helped
 
 
-def _save(embedder: Embedder, recipe: Recipe, folder: Path, record: str) -> Path:
+def _bound(embedder: Embedder, recipe: Recipe, record: str) -> Recipe:
     bound = embedder.with_recipe(recipe).recipe
-    return replace(bound, versions={**bound.versions, RECORD: record}).save(folder)
+    return replace(bound, versions={**bound.versions, RECORD: record})
 
 
 def _checked(
