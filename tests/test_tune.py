@@ -276,6 +276,7 @@ def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path, undrawn)
     assert done.exit_code == 0, done.output
     assert "best: " in done.stdout
     assert "how they were found" in done.stdout
+    assert f",echo --model {model} --data DIR -o " in (out / "card.md").read_text("utf-8")
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
     assert "--overwrite" in str(again.exception)

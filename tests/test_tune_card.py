@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ from echovec.tune.cost import Cost, Costs
 from echovec.tune.dev import DevData, DevTask
 from echovec.tune.ledger import Ledger
 from echovec.tune.parts import Part, Sum
-from echovec.tune.run import _checked
+from echovec.tune.run import _checked, _options
 from echovec.tune.score import Scores, items, mean_replicates, middle, score
 from echovec.tune.space import NONE, PROMPTS, TARGETS, USUAL
 from families import sentences
@@ -198,6 +199,7 @@ def page(tmp_path, monkeypatch):
     write_card(
         tmp_path / "out",
         model="a model",
+        options=" --model 'my model'",
         found=[entry("best", both, 61.25, Cost(300, 2)), entry("fast", COPY, 50.0, Cost(110, 1))],
         compared=[entry("classical", CLASSICAL, 45.0, Cost(100, 1))],
         search=search,
@@ -205,13 +207,16 @@ def page(tmp_path, monkeypatch):
         costs=SimpleNamespace(compared={"classical": 100, "echo": 200}),
         facts={"dtype": "float32"},
     )
-    return (tmp_path / "out" / "card.md").read_text("utf-8").splitlines(), drawn
+    return tmp_path / "out", drawn
 
 
 def test_a_card_has_each_number_in_its_place(page):
     """Scores, gains and costs of recipes; each view left out and alone; the best of each view."""
-    lines, _ = page
+    folder, _ = page
+    lines = (folder / "card.md").read_text("utf-8").splitlines()
+    command = f"echovec eval --recipe {folder},{folder}/fast,echo --model 'my model'"
     for line in (
+        f"{command} --data DIR -o RESULTS --chosen-on 'development data'",
         "| classical | 45.0 (43.0 to 48.0) | -5.0 (-8.0 to -3.0) | 45.0 | 1.00 | 1 |",
         "| best | 61.2 (59.2 to 64.2) | +11.2 (+8.2 to +13.2) | 61.2 | 3.00 | 2 |",
         "| fast | 50.0 (48.0 to 53.0) | +0.0 (-3.0 to +2.0) | 50.0 | 1.10 | 1 |",
@@ -256,6 +261,25 @@ def test_pictures_have_each_value_where_it_belongs(tmp_path, monkeypatch):
     ]
     assert [text.get_text() for text in bars.get_yticklabels()] == ["second", "first"]
     assert point.get_lines()[0].get_xydata().tolist() == [[1.5, 61.0]]
+
+
+@pytest.mark.parametrize(
+    ("path", "adapter", "revision", "precision", "words"),
+    [
+        ("/home/my models/m", None, None, "exact", " --model '/home/my models/m'"),
+        ("org/name", None, "abc", "fast", " --model org/name --revision abc --precision fast"),
+        ("org/name", Path("/runs/one/adapter"), None, "exact", " --model /runs/one"),
+        ("default", None, None, "exact", ""),
+        (None, None, None, "int8", " --precision int8"),
+    ],
+)
+def test_the_command_says_which_model(path, adapter, revision, precision, words, monkeypatch):
+    """Recipes are bound to it, so without it the command would be refused."""
+    monkeypatch.setattr("echovec.tune.run.is_default", lambda path: path == "default")
+    recipe = SimpleNamespace(
+        model=SimpleNamespace(path=path, revision=revision), precision=precision
+    )
+    assert _options(SimpleNamespace(recipe=recipe, adapter_path=adapter)) == words
 
 
 # -- the check of what was saved --------------------------------------------------------------

@@ -190,10 +190,12 @@ def test_most_views_of_a_target_are_not_passed():
 
 def test_a_budget_ends_each_stage_and_says_what_was_not_tried():
     """Views as they are come first and are scored in any case."""
-    run = search(sum_of, budget=40)
+    run, said = search(sum_of, budget=40), []
+    run.say = said.append
     run.layers()
     assert len(run.ledger.scores) <= 4 + 40 * 0.5
     assert run.cut[0] == "layers: 11 of 24 not tried"
+    assert any("layers: 13 of 24 tried, best so far" in line for line in said)
     none = search(sum_of, budget=0)
     none.clock.spent = 1
     none.layers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
 from echovec.evaluate.results import write_whole
 from echovec.files.disk import check_folder, storage_errors
+from echovec.model.store import is_default
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
@@ -194,6 +196,7 @@ def tune(
     write_card(
         out,
         model=embedder.recipe.model.name if embedder.recipe.model else "a model",
+        options=_options(embedder),
         found=entries,
         compared=compared,
         search=search,
@@ -325,6 +328,20 @@ def _compared(search: Search) -> dict[str, Sum]:
         f"{name}, best layer and calibration": search.best_of(*view) for name, view in views.items()
     }
     return plain | helped
+
+
+def _options(embedder: Embedder) -> str:
+    """What tells `echovec eval` the model; nothing of the default one, or of one in memory only."""
+    recipe, adapter = embedder.recipe, embedder.adapter_path
+    path = recipe.model and recipe.model.path
+    if adapter is not None:
+        path = str(adapter.parent)
+    words = [f"--model {shlex.quote(path)}"] if path and not is_default(path) else []
+    if recipe.model and recipe.model.revision:
+        words.append(f"--revision {recipe.model.revision}")
+    if recipe.precision != "exact":
+        words.append(f"--precision {recipe.precision}")
+    return "".join(f" {word}" for word in words)
 
 
 def _bound(embedder: Embedder, recipe: Recipe, record: str) -> Recipe:
