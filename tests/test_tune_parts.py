@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from echovec import Embedder, InputError, StorageError
+from echovec.calibrate import Writing
 from echovec.evaluate import layout
 from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
@@ -24,6 +25,7 @@ from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
 from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
 from echovec.tune.states import KeptStates
+from echovec.tune.texts import texts_for
 from echovec.vector.spectrum import embed_filter
 from families import causal_model, family_tokenizer, sentences
 
@@ -618,6 +620,33 @@ def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
     ledger = Ledger(tmp_path / "file" / "scores.jsonl", [task], Counted())
     with pytest.raises(StorageError, match="--work"):
         ledger.score(Sum(((Part("echo-eol", "copy", (2,), NONE), 1.0),)))
+
+
+# -- texts to calibrate on and to halve ---------------------------------------------------------
+
+
+def test_what_is_halved_is_drawn_apart_from_what_is_calibrated_on(monkeypatch):
+    """Another seed, of one kind and full length; what is calibrated on comes once each."""
+    asked = []
+
+    def write(embedder, writing):
+        asked.append(writing)
+        names = [f"{writing.seed}: {n // 2}" for n in range(6)]
+        return SimpleNamespace(texts=names, kinds=[f"kind {n // 2}" for n in range(6)])
+
+    monkeypatch.setattr("echovec.tune.texts.self_texts", write)
+    how = Writing(count=30, longest=20, seed=4, top_p=0.8)
+    found = texts_for(None, None, None, how, halved=True, tell=lambda line: None)
+    assert asked == [replace(how, kinds=("free",), count=320, seed=5), how]
+    assert (found.calibration, found.kinds) == (
+        ["4: 0", "4: 1", "4: 2"],
+        ["kind 0", "kind 1", "kind 2"],
+    )
+    assert not set(found.halved) & set(found.calibration)
+    given = texts_for(None, ["a", "b", "a"], "a file", how, halved=False, tell=lambda line: None)
+    assert (given.calibration, given.kinds, given.halved) == (["a", "b"], ["given"] * 2, [])
+    assert given.origin.startswith("2 texts, a file, sha256:")
+    assert len(asked) == 2
 
 
 # -- what a budget has time for ---------------------------------------------------------------
