@@ -130,6 +130,7 @@ def test_few_texts_are_whitened_with_shrinkage_only():
         ("pca", Z, {"dim": "3"}, "dim='3' is no whole number; give one"),
         ("remove-top", Z, {"count": 2.0}, "count=2.0 is no whole number; give one"),
         ("whiten", Z, {"strength": 2}, "strength=2; give a number from 0 to 1"),
+        ("whiten", Z, {"shrinkage": 1.1}, "shrinkage=1.1; give a number from 0 to 1"),
     ],
 )
 def test_what_cannot_be_fitted_says_why(name, vectors, options, message):
@@ -199,3 +200,39 @@ def test_remove_kinds_says_what_it_lacks():
     ):
         with pytest.raises(InputError, match=told):
             fit("remove-kinds", z, kinds=given, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_axes_have_the_sign_of_their_largest_number(seed):
+    """Libraries give an axis or its opposite; which one shall not decide the fingerprint."""
+    z = np.random.default_rng(seed).normal(size=(60, DIM))
+    kinds = [f"kind {n % 4}" for n in range(60)]
+    for axes_KD in (
+        fit("pca", z, dim=5).matrix_DE.T,
+        fit("remove-top", z, count=5).directions_KD,
+        fit("remove-kinds", z, kinds=kinds, count=3).directions_KD,
+    ):
+        assert (axes_KD.max(axis=1) == np.abs(axes_KD).max(axis=1)).all()
+
+
+def test_of_each_hundred_dimensions_an_axis_is_removed_by_default():
+    """As the paper has it; of fewer dimensions one."""
+    for dim, count in ((50, 1), (199, 1), (230, 2)):
+        z = np.random.default_rng(0).normal(size=(20, dim))
+        assert fit("remove-top", z).directions_KD.shape == (count, dim)
+
+
+def test_kinds_that_do_not_differ_have_nothing_removed():
+    """Of the same texts in two files, or three kinds of which two are alike, no axis is made up."""
+    z, _, _ = of_kinds()
+    twice = np.concatenate([z, z[::-1]])
+    two, three = ["a"] * 400 + ["b"] * 400, ["a"] * 200 + ["b"] * 200 + ["c"] * 400
+    with pytest.raises(InputError, match="2 kinds of text differ along no axes"):
+        fit("remove-kinds", twice, kinds=two, count=1)
+    twice[400:] = z
+    twice[:200], twice[200:400] = z[:200], z[:200][::-1]
+    with pytest.raises(InputError, match="3 kinds of text differ along 1 axes"):
+        fit("remove-kinds", twice, kinds=three, count=2)
+    removed = fit("remove-kinds", twice, kinds=three, count=1).directions_KD[0]
+    between = z.mean(axis=0) - z[:200].mean(axis=0)
+    assert abs(removed @ between) == pytest.approx(np.linalg.norm(between), rel=1e-5)

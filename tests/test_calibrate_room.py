@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from typer.testing import CliRunner
 
 from echovec import Embedder, InputError, ModelError
 from echovec.calibrate import Writing, calibrate, self_texts
-from echovec.calibrate.draw import sample, start_id
+from echovec.calibrate.draw import as_text, sample, start_id
 from echovec.calibrate.fitting import RECORD
+from echovec.calibrate.kept import key_of
 from echovec.calibrate.kinds import KINDS, OF_ONE_KIND
 from echovec.calibrate.write import write_texts
 from echovec.model.tiny import TinyBackbone
@@ -71,6 +73,26 @@ def test_a_text_depends_on_its_number_only(family):
     assert written(family, numbers=[3])[0] == [texts[3]]
     assert written(family, numbers=[5, 0, 3])[0] == [texts[5], texts[0], texts[3]]
     assert written(family, numbers=[2])[0] != [texts[3]]
+
+
+def test_texts_are_drawn_as_the_settings_say():
+    """A tiny top-p or temperature writes the likeliest tokens, a high temperature others."""
+    model, tokenizer = causal_model("llama"), HFTokenizer(family_tokenizer("llama"))
+    plain = Writing(count=4, shortest=8, longest=8, kinds=OF_ONE_KIND)
+    ids = [start_id(tokenizer)]
+    with torch.inference_mode():
+        for _ in range(8):
+            logits_V = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            logits_V[sorted(tokenizer.special_ids)] = -torch.inf
+            ids.append(int(logits_V.argmax()))
+    likeliest = as_text(tokenizer, ids[1:], line=False)
+    for change in ({"top_p": 1e-9}, {"temperature": 1e-9}):
+        texts, _ = write_texts(model, tokenizer, replace(plain, **change), range(4))
+        assert texts == [likeliest] * 4
+    as_usual, _ = write_texts(model, tokenizer, plain, range(4))
+    heated, _ = write_texts(model, tokenizer, replace(plain, temperature=9.0), range(4))
+    assert likeliest not in as_usual
+    assert not set(heated) & set(as_usual)
 
 
 def test_lengths_are_within_their_limits_and_no_marker_is_written():
@@ -237,7 +259,7 @@ def test_a_blank_text_is_drawn_again_and_counted(monkeypatch):
     """What cannot be embedded is replaced by another draw; a model that writes nothing is named."""
     from echovec.calibrate import write
 
-    as_text = write.as_text
+    unspoiled, _ = written()
     spoiled = iter([True, False, True])
     monkeypatch.setattr(
         write,
@@ -247,6 +269,7 @@ def test_a_blank_text_is_drawn_again_and_counted(monkeypatch):
     texts, redrawn = written()
     assert redrawn == 2
     assert all(texts)
+    assert sum(a != b for a, b in zip(texts, unspoiled, strict=True)) == 2
     monkeypatch.setattr(write, "as_text", lambda *_, **how: None)
     monkeypatch.setattr(write, "MOST_DRAWS", 2)
     with pytest.raises(ModelError, match="writes nothing"):
@@ -295,6 +318,42 @@ def test_other_settings_have_other_texts_and_more_texts_take_over_blocks(
     other = self_texts(embedder, Writing(count=6, shortest=5, longest=9, seed=4))
     assert other.new == 6
     assert other.sha256 != first.sha256
+
+
+def test_texts_are_kept_under_all_that_decides_them(own_cache, folders, monkeypatch):
+    """Each setting but the count, and each part of the model, has texts of its own."""
+    monkeypatch.setattr("echovec.calibrate.kept.with_head", lambda *_, **__: object())
+    monkeypatch.setattr(
+        "echovec.calibrate.kept.write_texts",
+        lambda model, tokenizer, writing, numbers, **_: ([str(n) for n in numbers], 0),
+    )
+    embedder = Embedder.load(folders["llama"])
+    assert self_texts(embedder, SHORT).new == 6
+    other = {
+        "count": 7,
+        "shortest": 4,
+        "longest": 10,
+        "kinds": OF_ONE_KIND,
+        "top_p": 0.9,
+        "temperature": 0.7,
+        "seed": 4,
+    }
+    assert set(other) == {field.name for field in fields(Writing)}
+    new = {
+        name: self_texts(embedder, replace(SHORT, **{name: value})).new
+        for name, value in other.items()
+    }
+    assert new == dict.fromkeys(other, 6) | {"count": 7}  # of which 6 are of a shorter last block
+    assert self_texts(embedder, SHORT).new == 0
+    keys = {key_of(1, model, embedder.tokenizer) for model in models_like(embedder)}
+    assert len(keys) == 3
+
+
+def models_like(embedder):
+    """The embedder, and two whose weights or tokenizer are others."""
+    same = embedder.identity
+    for change in ({}, {"hash": "sha256:other"}, {"tokenizer_hash": "sha256:other"}):
+        yield SimpleNamespace(identity=replace(same, **change), backbone=embedder.backbone)
 
 
 def test_a_model_in_memory_is_asked_for_texts(own_cache, tiny):
@@ -457,6 +516,84 @@ def test_the_command_line_ends_with_a_recipe_that_loads(own_cache, folders, tmp_
     record = json.loads((tmp_path / "filed" / "recipe.json").read_text("utf-8"))["versions"][RECORD]
     assert "fitted on 40 texts, notes.txt (sha256:" in record
     assert Embedder.load(tmp_path / "written").recipe.name == "classical+center-scale"
+
+
+def test_the_command_line_passes_all_on(tmp_path, monkeypatch):
+    """Each option reaches what it is for; a file's texts are its own field's, the first of them."""
+    from echovec.calibrate import Written
+    from echovec.cli import app
+
+    file = tmp_path / "notes.jsonl"
+    file.write_text("".join(f'{{"body": "text {n}"}}\n' for n in range(9)), "utf-8")
+    calls = []
+    recipe = SimpleNamespace(save=lambda out: None, name="a recipe", fingerprint="0")
+
+    def fit(embedder, texts, methods, **options):
+        calls.append((texts, methods, options))
+        return SimpleNamespace(recipe=recipe)
+
+    def write(embedder, writing, **options):
+        calls.append(writing)
+        return Written(("a", "b"), ("free", "title"), 0, 2)
+
+    monkeypatch.setattr(Embedder, "load", lambda *given, **how: calls.append((given, how)))
+    monkeypatch.setattr("echovec.calibrate.calibrate", fit, raising=False)
+    monkeypatch.setattr("echovec.calibrate.self_texts", write, raising=False)
+    own = ["--seed", "5", "--count", "6", "--kind", "title", "--kind", "free"]
+    given = ["--texts", str(file), "--count", "4", "--text-field", "body", "--name", "mine"]
+    given += ["--method", "whiten", "--strength", "0.4", "--shrinkage", "0.3"]
+    more = [
+        "--method",
+        "pca",
+        "--method",
+        "remove-top",
+        "--dim",
+        "3",
+        "--axes",
+        "2",
+        "--max-tokens",
+        "99",
+        "--device",
+        "cpu",
+    ]
+    for options in (own, [*given], [*more, "--model", "m", "--precision", "fast"]):
+        command = ["calibrate", "-o", str(tmp_path / "out"), *options]
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert calls[1] == Writing(count=6, seed=5, kinds=("title", "free"))
+    texts, methods, options = calls[4]
+    assert (texts, methods) == ([f"text {n}" for n in range(4)], ["whiten"])
+    assert options.pop("source").startswith("notes.jsonl (sha256:")
+    assert options == {
+        "kinds": [str(file)] * 4,
+        "name": "mine",
+        "strength": 0.4,
+        "shrinkage": 0.3,
+    }
+    loaded, writing, (texts, methods, options) = calls[5:]
+    assert loaded == (("m", "echo"), {"device": "cpu", "precision": "fast", "max_tokens": 99})
+    assert writing == Writing()
+    assert (texts, methods) == (["a", "b"], ["pca", "remove-top"])
+    assert options == {
+        "kinds": ["free", "title"],
+        "name": None,
+        "source": "written by the model itself",
+        "dim": 3,
+        "count": 2,
+    }
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is not a folder"):
+        CliRunner().invoke(
+            app, ["calibrate", "-o", str(tmp_path / "file" / "out")], catch_exceptions=False
+        )
+    assert len(calls) == 8
+    empty = tmp_path / "gap.txt"
+    empty.write_text("one\n\ntwo\n", "utf-8")
+    with pytest.raises(InputError, match=r"gap\.txt:2: the text is empty; correct it or take"):
+        CliRunner().invoke(
+            app,
+            ["calibrate", "-o", str(tmp_path / "out"), "--texts", str(empty)],
+            catch_exceptions=False,
+        )
 
 
 def test_the_command_fits_the_papers_prompt_unless_told_otherwise(tmp_path, monkeypatch):

@@ -207,6 +207,38 @@ def hooks_of(model):
     return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (View(TEMPLATES["classical"]), View(TEMPLATES["classical"], mask="bidirectional")),
+        (
+            View(PROMPT_EOL_PREPENDED, "lasttoken"),
+            View(PROMPT_EOL_PREPENDED, "lasttoken", prepend=(1, 2)),
+        ),
+        (
+            View(PROMPT_EOL_PREPENDED, "lasttoken", prepend=(1, 1)),
+            View(PROMPT_EOL_PREPENDED, "lasttoken", prepend=(1, 2)),
+        ),
+        (View(TEMPLATES["classical"]), View(TEMPLATES["classical"], states="attention")),
+    ],
+    ids=["mask", "prepend", "blocks", "states"],
+)
+def test_views_of_one_prompt_are_each_read_from_their_own_run(first, second):
+    """Side by side, in either order, each has the vector that it has alone; the two differ."""
+    embedder = Embedder.from_model(
+        causal_model("llama"), family_tokenizer("llama"), "echo", engine="plain"
+    )
+
+    def read(*views):
+        recipe = recipe_of("a", *views, combine="concat")
+        return embedder.with_recipe(recipe).encode(TEXTS, normalize_embeddings=False)
+
+    one, other = read(first), read(second)
+    assert np.abs(one - other).max() > 1e-2 * np.abs(one).max()
+    for views, alone in (((first, second), (one, other)), ((second, first), (other, one))):
+        assert np.abs(read(*views) - np.concatenate(alone, axis=1)).max() < 1e-5
+
+
 def test_a_failed_pass_leaves_nothing_behind():
     """An error in the middle of a pass takes the hooks away as well."""
     model = copy.deepcopy(causal_model("llama"))

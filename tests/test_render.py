@@ -24,7 +24,7 @@ from echovec.text.render import Renderer
 from echovec.text.rows import tokenized
 from echovec.text.template import Slot
 from echovec.text.tokenizer import ByteTokenizer, HFTokenizer
-from echovec.text.windows import OVERLAP, num_windows, window_starts
+from echovec.text.windows import num_windows, window_starts
 from echovec.text.wording import WORDINGS
 from families import TOKENIZERS, sentences, tokenizer
 
@@ -457,7 +457,7 @@ def test_windows_cover_a_text_evenly_and_overlap(length, size):
     assert starts[0] == 0
     assert starts[-1] == max(0, length - size)
     steps = np.diff(starts)
-    assert (steps <= max(1, size - np.ceil(OVERLAP * size))).all()
+    assert (steps <= max(1, size - -(-size // 8))).all()
     assert count == 1 or steps.max() - steps.min() <= 1
 
 

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from echovec.corpus import sink as sinks
 from echovec.corpus.sink import Chunk, Contents, Sink, check_out
 from echovec.corpus.source import Row
 from echovec.errors import InputError, StorageError
+from echovec.files.disk import check_folder
 from echovec.presets import preset
 from echovec.recipe import Recipe
 
@@ -393,3 +395,21 @@ def test_a_folder_without_write_rights_and_a_name_too_long_are_storage_errors(
     monkeypatch.setattr(sinks.os, "access", lambda *_: False)
     with pytest.raises(StorageError, match="cannot be written to; choose another one"):
         check_out(tmp_path / "out.npy")
+
+
+def test_a_folder_to_be_may_not_be_there_but_what_it_lies_in_takes_it(tmp_path, monkeypatch):
+    """A file in its place or above it is no folder; nothing is made by asking."""
+    for place in (tmp_path, tmp_path / "new" / "er"):
+        check_folder(place)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    check_folder(Path("new"))
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "out", Path("file")):
+        with pytest.raises(InputError, match="file is not a folder"):
+            check_folder(place)
+    with pytest.raises(StorageError, match="choose a shorter name"):
+        check_folder(tmp_path / ("x" * 300))
+    monkeypatch.setattr(sinks.os, "access", lambda *_: False)
+    with pytest.raises(StorageError, match="cannot be written to; choose another one"):
+        check_folder(tmp_path / "new")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
-from echovec import Template, TemplateError
+from echovec import Template, TemplateError, View
+from echovec.presets import preset, preset_names
 from echovec.text import presets
 from echovec.text.drafts import render
 from echovec.text.render import Renderer
@@ -116,3 +120,65 @@ def test_the_paper_s_prompts_are_all_there():
         assert {Template(p).num_copies for p in prompts} == {copies}
     canonical = presets.TEMPLATES["prompt-eol"]
     assert canonical.prompt.replace("{text}", "S") == 'This sentence : "S" means in one word:"'
+
+
+KNOWLEDGE = (
+    "The essence of a sentence is often captured by its main subjects and actions, while "
+    "descriptive terms provide additional but less central details. With this in mind , this "
+    'sentence : "{text}" means in one word:"'
+)
+INSTRUCT = "Instruct:{instruction,}\nQuery:{text}"
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "prompt", "pooling"),
+    [
+        (
+            "echo",
+            "symmetric",
+            "Rewrite the following paragraph: {text}. The rewritten paragraph: {text}",
+            "mean",
+        ),
+        ("classical", "symmetric", "Write a paragraph: {text}", "mean"),
+        (
+            "echo-sentence",
+            "symmetric",
+            "Rewrite the following sentence: {text}\nThe rewritten sentence: {text}",
+            "mean",
+        ),
+        ("classical-sentence", "symmetric", "Write a sentence: {text}", "mean"),
+        ("prompt-eol", "symmetric", 'This sentence : "{text}" means in one word:"', "lasttoken"),
+        (
+            "pretended-cot",
+            "symmetric",
+            'After thinking step by step , this sentence : "{text}" means in one word:"',
+            "lasttoken",
+        ),
+        ("knowledge", "symmetric", KNOWLEDGE, "lasttoken"),
+        ("echo-instruct", "query", INSTRUCT + "\nQuery again:{text}", "lasttoken"),
+        ("echo-instruct", "document", "Document:{text}\nDocument again:{text}", "lasttoken"),
+        ("classical-instruct", "query", INSTRUCT, "lasttoken"),
+        ("classical-instruct", "document", "Document:{text}", "lasttoken"),
+    ],
+)
+def test_papers_recipes_are_word_for_word_theirs(name, role, prompt, pooling):
+    """Prompt, what is pooled and from where, as the papers and the authors' code have it."""
+    (view,) = preset(name).views[role]
+    end = {"prompt-eol": "end", "pretended-cot": "end", "knowledge": "end"}
+    assert view == View(
+        Template(
+            prompt,
+            pooled=end.get(name, -1),
+            eos="pooled" if "instruct" in name else "absent",
+            instruction=presets.QUERY_INSTRUCTION if "{instruction" in prompt else None,
+        ),
+        pooling,
+    )
+
+
+def test_recipes_that_ship_do_not_move_unnoticed():
+    """A blank more in a prompt moves every vector: a change here is told in CHANGELOG.md."""
+    fingerprints = {name: preset(name).fingerprint for name in preset_names()}
+    content = json.dumps(fingerprints, sort_keys=True).encode()
+    assert len(fingerprints) == 60
+    assert hashlib.sha256(content).hexdigest()[:16] == "fd23a7b922134f07"

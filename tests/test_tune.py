@@ -11,9 +11,13 @@ from typer.testing import CliRunner
 
 from echovec import Embedder, InputError
 from echovec.calibrate import Writing
+from echovec.calibrate.fitting import RECORD
 from echovec.cli import app
 from echovec.recipe import Recipe
 from echovec.tune import tune
+from echovec.tune.run import Tuned
+from echovec.tune.space import FEWEST_TEXTS, METHODS, WHOLE
+from echovec.vector.calibrate import fit
 from families import causal_model, family_tokenizer, sentences
 
 TEXTS = sentences(160)
@@ -75,6 +79,9 @@ def test_tune_ends_with_recipes_that_load(folder, data, tmp_path, monkeypatch):
         recipe = Recipe.load(tuned.folders[entry.name])
         assert recipe.long_text == "windows"
         assert recipe.name == entry.name
+        record = recipe.versions[RECORD]
+        assert record.startswith("tuned on 60 texts, a test, sha256:")
+        assert record.endswith("; chosen on Pairs")
         assert entry.interval[0] <= entry.scores.mean <= entry.interval[1]
     own = Embedder.load(folder, tuned.folders["best"])
     together = own.encode(TEXTS[:9])
@@ -152,6 +159,28 @@ def test_a_budget_of_a_moment_still_finds_recipes(data, tmp_path, monkeypatch):
     assert r"| odd\|name | STS | validation | " in card
 
 
+def test_recipes_come_last(data, tmp_path, monkeypatch, undrawn):
+    """What fails its check, or is broken off, leaves no recipe: the same command goes on."""
+    embedder = Embedder.from_model(
+        causal_model("llama").eval(), family_tokenizer("llama"), "echo", engine="plain"
+    )
+    options = {"data": data, "prompts": FEW, "texts": TEXTS[100:], "budget": 0.0001}
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    for step in ("_checked", "write_card"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"echovec.tune.run.{step}", stop)
+            with pytest.raises(KeyboardInterrupt):
+                tune(embedder, tmp_path / "out", **options)
+        assert not list(tmp_path.glob("out/**/recipe.*"))
+    tuned = tune(embedder, tmp_path / "out", **options)
+    assert list(tuned.folders) == ["best", "one-pass", "fast"]
+    assert tuned.folders["best"] == tmp_path / "out"
+    assert all((folder / "recipe.json").is_file() for folder in tuned.folders.values())
+
+
 def test_bad_options_are_refused_before_any_work(data, tmp_path):
     """A budget of nothing, an unknown prompt, a folder without sets: said at once."""
     embedder = Embedder.from_model(
@@ -161,8 +190,13 @@ def test_bad_options_are_refused_before_any_work(data, tmp_path):
         tune(embedder, tmp_path / "a", data=data, budget=-1)
     with pytest.raises(InputError, match="unknown prompts"):
         tune(embedder, tmp_path / "a", data=data, prompts=["no"])
-    with pytest.raises(InputError, match="1 distinct texts to calibrate on"):
-        tune(embedder, tmp_path / "a", data=data, prompts=FEW, texts=["one", "one"])
+    for texts, message in ((["one", "one"], "1 distinct texts"), (TEXTS[:5], "5 distinct texts")):
+        with pytest.raises(InputError, match=f"{message} to calibrate on; give 6 or more"):
+            tune(embedder, tmp_path / "a", data=data, prompts=FEW, texts=texts)
+    (tmp_path / "file").touch()
+    for options in ({"out": tmp_path / "file"}, {"out": tmp_path, "work": tmp_path / "file" / "w"}):
+        with pytest.raises(InputError, match=r"file is not a folder; choose another place"):
+            tune(embedder, **options, data=data, prompts=FEW, texts=TEXTS[:20])
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no development data"):
@@ -176,6 +210,56 @@ def test_a_wrong_prompt_is_known_before_a_model_is_loaded(monkeypatch, tmp_path)
     done = CliRunner().invoke(app, command)
     assert isinstance(done.exception, InputError)
     assert "ecko" in str(done.exception)
+
+
+def test_as_many_texts_are_asked_for_as_the_fits_need():
+    """Every calibration can be fitted on the fewest texts allowed, and not all on one fewer."""
+    z_ND = np.random.default_rng(0).normal(size=(FEWEST_TEXTS, 32))
+    steps = [step for method in (*METHODS, *WHOLE) for step in method.steps]
+    for name, options in steps:
+        fit(name, z_ND, **dict(options))
+    (most,) = {options for options in steps if options[0] == "remove-top" and options[1][0][1] > 1}
+    with pytest.raises(InputError, match="give fewer, or more texts"):
+        fit(most[0], z_ND[1:], **dict(most[1]))
+
+
+def test_the_command_line_passes_all_on(tmp_path, monkeypatch):
+    """Each option reaches the search; of a file as many texts are read as it says."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"text {n}\n" for n in range(1_100)), "utf-8")
+    calls = []
+
+    def found(embedder, out, **options):
+        options.pop("say")
+        calls.append((embedder, out, options))
+        return Tuned((), {}, out / "card.md")
+
+    monkeypatch.setattr(Embedder, "load", lambda *given, **how: (given, how))
+    monkeypatch.setattr("echovec.tune.tune", found, raising=False)
+    out = ["-o", str(tmp_path / "out")]
+    many = ["--data", "sets", "--budget", "0", "--prompts", "echo-eol, classical", "--work", "kept"]
+    many += ["--texts", str(texts), "--count", "7", "--seed", "3", "--model", "my-model"]
+    many += ["--device", "cpu", "--precision", "fast"]
+    for options in ([], many, ["--texts", str(texts)]):
+        done = CliRunner().invoke(app, ["tune", *out, *options], catch_exceptions=False)
+        assert done.exit_code == 0
+    (plain, _, usual), (embedder, place, given), (_, _, read) = calls
+    assert plain == ((None, "echo"), {"device": None, "precision": None})
+    nothing = dict.fromkeys(("data", "prompts", "texts", "source", "work"))
+    assert usual == nothing | {"budget": 20.0, "writing": Writing(), "seed": 0}
+    assert embedder == (("my-model", "echo"), {"device": "cpu", "precision": "fast"})
+    assert place == tmp_path / "out"
+    assert given.pop("source").startswith("texts.txt (sha256:")
+    assert given == {
+        "data": Path("sets"),
+        "budget": None,
+        "prompts": ["echo-eol", "classical"],
+        "texts": [f"text {n}" for n in range(7)],
+        "writing": Writing(count=7),
+        "work": Path("kept"),
+        "seed": 3,
+    }
+    assert read["texts"] == [f"text {n}" for n in range(1_024)]
 
 
 def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path, undrawn):
@@ -192,6 +276,7 @@ def test_the_command_line_tunes_and_keeps_what_is_there(data, tmp_path, undrawn)
     assert done.exit_code == 0, done.output
     assert "best: " in done.stdout
     assert "how they were found" in done.stdout
+    assert f",echo --model {model} --data DIR -o " in (out / "card.md").read_text("utf-8")
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
     assert "--overwrite" in str(again.exception)

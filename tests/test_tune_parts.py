@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,17 +13,20 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from echovec import Embedder, InputError, StorageError
+from echovec.calibrate import Writing
 from echovec.evaluate import layout
 from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
 from echovec.tune.dev import CATEGORIES, DevData, DevTask
 from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
-from echovec.tune.run import _scored_on
+from echovec.tune.run import _Plan, _scored_on
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
 from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
 from echovec.tune.states import KeptStates
+from echovec.tune.texts import texts_for
+from echovec.vector.spectrum import embed_filter
 from families import causal_model, family_tokenizer, sentences
 
 TEXTS = sentences(120)
@@ -213,6 +217,67 @@ def test_a_corpus_is_read_as_by_eval(tmp_path):
         read_dev(tmp_path)
 
 
+def test_what_is_learnt_from_is_never_asked(tmp_path):
+    """A text that stands in both files is learnt from only: finding itself is no classification."""
+    rows = [{"text": TEXTS[i], "label": i % 2} for i in range(80)]
+    write_lines(tmp_path / "C/train.jsonl", rows)
+    write_lines(tmp_path / "C/validation.jsonl", rows)
+    (task,) = read_dev(tmp_path).tasks
+    assert len(task.rows["ask"]) > 4
+    assert not set(task.rows["ask"]) & set(task.rows["learn"])
+
+
+def test_what_would_answer_unnoticed_is_not_among_the_others(tmp_path):
+    """Neither other positives of a query that is asked, nor other documents that were judged."""
+    rows = [{"query": f"q{i % 90}", "positive": f"passage {i}"} for i in range(180)]
+    write_lines(tmp_path / "D/dev.jsonl", rows)
+    documents = [{"_id": str(i), "text": f"document {i}"} for i in range(300)]
+    write_lines(tmp_path / "E/corpus.jsonl", documents)
+    queries = [{"_id": f"q{i}", "text": f"about {i}"} for i in range(90)]
+    write_lines(tmp_path / "E/queries_dev.jsonl", queries)
+    judged = [f"q{i}\t{i}\t1\nq{i}\t{i + 100}\t0\n" for i in range(90)]
+    (tmp_path / "E/qrels_dev.tsv").write_text("".join(judged), "utf-8")
+    found = read_dev(tmp_path)
+    by_name = {task.name: task for task in found.tasks}
+    task = by_name["D"]
+    asked = {found.texts[i] for i in task.rows["queries"]}
+    assert len(asked) < 90
+    right_QN = task.gold["grade"] > 0
+    for column, document in enumerate(task.rows["documents"]):
+        number = int(found.texts[document].split()[-1])
+        if f"q{number % 90}" in asked:
+            assert right_QN[:, column].any()
+    task = by_name["E"]
+    numbers = {int(found.texts[i].split()[-1]) for i in task.rows["documents"]}
+    asked = {int(found.texts[i].split()[-1]) for i in task.rows["queries"]}
+    assert len(asked) < 90
+    assert {n for n in numbers if n < 90} == asked
+    assert not {n for n in numbers if 100 <= n < 190}
+    assert len(numbers) > len(asked)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_a_sample_is_a_share_of_the_usual_one(tmp_path, share):
+    """500 pairs of short texts; and of texts of any length no more than 70,000 characters."""
+    for name, more in (("Short", ""), ("Long", "x" * 2_000)):
+        rows = [
+            {"sentence1": f"a{i} {more}", "sentence2": f"b{i} {more}", "score": i}
+            for i in range(700)
+        ]
+        write_lines(tmp_path / name / "dev.jsonl", rows)
+    found = {task.name: len(task.rows["first"]) for task in read_dev(tmp_path, share=share).tasks}
+    assert found == {"Short": 500 * share, "Long": max(8, int(share * 70_000 / 1_600))}
+
+
+def test_sets_are_drawn_apart(tmp_path):
+    """Two sets of the same lines give other samples, so that they are not one drawn twice."""
+    rows = [{"sentence1": f"a{i}", "sentence2": f"b{i}", "score": i} for i in range(900)]
+    for name in "AB":
+        write_lines(tmp_path / name / "dev.jsonl", rows)
+    one, other = read_dev(tmp_path).tasks
+    assert set(one.gold["score"]) != set(other.gold["score"])
+
+
 def test_an_empty_negative_is_none(tmp_path):
     """What could not be embedded is no text to choose by."""
     rows = [{"query": TEXTS[i], "positive": TEXTS[i + 20], "negative": ""} for i in range(12)]
@@ -368,6 +433,50 @@ def test_kept_states_are_not_computed_again(embedder, tmp_path):
     np.testing.assert_array_equal(once_more.dev("word", (1,)), before)
 
 
+def test_other_texts_to_calibrate_on_do_not_spoil_what_is_kept(embedder, tmp_path):
+    """Texts to choose by are kept as distances from the calibration's mean, so under its name."""
+    prompt = PROMPTS["prompt-eol"]
+    found = []
+    for calibration in (TEXTS[:12], TEXTS[60:100]):
+        kept = KeptStates(embedder, prompt, tmp_path, max_tokens=128)
+        assert ran(kept, calibration, TEXTS[20:30]) > 0
+        found.append((kept.calibration("copy", (1,)).mean(axis=0), kept.dev("copy", (1,))))
+    (mean, first), (other, second) = found
+    largest = np.abs(first).max()
+    assert np.abs(first - second).max() < 2e-3 * largest
+    assert np.abs(mean - other).max() > 2e-2 * largest
+
+
+def test_nothing_is_fitted_on_texts_to_choose_by(embedder, tmp_path):
+    """Calibrations of views and of the whole are of the calibration texts alone."""
+    kept = {"classical": KeptStates(embedder, PROMPTS["classical"], tmp_path, max_tokens=128)}
+    ran(kept["classical"], TEXTS[:60], TEXTS[60:90])
+    table_VD = np.random.default_rng(0).normal(size=(50, embedder.dimension))
+    vectors = Vectors(kept, lambda: table_VD)
+    scaled = Part("classical", "mean", (2,), Method((step("center-scale"),)))
+    filtered = Part("classical", "mean", (2,), Method((step("center"),), window=("top", 0.5)))
+    mix = Sum(((scaled, 1.0), (filtered, 0.5)), Method((step("center"),)))
+    one, other = vectors.views(mix, PROMPTS)
+    z_ND = kept["classical"].calibration("mean", (2,)).astype(np.float64)
+    assert len(z_ND) == 60
+    near = {"atol": 1e-5 * np.abs(z_ND).max()}
+    np.testing.assert_allclose(one.transforms[0].mean_D, z_ND.mean(axis=0), **near)
+    np.testing.assert_allclose(one.transforms[0].scale_D, 1 / z_ND.std(axis=0), rtol=1e-4)
+    assert other.transforms[0] == embed_filter(table_VD, keep=0.5, window="top")
+    f_ND = z_ND @ other.transforms[0].matrix_DE
+    np.testing.assert_allclose(other.transforms[1].mean_D, f_ND.mean(axis=0), **near)
+    total_ND = 0
+    for weight, c_ND in (
+        (1.0, (z_ND - z_ND.mean(axis=0)) / z_ND.std(axis=0)),
+        (0.5, f_ND - f_ND.mean(axis=0)),
+    ):
+        total_ND = total_ND + weight * c_ND / np.linalg.norm(c_ND, axis=1, keepdims=True)
+    (whole,) = vectors.whole(mix)
+    np.testing.assert_allclose(whole.mean_D, total_ND.mean(axis=0), atol=1e-5)
+    dev_ND = kept["classical"].dev("mean", (2,))
+    assert np.abs(dev_ND.mean(axis=0) - z_ND.mean(axis=0)).max() > 10 * near["atol"]
+
+
 def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
     """What was scored is what the finished recipe computes: views, weights, fits, the whole."""
     names = ("echo-eol", "classical")
@@ -422,6 +531,30 @@ def test_prompts_are_asked_for_by_name():
 
 
 # -- the ledger -------------------------------------------------------------------------------
+
+
+def test_scores_are_kept_under_all_that_decides_them():
+    """Other states, texts, kinds, tasks or judgements make another file of scores."""
+    task = DevTask("a", "STS", "dev", {"first": np.arange(2)}, {"score": np.arange(2.0)})
+    given = ({"a": SimpleNamespace(fingerprint="1")}, DevData(["x"], tasks=[task]), ["c"], ["k"])
+    others = (
+        {"a": SimpleNamespace(fingerprint="2")},
+        DevData(["y"], tasks=[task]),
+        ["d"],
+        ["l"],
+    )
+    names = [_scored_on(*given)] + [
+        _scored_on(*given[:place], other, *given[place + 1 :]) for place, other in enumerate(others)
+    ]
+    for change in (
+        {"name": "b"},
+        {"rows": {"first": np.arange(1, 3)}},
+        {"gold": {"score": np.ones(2)}},
+    ):
+        data = DevData(["x"], tasks=[replace(task, **change)])
+        names.append(_scored_on(given[0], data, *given[2:]))
+    assert len(set(names)) == 8
+    assert _scored_on(*given) == names[0]
 
 
 def test_scores_are_kept_under_every_judgement():
@@ -487,6 +620,88 @@ def test_a_ledger_that_cannot_be_written_says_so(tmp_path):
     ledger = Ledger(tmp_path / "file" / "scores.jsonl", [task], Counted())
     with pytest.raises(StorageError, match="--work"):
         ledger.score(Sum(((Part("echo-eol", "copy", (2,), NONE), 1.0),)))
+
+
+# -- texts to calibrate on and to halve ---------------------------------------------------------
+
+
+def test_what_is_halved_is_drawn_apart_from_what_is_calibrated_on(monkeypatch):
+    """Another seed, of one kind and full length; what is calibrated on comes once each."""
+    asked = []
+
+    def write(embedder, writing):
+        asked.append(writing)
+        names = [f"{writing.seed}: {n // 2}" for n in range(6)]
+        return SimpleNamespace(texts=names, kinds=[f"kind {n // 2}" for n in range(6)])
+
+    monkeypatch.setattr("echovec.tune.texts.self_texts", write)
+    how = Writing(count=30, longest=20, seed=4, top_p=0.8)
+    found = texts_for(None, None, None, how, halved=True, tell=lambda line: None)
+    assert asked == [replace(how, kinds=("free",), count=320, seed=5), how]
+    assert (found.calibration, found.kinds) == (
+        ["4: 0", "4: 1", "4: 2"],
+        ["kind 0", "kind 1", "kind 2"],
+    )
+    assert not set(found.halved) & set(found.calibration)
+    given = texts_for(None, ["a", "b", "a"], "a file", how, halved=False, tell=lambda line: None)
+    assert (given.calibration, given.kinds, given.halved) == (["a", "b"], ["given"] * 2, [])
+    assert given.origin.startswith("2 texts, a file, sha256:")
+    assert len(asked) == 2
+
+
+# -- what a budget has time for ---------------------------------------------------------------
+
+ASKED = prompts_of(("echo-eol", "prompt-eol", "short-eol", "classical"))
+
+
+def planned(folder, monkeypatch, *, budget=10.0, rate=10, prompts=ASKED):
+    """A plan where a text is a token, `rate` tokens take a second, 60 texts are calibrated on."""
+    clock = SimpleNamespace(budget=60 * budget, spent=0.0)
+    own = [f"{i:04} is how it begins, and it ends in {i:04}" for i in range(1_000)]
+
+    class Kept:
+        def tokens(self, texts):
+            return len(texts)
+
+        def calibrate_on(self, texts):
+            def work():
+                clock.spent += len(texts) / rate
+                return len(texts)
+
+            yield work
+
+    monkeypatch.setattr(_Plan, "kept", lambda self, prompt: Kept())
+    plan = _Plan(None, prompts, TEXTS[:60], own, None, folder, 0)
+    chosen, dev = plan.made(clock, lambda line: None)
+    return [prompt.name for prompt in chosen], plan.share, len(dev.texts), clock.spent
+
+
+def test_a_budget_decides_the_sample_and_then_the_prompts(tmp_path, monkeypatch):
+    """Half of it is for the model; what is left after calibration is shared by all prompts."""
+    every = [prompt.name for prompt in ASKED]
+    # 10 minutes: 300 s at 10 a second less 6 s spent, less 3 x 60 texts, over 4 x 2,000 halves.
+    names, share, texts, _ = planned(tmp_path / "a", monkeypatch)
+    assert (names, share, texts) == (every, round((2_940 - 180) / 8_000, 2), 680)
+    # 5 minutes: too little for four prompts and for three, so the last that are not needed go.
+    names, share, _, _ = planned(tmp_path / "b", monkeypatch, budget=5.0)
+    assert (names, share) == (["echo-eol", "classical"], round((1_440 - 60) / 4_000, 2))
+    names, share, _, _ = planned(tmp_path / "c", monkeypatch, budget=6.7)
+    assert names == ["echo-eol", "prompt-eol", "classical"]
+    names, share, _, _ = planned(tmp_path / "d", monkeypatch, budget=0.01)
+    assert (names, share) == (["echo-eol", "classical"], 0.1)
+    names, share, texts, _ = planned(tmp_path / "e", monkeypatch, budget=float("inf"))
+    assert (names, share, texts) == (every, 1.0, 2_000)
+
+
+def test_a_plan_is_kept_for_the_same_question_only(tmp_path, monkeypatch):
+    """What went on at another speed has the same sample; another budget has another plan."""
+    first = planned(tmp_path, monkeypatch)
+    assert planned(tmp_path, monkeypatch, rate=5) == (*first[:3], 0.0)
+    for change in ({"budget": 5.0}, {"prompts": ASKED[:1] + ASKED[2:]}):
+        assert planned(tmp_path, monkeypatch)[:3] == first[:3]
+        other = planned(tmp_path, monkeypatch, **change)
+        assert other[:2] != first[:2]
+        assert other[3] > 0
 
 
 def test_a_clock_without_a_budget_never_ends():

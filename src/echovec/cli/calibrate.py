@@ -83,6 +83,7 @@ def calibrate(
     from tqdm import tqdm
 
     from echovec.errors import InputError
+    from echovec.files.disk import check_folder
     from echovec.recipe import RECIPE_FILE
 
     if texts and kind:
@@ -91,6 +92,7 @@ def calibrate(
         raise InputError("--texts FILE and --self say two things; give one")
     if (out / RECIPE_FILE).exists() and not overwrite:
         raise InputError(f"{out} holds a recipe already; give another folder or --overwrite")
+    check_folder(out)
     given = {"strength": strength, "shrinkage": shrinkage, "count": axes, "dim": dim}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     own: list[str] = []

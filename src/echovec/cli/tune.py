@@ -61,7 +61,6 @@ def tune(
 
     if (out / RECIPE_FILE).exists() and not overwrite:
         raise InputError(f"{out} holds a recipe already; give another folder or --overwrite")
-    own = None if texts is None else read_texts(texts, "text", count)
 
     from echovec import Embedder
     from echovec.calibrate import Writing
@@ -70,6 +69,8 @@ def tune(
 
     names = [name.strip() for name in prompts.split(",")] if prompts else None
     prompts_of(None if names is None else tuple(names))  # a typo shall not wait for the model
+    writing = Writing() if count is None else Writing(count=count)
+    own = None if texts is None else read_texts(texts, "text", writing.count)
     embedder = Embedder.load(model, "echo", device=device, precision=precision)
     tuned = search(
         embedder,
@@ -79,7 +80,7 @@ def tune(
         prompts=names,
         texts=own,
         source=None if texts is None else named(texts),
-        writing=Writing() if count is None else Writing(count=count),
+        writing=writing,
         work=work,
         seed=seed,
         say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -4,6 +4,7 @@
     new_file      the same, piece by piece
     append        write at the end -> fsync; what a failed write left is cut off again
     check_out     what can be wrong with the place of a file, before the work for it
+    check_folder  the same for a folder
 
 A power loss or a kill at any point leaves a file whole, or as it was before; an append may leave
 a torn last line, which whoever reads such a file expects.
@@ -182,6 +183,23 @@ def check_is_file(path: Path) -> None:
     """Refuse a place where something is that is no file; see `check_out`."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is there and not a file; choose another name for the output")
+
+
+def check_folder(path: Path) -> None:
+    """Find what can be wrong with the place of a folder before the work for it; writes nothing.
+
+    It need not be there, nor what it will lie in.
+
+    Raises:
+        InputError: it, or what it would lie in, is a file.
+        StorageError: it, or what it would lie in, cannot be written to.
+    """
+    with storage_errors(path):
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise InputError(f"{there} is not a folder; choose another place for the output")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise StorageError(f"the folder {there} cannot be written to; choose another one")
 
 
 def file_sha256(path: Path) -> str:

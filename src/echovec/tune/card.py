@@ -53,6 +53,7 @@ def write_card(
     folder: Path,
     *,
     model: str,
+    options: str,
     found: Sequence[Entry],
     compared: Sequence[Entry],
     search: Search,
@@ -61,6 +62,17 @@ def write_card(
     facts: Mapping[str, str],
 ) -> None:
     """Write `card.md` and its three pictures.
+
+    Args:
+        folder: where; it is there.
+        model: its name.
+        options: what tells a command the model, with a blank before it.
+        found: the recipes found.
+        compared: what they are compared with.
+        search: what was tried.
+        data: what was chosen on.
+        costs: of all recipes.
+        facts: what else is to be said.
 
     Raises:
         StorageError: the disk does not take it.
@@ -74,7 +86,7 @@ def write_card(
     at = str(folder) if len(folder.parts) > 1 else f"./{folder}"
     recipes = ",".join(at if one.name == best else f"{at}/{one.name}" for one in found)
     command = (
-        f"echovec eval --recipe {shlex.quote(f'{recipes},echo')} --data DIR -o RESULTS "
+        f"echovec eval --recipe {shlex.quote(f'{recipes},echo')}{options} --data DIR -o RESULTS "
         "--chosen-on 'development data'"
     )
     alone = len(search.ledger.single())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,8 @@ from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
 from echovec.evaluate.results import write_whole
+from echovec.files.disk import check_folder, storage_errors
+from echovec.model.store import is_default
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
@@ -27,7 +30,7 @@ from echovec.tune.parts import Sum, Vectors
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import check_libraries
 from echovec.tune.search import Search
-from echovec.tune.space import KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
+from echovec.tune.space import FEWEST_TEXTS, KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
 from echovec.tune.states import KeptStates
 from echovec.tune.texts import texts_for
 
@@ -98,8 +101,8 @@ def tune(
 
     Raises:
         DependencyError: the extra `eval` is not installed.
-        InputError: an option cannot be used, there is no development data, or there are fewer
-            than 2 texts to calibrate on.
+        InputError: an option or a folder cannot be used, there is no development data, or there
+            are fewer distinct texts to calibrate on than what is fitted needs (`FEWEST_TEXTS`).
         StorageError: the disk does not take it.
     """
     check_libraries()
@@ -111,11 +114,15 @@ def tune(
     if work is None:
         whole = out.resolve()  # "." has no name of its own
         work = whole.with_name(f"{whole.name}.work")
+    for folder in (out, work):
+        check_folder(folder)
     tell(f"{embedder!r}; work is kept in {work}")
     given = texts_for(embedder, texts, source, writing, halved=data is None, tell=tell)
     calibration, kinds, origin = given.calibration, given.kinds, given.origin
-    if len(calibration) < 2:
-        raise InputError(f"{len(calibration)} distinct texts to calibrate on; give 2 or more")
+    if len(calibration) < FEWEST_TEXTS:
+        raise InputError(
+            f"{len(calibration)} distinct texts to calibrate on; give {FEWEST_TEXTS} or more"
+        )
     plan = _Plan(embedder, asked, calibration, given.halved, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
@@ -154,18 +161,22 @@ def tune(
     )
     compared, entries = entries[: -len(mixes)], entries[-len(mixes) :]
     record = f"tuned on {origin}; chosen on {', '.join(t.name for t in dev.tasks)}"
-    folders = {}
-    for one in entries:
-        folder = out if one.name == TARGETS[0].name else out / one.name
-        recipe = recipe_of(
-            one.name,
-            *vectors.views(one.mix, by_name),
-            transforms=vectors.whole(one.mix),
-            **LONG_TEXT,
+    recipes = {
+        one.name: _bound(
+            embedder,
+            recipe_of(
+                one.name,
+                *vectors.views(one.mix, by_name),
+                transforms=vectors.whole(one.mix),
+                **LONG_TEXT,
+            ),
+            record,
         )
-        # Whole paths: "best" alone would be the recipe of that name that ships.
-        folders[one.name] = _save(embedder, recipe, folder, record).resolve()
-    error = _checked(embedder, folders, entries, vectors, dev)
+        for one in entries
+    }
+    # Checked beside their place: what gives other vectors never gets there.
+    beside = {name: recipe.save(work / "found" / name) for name, recipe in recipes.items()}
+    error = _checked(embedder, beside, entries, vectors, dev)
     facts = {
         "model": f"{embedder.recipe.model.hash if embedder.recipe.model else ''}",
         "dtype": embedder.backbone.dtype,
@@ -180,9 +191,12 @@ def tune(
         "vectors of the saved recipes": f"at most {error:.1e} from those that were scored",
         "time": f"{clock.spent / 60:.1f} minutes of {'no limit' if budget is None else budget}",
     }
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     write_card(
         out,
         model=embedder.recipe.model.name if embedder.recipe.model else "a model",
+        options=_options(embedder),
         found=entries,
         compared=compared,
         search=search,
@@ -190,6 +204,14 @@ def tune(
         costs=costs,
         facts=facts,
     )
+    folders = {
+        name: out if name == TARGETS[0].name else out / name
+        for name in reversed(recipes)  # a folder that has the best has all
+    }
+    for name, folder in folders.items():
+        recipes[name].save(folder)
+    # Whole paths: "best" alone would be the recipe of that name that ships.
+    folders = {name: folders[name].resolve() for name in recipes}
     tell(f"done: {out / PAGE}")
     return Tuned(tuple(entries), folders, out / PAGE)
 
@@ -308,9 +330,23 @@ def _compared(search: Search) -> dict[str, Sum]:
     return plain | helped
 
 
-def _save(embedder: Embedder, recipe: Recipe, folder: Path, record: str) -> Path:
+def _options(embedder: Embedder) -> str:
+    """What tells `echovec eval` the model; nothing of the default one, or of one in memory only."""
+    recipe, adapter = embedder.recipe, embedder.adapter_path
+    path = recipe.model and recipe.model.path
+    if adapter is not None:
+        path = str(adapter.parent)
+    words = [f"--model {shlex.quote(path)}"] if path and not is_default(path) else []
+    if recipe.model and recipe.model.revision:
+        words.append(f"--revision {recipe.model.revision}")
+    if recipe.precision != "exact":
+        words.append(f"--precision {recipe.precision}")
+    return "".join(f" {word}" for word in words)
+
+
+def _bound(embedder: Embedder, recipe: Recipe, record: str) -> Recipe:
     bound = embedder.with_recipe(recipe).recipe
-    return replace(bound, versions={**bound.versions, RECORD: record}).save(folder)
+    return replace(bound, versions={**bound.versions, RECORD: record})
 
 
 def _checked(

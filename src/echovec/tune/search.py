@@ -150,9 +150,10 @@ class Search:
         least: int = 0,
     ) -> None:
         """Score tries in order until the share of the time is used; the `least` first anyway."""
-        until = self.clock.until(share)
+        until, tried = self.clock.until(share), len(tries)
         for number, (prompt, read, layers, method) in enumerate(tries):
             if number >= least and not self._in_time(until):
+                tried = number
                 self.cut.append(f"{name}: {len(tries) - number} of {len(tries)} not tried")
                 break
             mix = _alone(Part(prompt, read, layers, method))
@@ -160,7 +161,7 @@ class Search:
             if mean > self._best:
                 self._best = mean
                 self._tell(f"{name} {number + 1}/{len(tries)}: {mean:.2f} with {mix.shown}")
-        self._tell(f"{name}: {len(tries)} tries, best so far {self._best:.2f}")
+        self._tell(f"{name}: {tried} of {len(tries)} tried, best so far {self._best:.2f}")
 
     def _top_layers(self, prompt: str, read: str) -> list[int]:
         found = [

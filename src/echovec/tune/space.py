@@ -106,6 +106,11 @@ NONE = Method()
 USUAL = Method((_SCALE,))
 """What layers are compared with."""
 
+_MOST_AXES = 5
+
+FEWEST_TEXTS = _MOST_AXES + 1
+"""So many texts have as many principal axes as are removed."""
+
 METHODS: tuple[Method, ...] = (
     NONE,
     Method((step("center"),)),
@@ -113,7 +118,7 @@ METHODS: tuple[Method, ...] = (
     *(Method((step("whiten", shrinkage=0.1, strength=s),)) for s in (0.25, 0.5, 0.75, 1.0)),
     Method((step("whiten", shrinkage=0.3, strength=0.75),)),
     Method((step("remove-top", count=1),)),
-    Method((step("remove-top", count=5),)),
+    Method((step("remove-top", count=_MOST_AXES),)),
 )
 
 KIND_AXES = 2

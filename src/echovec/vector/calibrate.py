@@ -106,7 +106,14 @@ def remove_kinds(z_ND: Floats, *, kinds: Sequence[str], count: int = 2) -> Remov
     names = check_kinds(kinds, len(z_ND), count)
     of_kind_N = np.array([names.index(kind) for kind in kinds])
     mean_KD = np.stack([z_ND[of_kind_N == place].mean(axis=0) for place in range(len(names))])
-    _, _, axes_KD = np.linalg.svd(mean_KD - mean_KD.mean(axis=0), full_matrices=False)
+    _, far_K, axes_KD = np.linalg.svd(mean_KD - mean_KD.mean(axis=0), full_matrices=False)
+    # Where means coincide an axis would be any, and what it holds would be lost.
+    apart = int((far_K > _DEAD * np.sqrt(z_ND.var(axis=0).sum())).sum())
+    if apart < count:
+        raise InputError(
+            f"count={count}: the means of these {len(names)} kinds of text differ along "
+            f"{apart or 'no'} axes; give texts that differ more, or fewer axes"
+        )
     return Remove(_narrow(z_ND.mean(axis=0)), _narrow(_signed(axes_KD[:count].T).T))
 
 
