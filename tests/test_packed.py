@@ -233,6 +233,66 @@ def test_the_prefix_runs_once() -> None:
     assert rows == [6, (5 + 4) * 2 + 2 * 7, rounded_rows(7 * 2 + 7)]
 
 
+class Counted:
+    """A linear map or gate that notes how many rows it is given."""
+
+    def __init__(self, inner: Any, rows: list[int]) -> None:
+        self.inner, self.rows = inner, rows
+
+    def __call__(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.rows.append(len(x))
+        result: torch.Tensor = self.inner(x, *rest)
+        return result
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(x))
+        result: torch.Tensor = self.inner.plus(x, other)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("layer", "pooled_only", "wanted"),
+    [
+        (-1, True, ["NNNN", "NQQQ"]),
+        (1, True, ["NQQQ", ""]),
+        (0, True, ["", ""]),
+        (-1, False, ["NNNN", "NNNN"]),
+        (1, False, ["NNNN", ""]),
+    ],
+)
+def test_what_nobody_reads_is_not_computed(
+    layer: int, pooled_only: bool, wanted: list[str]
+) -> None:
+    """Blocks above the layer do not run; in its own only keys and values are for all rows."""
+    backbone = packed("llama", prepack=True)
+    layout = lay_out(batch := made_batch([30, 9, 4]), round_up=backbone._row_counts)
+    names = {len(layout.ids_N): "N", len(layout.hull_rows_Q): "Q"}
+    assert len(names) == 2
+    with torch.inference_mode():
+        backbone.forward(batch, [layer], pooled_only=pooled_only)  # the prompt's beginning too
+        rows: list[list[int]] = []
+        for place, block in enumerate(backbone._blocks):
+            rows.append([])
+            parts = {name: getattr(block, name) for name in ("qkv", "out", "gate", "down")}
+            counted: Any = {name: Counted(part, rows[-1]) for name, part in parts.items()}
+            backbone._blocks[place] = replace(block, **counted)
+        backbone.forward(batch, [layer], pooled_only=pooled_only)
+    assert ["".join(names[n] for n in of_block) for of_block in rows] == wanted
+
+
+def test_beginnings_that_are_kept_are_few() -> None:
+    """A server's instructions are each a prompt: the oldest go, and come back the same."""
+    backbone = packed("llama", prepack=True)
+    batches = [made_batch([5, 3], seed=seed) for seed in range(12)]
+    with torch.inference_mode():
+        first = [backbone.forward(batch)[0] for batch in batches]
+        assert len(backbone._prefixes) == 8
+        for batch, want in zip(batches, first, strict=True):
+            assert torch.equal(backbone.forward(batch)[0], want)
+        backbone.forget()
+    assert not backbone._prefixes
+
+
 def test_no_padding_outside_attention() -> None:
     """The flat rows are the batch's tokens without the prefix, each once."""
     batch = made_batch([200, 31, 30, 7, 7, 6, 5])
