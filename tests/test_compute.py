@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +24,11 @@ from echovec.model.backbone import Backbone, hash_weights
 from echovec.model.plain import PlainBackbone
 from echovec.model.tiny import TinyBackbone
 from echovec.text.batch import Batch, Chunk
+from echovec.text.drafts import Rendered
+from echovec.text.plan import Plan
 from echovec.text.tokenizer import ByteTokenizer
 from echovec.vector.pooling import selected
+from laid import Made
 from test_packed import made_batch, packed
 
 LENGTHS = [3, 9, 5, 7, 4]
@@ -66,6 +70,48 @@ def test_a_row_that_stays_broken_is_named_after_halving() -> None:
     with pytest.raises(NonFiniteError) as caught:
         compute(forward, [(made_batch(LENGTHS),)])
     assert caught.value.row == LENGTHS.index(4)
+
+
+def test_rows_that_are_finite_are_not_computed_again() -> None:
+    """The second try has the broken rows of a batch alone, and the others keep their vectors."""
+    again: list[list[int]] = []
+
+    def forward(chunk: Chunk, *, float32: bool = False) -> Tensor:
+        lengths = first_ids(chunk)
+        if float32:
+            again.append(chunk[0].lengths_S.tolist())
+            return -lengths
+        return torch.where(lengths == 4 * 2 + 13, torch.inf, lengths)
+
+    batch = made_batch(LENGTHS)
+    with pytest.warns(PrecisionWarning, match="1 vectors"):
+        vectors, _ = compute(forward, [(batch,)])
+    assert again == [[4 * 2 + 13]]
+    assert vectors[:, 0].tolist() == [*batch.lengths_S[:-1], -(4 * 2 + 13)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chunks_are_laid_a_few_at_a_time_and_let_go(workers: int) -> None:
+    """Of thousands of texts a handful of batches is there at once, however many there are."""
+    laid: list[weakref.ref[Batch]] = []
+    most = 0
+
+    class Watched(Plan):
+        def __getitem__(self, index: Any) -> Any:
+            chunk = super().__getitem__(index)
+            if isinstance(index, int):
+                laid.append(weakref.ref(chunk[0]))
+            return chunk
+
+    def forward(chunk: Chunk, *, float32: bool = False) -> Tensor:
+        nonlocal most
+        most = max(most, sum(ref() is not None for ref in list(laid)))
+        return first_ids(chunk)
+
+    texts = [Rendered(np.arange(5), ((0, 5),), 0, False, place=place) for place in range(200)]
+    vectors, _ = compute(forward, Watched([Made(texts)], batch_tokens=10), workers=workers)
+    assert len(vectors) == 2 * len(laid) == 200
+    assert most <= 3 * workers + 3
 
 
 def locked(batch: Batch) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 
@@ -54,6 +55,30 @@ def test_an_outcome_comes_back_as_it_was_written(tmp_path):
         write_outcome(one, tmp_path)
     found = read_outcomes(tmp_path, tmp_path / "nothing here")
     assert sorted(map(repr, found)) == sorted(map(repr, written))
+
+
+def test_a_score_that_is_undefined_is_null_in_the_file(tmp_path):
+    """NaN is not JSON: strict readers get null, and it is NaN again when it is read back."""
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    path = write_outcome(outcome(main_score=math.nan, interval=None), tmp_path)
+    assert json.loads(path.read_text(), parse_constant=refuse)["main_score"] is None
+    (found,) = read_outcomes(tmp_path)
+    assert math.isnan(found.main_score)
+
+
+def test_a_recipe_without_a_score_is_not_chosen():
+    """NaN is neither best nor between others, and no choice where there is nothing else."""
+    without = outcome(main_score=math.nan, recipe_name="flat", fingerprint="bb")
+    low = outcome(main_score=-0.5, recipe_name="low", fingerprint="cc")
+    for candidates in ([without, low, outcome()], [low, without, outcome()]):
+        found = choose(candidates)
+        assert [name for name, _ in found.scores] == ["echo", "low", "flat"]
+        assert found.recipe == "echo"
+    with pytest.raises(InputError, match=r"no candidate has a score.*STSBenchmark dev"):
+        choose([without])
 
 
 def test_the_sample_is_in_every_name():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as chatter
 
 import families
@@ -152,6 +154,27 @@ def test_a_cpu_is_exact_unless_asked(
     assert precisions.pick_dtype(None, precision, device) == dtype
 
 
+@pytest.mark.parametrize(
+    ("able", "native"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"bf16": True, "sve": True}, True),
+        ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_which_processors_multiply_16_bits(
+    able: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with AVX-512's or AMX's instructions for it, and ARM's; 'fast' is float32 elsewhere."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert precisions.multiplies_bfloat16("cpu") is native
+    if native:
+        assert precisions.pick_dtype(None, "fast", "cpu") == "bfloat16"
+
+
 def test_fast_where_it_would_be_slower_is_float32_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a warning that says why."""
     monkeypatch.setattr(precisions, "multiplies_bfloat16", lambda _: False)
@@ -190,3 +213,40 @@ def test_code_of_a_model_runs_only_where_it_is_asked_for(
     families.family_tokenizer("llama").save_pretrained(tmp_path / "plain")
     plain = Embedder.load(tmp_path / "plain", "echo")
     assert np.abs(asked.encode(["a cat"]) - plain.encode(["a cat"])).max() < 1e-5
+
+
+def test_an_adapter_beside_a_models_files_is_not_lost(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With PEFT installed transformers puts it into the model: repacking would leave it behind.
+
+    Nor can such a model be saved and loaded again; merged it can.
+    """
+    peft = pytest.importorskip("peft")
+    monkeypatch.setattr("echovec.model.load._said", set())
+    bare = Embedder.load(folder, "echo").encode(["a cat"])
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's, about transformers
+        made = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["v_proj"]))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.3)
+    made.save_pretrained(folder)
+    want = Embedder.from_model(made, families.family_tokenizer("llama")).encode(["a cat"])
+    loaded = Embedder.load(folder, "echo")
+    assert np.abs(loaded.encode(["a cat"]) - want).max() < 1e-5
+    assert np.abs(bare - want).max() > 1e-2
+    assert "an adapter of PEFT is in it" in caplog.text
+    assert loaded.recipe.model is not None
+    with pytest.raises(ModelError, match="an adapter of PEFT is in it"):
+        Embedder.load(folder, "echo", engine="packed")
+    for embedder in (loaded, Embedder.from_model(made, families.family_tokenizer("llama"))):
+        with pytest.raises(InputError, match=r"merge_and_unload\(\)"):
+            embedder.save(tmp_path / "saved", include_model=True)
+    assert not (tmp_path / "saved").exists()
+    made.merge_and_unload()
+    saved = embedder.save(tmp_path / "saved", include_model=True)
+    assert np.abs(Embedder.load(saved).encode(["a cat"]) - want).max() < 1e-5

@@ -233,6 +233,66 @@ def test_the_prefix_runs_once() -> None:
     assert rows == [6, (5 + 4) * 2 + 2 * 7, rounded_rows(7 * 2 + 7)]
 
 
+class Counted:
+    """A linear map or gate that notes how many rows it is given."""
+
+    def __init__(self, inner: Any, rows: list[int]) -> None:
+        self.inner, self.rows = inner, rows
+
+    def __call__(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.rows.append(len(x))
+        result: torch.Tensor = self.inner(x, *rest)
+        return result
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(x))
+        result: torch.Tensor = self.inner.plus(x, other)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("layer", "pooled_only", "wanted"),
+    [
+        (-1, True, ["NNNN", "NQQQ"]),
+        (1, True, ["NQQQ", ""]),
+        (0, True, ["", ""]),
+        (-1, False, ["NNNN", "NNNN"]),
+        (1, False, ["NNNN", ""]),
+    ],
+)
+def test_what_nobody_reads_is_not_computed(
+    layer: int, pooled_only: bool, wanted: list[str]
+) -> None:
+    """Blocks above the layer do not run; in its own only keys and values are for all rows."""
+    backbone = packed("llama", prepack=True)
+    layout = lay_out(batch := made_batch([30, 9, 4]), round_up=backbone._row_counts)
+    names = {len(layout.ids_N): "N", len(layout.hull_rows_Q): "Q"}
+    assert len(names) == 2
+    with torch.inference_mode():
+        backbone.forward(batch, [layer], pooled_only=pooled_only)  # the prompt's beginning too
+        rows: list[list[int]] = []
+        for place, block in enumerate(backbone._blocks):
+            rows.append([])
+            parts = {name: getattr(block, name) for name in ("qkv", "out", "gate", "down")}
+            counted: Any = {name: Counted(part, rows[-1]) for name, part in parts.items()}
+            backbone._blocks[place] = replace(block, **counted)
+        backbone.forward(batch, [layer], pooled_only=pooled_only)
+    assert ["".join(names[n] for n in of_block) for of_block in rows] == wanted
+
+
+def test_beginnings_that_are_kept_are_few() -> None:
+    """A server's instructions are each a prompt: the oldest go, and come back the same."""
+    backbone = packed("llama", prepack=True)
+    batches = [made_batch([5, 3], seed=seed) for seed in range(12)]
+    with torch.inference_mode():
+        first = [backbone.forward(batch)[0] for batch in batches]
+        assert len(backbone._prefixes) == 8
+        for batch, want in zip(batches, first, strict=True):
+            assert torch.equal(backbone.forward(batch)[0], want)
+        backbone.forget()
+    assert not backbone._prefixes
+
+
 def test_no_padding_outside_attention() -> None:
     """The flat rows are the batch's tokens without the prefix, each once."""
     batch = made_batch([200, 31, 30, 7, 7, 6, 5])
@@ -319,6 +379,70 @@ def test_unusual_settings_are_refused(change: dict[str, Any], said: str) -> None
     for name, value in change.items():
         setattr(model.config, name, value)
     assert said in str(why_not(model))
+
+
+_FULL, _NEAR = "full_attention", "sliding_attention"
+_LINEAR = {"rope_type": "linear", "rope_theta": 50.0, "factor": 3.0}
+_STRAY = {
+    "attn_logit_softcapping": 0.5,
+    "final_logit_softcapping": 0.5,
+    "hidden_activation": "relu",
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.1,
+    "query_pre_attn_scalar": 3,
+    "use_rope": False,
+    "no_rope_layers": [0, 0],
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 50.0,
+        "factor": 4.0,
+        "llama_4_scaling_beta": 0.5,
+        "original_max_position_embeddings": 16,
+    },
+}
+"""Keys that mean nothing to most classes, which keep them all the same."""
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "refused"),
+    [
+        *((family, _STRAY, False) for family in ("llama", "mistral", "qwen3", "gemma", "olmo2")),
+        ("gemma3", {"attn_logit_softcapping": 0.5, "hidden_act": "relu"}, False),
+        ("gemma3", {"rope_parameters": _LINEAR}, False),
+        ("olmo3", {"rope_parameters": {**_LINEAR, _FULL: _LINEAR}}, False),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, False),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}, False),
+        ("gemma2", {"layer_types": [_FULL, _NEAR], "attention_bias": True}, False),
+        ("granite", {"attention_multiplier": 1.0, "mlp_bias": True, "head_dim": 12}, False),
+        ("exaone4", {"layer_types": [_FULL] * 2}, False),
+        ("smollm3", {"no_rope_layers": [1, 0], "attention_bias": True}, False),
+        ("smollm3", {"sliding_window": 5, "layer_types": [_NEAR, _FULL]}, True),
+        ("mistral", {"sliding_window": 0}, True),
+    ],
+)  # fmt: skip
+def test_a_setting_is_followed_or_refused(
+    family: str, change: dict[str, Any], refused: bool
+) -> None:
+    """Whatever keys a configuration has, states are what transformers makes of them."""
+    import transformers
+
+    name, arguments = "SmolLM3Config", families._GROUPED
+    if family != "smollm3":
+        name, arguments, _ = families.FAMILIES[family]
+    config = getattr(transformers, name)(**copy.deepcopy(arguments | change))
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = transformers.AutoModel.from_config(config).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    assert (why_not(model) is not None) is refused
+    if not refused:
+        batch = made_batch([20, 3])
+        want = every_layer(model, batch)
+        with torch.inference_mode():
+            found = PackedBackbone(model, prepack=False).forward(batch, [1, 2])
+        assert max(map(furthest, found, want[1:])) < 3e-5
 
 
 def test_loading_chooses_and_says_so_once(
@@ -473,6 +597,105 @@ def test_sizes_are_few() -> None:
     """A thousand sizes become five dozen, and none grows by much."""
     assert len({rounded_rows(n) for n in range(1, 1001)}) < 60
     assert all(n <= rounded_rows(n) < n + (8 if n <= 256 else 32) for n in range(1, 5000))
+
+
+def adapted_later(model: Any, config: Any) -> Any:
+    """The model with an adapter of PEFT put into it, whose numbers matter."""
+    peft = pytest.importorskip("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, about transformers
+        adapted = peft.get_peft_model(model, config(peft)).eval()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn(parameter.shape, generator=source)
+    return adapted
+
+
+def test_adapters_that_come_and_go_are_followed() -> None:
+    """A shared model that is adapted after its embedder was made is embedded with as it is."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    backbone, batch = PackedBackbone(model, prepack=False), made_batch([9, 4])
+
+    def states() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return backbone.forward(batch)
+
+    (before,) = states()
+    targets = ["q_proj", "v_proj", "down_proj"]
+    adapted = adapted_later(
+        model,
+        lambda peft: peft.LoraConfig(r=4, target_modules=targets, modules_to_save=["norm"]),
+    )
+    (got,) = states()
+    assert furthest(got, one_by_one(model.base_model, batch, -1)) < 3e-5
+    assert furthest(got, before) > 1e-2
+    adapted.unload()
+    (after,) = states()
+    assert furthest(after, one_by_one(model.base_model, batch, -1)) < 3e-5
+    assert furthest(after, got) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda peft: peft.IA3Config(
+            target_modules=["k_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+            init_ia3_weights=False,
+        ),
+        lambda peft: peft.LoHaConfig(r=4, target_modules=["q_proj", "up_proj"], init_weights=False),
+        lambda peft: peft.VeraConfig(r=4, target_modules=["q_proj"]),
+        lambda peft: peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True),
+    ],
+    ids=["ia3", "loha", "vera", "dora"],
+)
+def test_adapters_of_other_kinds_run_as_peft_has_them(config: Any) -> None:
+    """What is no plain LoRA is called module by module, and gives the plain engine's states."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    adapted = adapted_later(model, config)
+    batch = made_batch([9, 4])
+    with torch.inference_mode():
+        (want,) = PlainBackbone(adapted).forward(batch)
+        (got,) = PackedBackbone(adapted, prepack=False).forward(batch)
+    assert furthest(got, want) < 3e-5
+    assert furthest(got, one_by_one(families.causal_model("llama").base_model, batch, -1)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda peft: peft.LNTuningConfig(target_modules=["input_layernorm"]),
+        lambda peft: peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["mlp"]),
+    ],
+    ids=["norms", "whole"],
+)
+def test_adapters_around_what_is_not_called_are_refused(config: Any) -> None:
+    """Before an embedder is made and after; a model that is to be repacked may have none."""
+    model = copy.deepcopy(families.causal_model("llama"))
+    backbone = PackedBackbone(model, prepack=False)
+    adapted = adapted_later(model, config)
+    with pytest.raises(ModelError, match="adapter of PEFT stands for whole blocks or norms"):
+        backbone.forward(made_batch([4]))
+    for prepack, said in ((False, "adapter of PEFT stands for"), (True, "PEFT is in it")):
+        with pytest.raises(ModelError, match=said):
+            PackedBackbone(adapted, prepack=prepack)
+
+
+def test_a_shared_model_may_be_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is for 16 bits alone is not asked once the model computes in float32."""
+    from echovec.model import packed as module
+
+    monkeypatch.setattr(module, "can_attend", lambda _, dtype, __: dtype == torch.bfloat16)
+    model = copy.deepcopy(families.causal_model("llama")).bfloat16()
+    backbone = PackedBackbone(model, prepack=False)
+    assert backbone._ragged
+    batch = made_batch([9, 4])
+    model.float()
+    with torch.inference_mode():
+        (got,) = backbone.forward(batch)
+    assert furthest(got, one_by_one(model.base_model, batch, -1)) < 3e-5
 
 
 def check_second_try(adapted: Any) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import varlen as varlen_module
 
 import families
 from echovec.model import kernels
@@ -217,3 +220,119 @@ def test_kernels_are_launched_where_their_tensors_are(monkeypatch: pytest.Monkey
     kernels.turn(x, *turn)
     kernels.place(x, x, x[:1], x[:1], torch.arange(4), turn)
     assert [tuple(y.shape) for y in launched] == [(3, 16), (3, 2, 8), (3, 2, 8)]
+
+
+def test_kernels_that_cannot_be_used_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at each of a thousand calls; and where gradients are kept nobody asks."""
+
+    def broken(device: torch.device) -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(kernels, "_trial", broken)
+    monkeypatch.setattr(kernels, "_INSTALLED", True)
+    kernels.works.cache_clear()
+    try:
+        assert [kernels.ready(torch.device("cpu")) for _ in range(3)] == [False] * 3
+    finally:
+        kernels.works.cache_clear()
+    assert len(caplog.records) == 1
+    on_a_card: Any = SimpleNamespace(is_cuda=True, device=torch.device("cpu"))
+    monkeypatch.setattr(kernels, "ready", lambda _: True)
+    assert not kernels.usable(on_a_card)
+    with torch.no_grad():
+        assert kernels.usable(on_a_card)
+
+
+def of_torch(told: dict[str, Any]) -> Any:
+    """A stand-in for torch's kernel with the meaning of its options, as its page has them."""
+
+    def varlen_attn(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cu_seq_q: Tensor,
+        cu_seq_k: Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        told.update(scale=scale, window_size=window_size)
+        assert enable_gqa == (query.shape[1] != key.shape[1])
+        assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+        for edges, most in ((cu_seq_q, max_q), (cu_seq_k, max_k)):
+            assert int(edges.diff().max()) <= most
+        back, ahead = window_size
+        assert ahead == 0, "a query would see what stands behind it"
+        how: Any = SimpleNamespace(
+            edges=SimpleNamespace(query_edges_S1=cu_seq_q, key_edges_S1=cu_seq_k)
+        )
+        window = None if back == -1 else back + 1  # so many before it, and itself
+        return naive(query, key, value, how, scale or query.shape[-1] ** -0.5, window)
+
+    return varlen_attn
+
+
+def of_an_older_torch(told: dict[str, Any]) -> Any:
+    """One that knows neither windows nor scales."""
+    inner = of_torch(told)
+
+    def varlen_attn(*args: Any, is_causal: bool = False) -> Tensor:
+        query, key = args[:2]
+        grouped = query.shape[1] != key.shape[1]
+        window: Any = (-1, 0 if is_causal else -1)
+        output: Tensor = inner(*args, window_size=window, enable_gqa=grouped)
+        return output
+
+    return varlen_attn
+
+
+@pytest.fixture
+def _other_kernels() -> Iterator[None]:
+    ragged_module._options.cache_clear()
+    yield
+    ragged_module._options.cache_clear()
+
+
+@pytest.mark.usefixtures("_other_kernels")
+@pytest.mark.parametrize(
+    ("family", "kernel", "known"),
+    [
+        ("llama", of_torch, {"window_size": (-1, 0)}),
+        ("granite", of_torch, {"scale": 0.25}),
+        ("gemma3", of_torch, {}),  # near and far layers
+        ("granite", of_an_older_torch, {"scale": None}),
+    ],
+)
+def test_torchs_kernel_is_told_what_it_needs(
+    family: str, kernel: Any, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scale, window, shared heads and edges, by whatever names a release has for them."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(varlen_module, "varlen_attn", kernel(told))
+    monkeypatch.setattr(packed_module, "can_attend", lambda *_: True)
+    batch = made_batch([25, 3])
+    want = one_by_one(families.causal_model(family).base_model, batch, -1)
+    with torch.inference_mode():
+        (found,) = packed(family, prepack=True).forward(batch, pooled_only=True)
+    assert furthest(found, want[batch.pooled[0]]) < 3e-5
+    assert told | known == told
+
+
+@pytest.mark.usefixtures("_other_kernels")
+def test_an_older_kernel_has_no_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with near layers has rectangles there."""
+    monkeypatch.setattr(varlen_module, "varlen_attn", of_an_older_torch({}))
+    assert ragged_module._options(False) == {"args", "is_causal"}
+    assert ragged_module._options(True) is None
+
+
+def test_wide_and_odd_heads_have_rectangles() -> None:
+    """Flash attention takes heads of up to 256 numbers, in eights."""
+    (block, *_) = packed("llama", prepack=True)._blocks
+    for width, suits in ((8, True), (256, True), (264, False), (12, False)):
+        assert ragged_module._suits(replace(block, head_dim=width)) is suits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -124,6 +125,36 @@ def test_threads_take_turns(backbone: PackedBackbone) -> None:
     every = [[5, 3, 2], [4, 4, 2], [3], [6, 1, 1, 1], [2, 2], [4]] * 3
     with ThreadPoolExecutor(3) as pool:
         assert max(pool.map(lambda lengths: states(backbone, lengths, (-1,)), every)) < 3e-5
+
+
+def test_a_replay_is_not_disturbed_by_another() -> None:
+    """A second thread's numbers come once the first one's results are out."""
+
+    def slowly(run: Pass, numbers: Tensor) -> Recording:
+        made = rerun(run, numbers)
+
+        def replay() -> None:
+            time.sleep(0.01)  # the card takes its time: the numbers are there already
+            made.replay()
+
+        return Recording(numbers, made.outputs, replay, run)
+
+    kept = Recorded(CPU, slowly)
+
+    def asked(number: int) -> bool:
+        numbers = np.array([number, number + 1])
+
+        def run(x: Tensor) -> list[Tensor]:
+            return [x[:, None] * 2]
+
+        with torch.inference_mode():
+            (found,) = kept("key", lambda: numbers, run, lambda: run(torch.from_numpy(numbers)))
+        return found[:, 0].tolist() == [2 * number, 2 * number + 2]
+
+    assert asked(0)
+    assert asked(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(asked, range(24)))
 
 
 def test_where_it_is_not_used(backbone: PackedBackbone) -> None:

@@ -123,6 +123,27 @@ def test_span_is_the_text_s_own_tokens_for_any_text(every_renderer, every_kept_t
                 assert ids == bound.tokenizer.tokenize_fixed(text, after_bos=after_bos)
 
 
+def test_texts_are_tokenised_once_for_all_passes():
+    """Prompts that put the same blank before a text share its ids; others cannot."""
+    asked = []
+
+    class Counting(ByteTokenizer):
+        def tokenize(self, texts):
+            asked.append(list(texts))
+            return super().tokenize(texts)
+
+    own = Counting()
+    prompts = ("{text}|{text}", "Again: {text} and {text}", "Say: {text}, {text}", "{text}!{text}")
+    passes = [
+        Renderer((Template(prompt),), own, max_tokens=9, max_positions=None) for prompt in prompts
+    ]
+    asked.clear()
+    drafts = render_passes(passes, ["a", "bc"])
+    leads = {one.template.lead for one in passes}
+    assert len(asked) == len(leads) < len(passes)
+    assert [len(one) for one in drafts] == [2] * 4
+
+
 def test_a_prompt_tokenised_meanwhile_changes_no_text():
     """Two embedders of one tokenizer, in two threads: a text that spells a token stays a text."""
     inner = tokenizer("byte-bos")

@@ -113,8 +113,14 @@ def write_saved(
 
     Raises:
         StorageError: the disk does not take it.
-        InputError: a model or an adapter of another embedder lies there, and would be loaded.
+        InputError: a model or an adapter of another embedder lies there, and would be loaded; or
+            PEFT's adapters are inside the model, and what is written could not be.
     """
+    if any(type(x).__module__.startswith("peft.") for part in parts[:1] for x in part.modules()):
+        raise InputError(
+            "an adapter of PEFT is in the model, which could not be loaded from a saved folder; "
+            "merge it (`model = model.merge_and_unload()`) and make an embedder of that"
+        )
     path = None if recipe.model is None else recipe.model.path
     own = path is not None and Path(path).resolve() == (folder / MODEL_FOLDER).resolve()
     for name, wanted in ((MODEL_FOLDER, parts or own), (ADAPTER_FOLDER, adapter)):

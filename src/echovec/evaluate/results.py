@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from echovec.errors import InputError, StorageError
+from echovec.files.lines import finite
 
 FORMAT = 1
 FOLDER = "echovec"
@@ -43,7 +45,8 @@ class Outcome:
     """The name of mteb's main score, e.g. "cosine_spearman"."""
 
     main_score: float
-    """mteb's main score: 0 to 1 (correlations from -1)."""
+    """mteb's main score: 0 to 1 (correlations from -1). NaN, and null in the file, where it is
+    undefined, as a correlation with equal numbers is."""
 
     split: str
     """"test", or the development split's own name: "dev", "validation", "val", "train"."""
@@ -170,7 +173,7 @@ def write_outcome(outcome: Outcome, folder: str | Path) -> Path:
     folder = Path(folder)
     path = outcome_path(folder, outcome.name, outcome.fingerprint, outcome.task, outcome.split)
     content = {"format": FORMAT, **dataclasses.asdict(outcome)}
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(finite(content), indent=1, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -184,6 +187,8 @@ def read_outcome(path: Path) -> Outcome:
         content = json.loads(path.read_text("utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError(f"another format than {FORMAT}")
+        if content["main_score"] is None:
+            content["main_score"] = math.nan
         if content["interval"] is not None:
             low, high = content["interval"]
             content["interval"] = (low, high)

@@ -7,6 +7,7 @@ says on which data the choice was made, and results of the chosen recipe carry t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,10 +52,15 @@ def choose(outcomes: Sequence[Outcome]) -> Selection:
             + "; ".join(f"{name}: {len(table)} tasks" for (name, _), table in tables.items())
         )
     means = {key: float(np.mean(list(table.values()))) for key, table in tables.items()}
-    best = max(means, key=lambda key: means[key])
-    shown = sorted({f"{one.task} {one.split}" + _sampled(one) for one in outcomes})
-    ranked = sorted(((name, mean) for (name, _), mean in means.items()), key=lambda pair: -pair[1])
-    return Selection(best[0], best[1], ", ".join(shown), tuple(ranked))
+    best = max(means, key=lambda key: _rank(means[key]))
+    if math.isnan(means[best]):
+        raise InputError(
+            f"no candidate has a score on all of the tasks ({_shown(outcomes)}); leave out those "
+            "without one: a correlation needs scores that are not all alike"
+        )
+    pairs = [(name, mean) for (name, _), mean in means.items()]
+    ranked = sorted(pairs, key=lambda pair: -_rank(pair[1]))
+    return Selection(best[0], best[1], _shown(outcomes), tuple(ranked))
 
 
 def check_may_choose(outcomes: Sequence[Outcome]) -> None:
@@ -70,6 +76,15 @@ def check_may_choose(outcomes: Sequence[Outcome]) -> None:
             f"nothing may be chosen on test data, and these are: {', '.join(tests)}; evaluate the "
             f"candidates with --split dev (development splits: {', '.join(DEVELOPMENT)})"
         )
+
+
+def _rank(mean: float) -> float:
+    """A mean to compare by: one that is undefined is the least."""
+    return -math.inf if math.isnan(mean) else mean
+
+
+def _shown(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(sorted({f"{one.task} {one.split}" + _sampled(one) for one in outcomes}))
 
 
 def _sampled(outcome: Outcome) -> str:

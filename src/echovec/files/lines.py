@@ -13,12 +13,13 @@ def json_line(row: Mapping[str, Any], *, ensure_ascii: bool = False) -> str:
     try:
         return json.dumps(dict(row), ensure_ascii=ensure_ascii, default=str, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(row), ensure_ascii=ensure_ascii, default=str, allow_nan=False)
+        return json.dumps(finite(row), ensure_ascii=ensure_ascii, default=str, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value in which a number that JSON has none for is null."""
     if isinstance(value, Mapping):
-        return {name: _finite(own) for name, own in value.items()}
+        return {name: finite(own) for name, own in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(own) for own in value]
+        return [finite(own) for own in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

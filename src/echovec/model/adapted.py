@@ -54,7 +54,8 @@ def _part(module: nn.Module) -> _Part | None:
     if type(module) is nn.Linear:
         return _Part(module.weight, module.bias) if not module.weight.requires_grad else None
     # PEFT is an extra and stays unimported: its class is known by name.
-    if type(module).__name__ != "Linear" or not type(module).__module__.startswith("peft.tuners"):
+    known = type(module).__module__.startswith("peft.tuners.lora.")
+    if type(module).__name__ != "Linear" or not known:
         return None
     lora: Any = module
     base = lora.base_layer

@@ -63,24 +63,54 @@ _WINDOW_OF_ALL = ("MistralAttention", "Ministral3Attention", "Phi3Attention")
 _POSITIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose angles do not depend on the batch."""
 
+# A configuration keeps whatever keys its file has: of each family those are read that its class
+# reads, or a key that means nothing to a model would move its vectors.
+_POSITIONS_BY_LAYER = ("Gemma3TextModel", "Olmo3Model")
+_ENLARGED = ("Ministral3Model",)
+_CAPPED = ("Gemma2Model",)
+_OWN_ACTIVATION = ("Gemma2Model", "Gemma3TextModel")
 
-def why_not(model: Any) -> str | None:
-    """Why the packed backbone cannot run this model, in a few words; None if it can."""
+
+def why_not(model: Any, *, repack: bool = False) -> str | None:
+    """Why the packed backbone cannot run this model, in a few words; None if it can.
+
+    Args:
+        model: a backbone of transformers, adapters of PEFT inside it.
+        repack: whether its weights are to be taken out of it; adapters would be left behind.
+    """
     config = model.config
     family = _family(model)
     if family not in FAMILIES or not _is_known(model):
         return f"{family} is no family that the packed engine knows (docs/performance.md)"
     if getattr(config, "quantization_config", None) is not None:
         return "its weights are quantised"
-    for positions in _kinds(config).values():
+    return _why_not_adapted(model, repack) or _why_not_attention(model) or _why_not_rest(model)
+
+
+def _why_not_adapted(model: Any, repack: bool) -> str | None:
+    if repack and any(map(_is_pefts, model.modules())):
+        return "an adapter of PEFT is in it (merge_and_unload would merge it)"
+    if _is_wrapped(model):
+        return "an adapter of PEFT stands for whole blocks or norms of it"
+    return None
+
+
+def _why_not_attention(model: Any) -> str | None:
+    for positions in _kinds(model).values():
         if positions.get("rope_type", "default") not in _POSITIONS:
             return f"its rotary positions are of kind {positions['rope_type']!r}"
         if positions.get("partial_rotary_factor", 1.0) != 1.0:
             return "its rotary positions turn a part of each head only"
-    if _activation(config) not in ACTIVATIONS:
-        return f"its activation is {_activation(config)!r}"
-    if getattr(config, "use_bidirectional_attention", False):
+    if getattr(model.config, "use_bidirectional_attention", False):
         return "its attention looks both ways"
+    if any(not _agree(model, layer.self_attn) for layer in model.layers):
+        return "its attention has a window of nothing, or another one than its masks"
+    return None
+
+
+def _why_not_rest(model: Any) -> str | None:
+    if _activation(model) not in ACTIVATIONS:
+        return f"its activation is {_activation(model)!r}"
     if getattr(model.config, "tp_plan", None) or hasattr(model, "hf_device_map"):
         return "it is spread over several devices"
     return None
@@ -120,6 +150,12 @@ def blocks_of(model: Any, make: Make) -> list[Block]:
         return list(pool.map(partial(_taken, model, make), model.layers))
 
 
+def parts_of(model: Any) -> list[nn.Module]:
+    """The modules that `blocks_of` and `final_norm` take, each in its place."""
+    wholes = [part for layer in model.layers for part in (layer, layer.self_attn, layer.mlp)]
+    return [model.norm, *(part for whole in wholes for part in whole.children())]
+
+
 def final_norm(model: Any) -> Norm:
     """The norm after the last block."""
     return _norm(model, model.norm)
@@ -142,6 +178,8 @@ class Enlarged:
 
 def enlarged(model: Any) -> Enlarged | None:
     """How a model enlarges queries that stand far from the beginning; None: it does not."""
+    if _family(model) not in _ENLARGED:
+        return None
     beta = model.config.rope_parameters.get("llama_4_scaling_beta")
     within = model.config.rope_parameters.get("original_max_position_embeddings")
     return None if beta is None or within is None else Enlarged(float(beta), int(within))
@@ -198,11 +236,11 @@ def _block(model: Any, layer: Any, make: Make) -> Block:
         num_kv_heads=int(config.num_key_value_heads),
         head_dim=head_dim,
         scale=float(attention.scaling),
-        activation=_activation(config),
+        activation=_activation(model),
         rotary=_turns(attention),
-        positions="" if "" in _kinds(config) else str(config.layer_types[attention.layer_idx]),
+        positions="" if "" in _kinds(model) else str(config.layer_types[attention.layer_idx]),
         window=_window(config, attention),
-        cap=getattr(config, "attn_logit_softcapping", None),
+        cap=config.attn_logit_softcapping if _family(model) in _CAPPED else None,
     )
 
 
@@ -223,15 +261,45 @@ def _those(module: Any, whole: str, *parts: str) -> list[Any]:
     return [getattr(module, name) for name in names]
 
 
-def _kinds(config: Any) -> Mapping[str, Any]:
+def _kinds(model: Any) -> Mapping[str, Any]:
     """The settings of a model's positions by kind of layer; of all of them under ""."""
-    found = config.rope_parameters
-    nested = all(isinstance(value, Mapping) for value in found.values())
-    return found if found and nested else {"": found}
+    found = model.config.rope_parameters
+    if _family(model) not in _POSITIONS_BY_LAYER:
+        return {"": found}
+    return {name: found[name] for name in set(model.config.layer_types)}
 
 
-def _activation(config: Any) -> str:
-    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+def _activation(model: Any) -> str:
+    config = model.config
+    own = _family(model) in _OWN_ACTIVATION
+    return str(config.hidden_activation if own else config.hidden_act)
+
+
+def _is_pefts(module: nn.Module) -> bool:
+    # PEFT is an extra and stays unimported: its modules are known by name.
+    return type(module).__module__.startswith("peft.")
+
+
+def _is_wrapped(model: Any) -> bool:
+    """Whether an adapter stands for what is not called as a module, and would be left out."""
+    wholes = [part for layer in model.layers for part in (layer, layer.self_attn, layer.mlp)]
+    norms = [x for part in wholes for name, x in part.named_children() if "norm" in name]
+    return any(map(_is_pefts, wholes)) or not all(map(_has_eps, [*norms, model.norm]))
+
+
+def _has_eps(module: nn.Module) -> bool:
+    return hasattr(module, "variance_epsilon") or hasattr(module, "eps")
+
+
+def _agree(model: Any, attention: Any) -> bool:
+    """Whether a block's attention says of its window what the model's mask for it says."""
+    types = getattr(model.config, "layer_types", None)
+    window = _window(model.config, attention)
+    if window is not None and window < 1:
+        return False
+    if types is None or not hasattr(attention, "sliding_window"):
+        return True
+    return bool((types[attention.layer_idx] == "sliding_attention") == (window is not None))
 
 
 def _norm(model: Any, module: Any) -> Norm:
@@ -250,4 +318,4 @@ def _window(config: Any, attention: Any) -> int | None:
     own = getattr(attention, "sliding_window", None)
     if own is None and type(attention).__name__ in _WINDOW_OF_ALL:
         own = getattr(config, "sliding_window", None)
-    return int(own) if own and getattr(attention, "is_sliding", True) else None
+    return None if own is None or not getattr(attention, "is_sliding", True) else int(own)

@@ -86,7 +86,7 @@ def load_model(
         how |= {"revision": revision, "local_files_only": store.is_offline()}
     files = _Files(source, getattr(torch, dtype), device, how, adapter, tokenizer_at, hashed)
     loaded, tokenizer = files.read(quick=engine != "plain" and not rounds)
-    if rounds and insist and (reason := why_not(loaded.base_model)):
+    if rounds and insist and (reason := why_not(loaded.base_model, repack=True)):
         raise ModelError(f"this model cannot be had in 8 bits: {reason}; use precision='fast'")
     if not _packs(loaded, engine):
         _say_not_rounded(rounds)
@@ -244,7 +244,7 @@ def _packs(model: Any, engine: Engine) -> bool:
     """Whether the packed engine is to run this model; says once why not, where nobody chose."""
     if engine == "plain":
         return False
-    reason = why_not(model.base_model)
+    reason = why_not(model.base_model, repack=True)
     if reason is None or engine == "packed":  # packed refuses what it cannot do
         return True
     # "once" is this process: a notice per load would be noise, none would hide a slow engine.

@@ -19,6 +19,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
+from operator import is_not
 from threading import Lock
 from typing import Any
 
@@ -31,7 +32,14 @@ from echovec.model import heap, loops, passes
 from echovec.model.backbone import hash_weights, layer_index
 from echovec.model.blocks import Block
 from echovec.model.device import sent
-from echovec.model.families import blocks_of, enlarged, final_norm, rotary_table, why_not
+from echovec.model.families import (
+    blocks_of,
+    enlarged,
+    final_norm,
+    parts_of,
+    rotary_table,
+    why_not,
+)
 from echovec.model.feed import Fed, Feed, Sizes
 from echovec.model.hashed import Hashed, config_text
 from echovec.model.heads import Turn, split
@@ -60,6 +68,11 @@ _LAUNCHED = 2e11
 Estimated, not measured: 0.4 ms of calls for a block, and 5e14 multiplications a second."""
 
 _log = logging.getLogger("echovec")
+
+
+def _check(model: Any, *, repack: bool) -> None:
+    if reason := why_not(model, repack=repack):
+        raise ModelError(f"the packed engine cannot run this model: {reason}; use the plain one")
 
 
 class PackedBackbone:
@@ -92,10 +105,7 @@ class PackedBackbone:
         if hasattr(model, "get_base_model"):  # PEFT: its adapters stay inside the base model
             model = model.get_base_model()
         model = model.base_model
-        if reason := why_not(model):
-            raise ModelError(
-                f"the packed engine cannot run this model: {reason}; use the plain one"
-            )
+        _check(model, repack=prepack)
         self.model = model
         self.prepacked = prepack
         self._hashed = None if prepack else Hashed(model, known_hash)
@@ -106,6 +116,7 @@ class PackedBackbone:
         self._dtype = model.embed_tokens.weight.dtype
         self._block_size = sum(p.numel() for p in model.layers[0].parameters())
         self._names = list(model.state_dict()) if prepack else []
+        self._parts = [] if prepack else parts_of(model)
         make = (quantizing(largest) if largest is not None else PREPACKED) if prepack else SHARED
         self._blocks = blocks_of(model, make)
         self._quantizes = rounded(self._blocks) > 0
@@ -186,6 +197,8 @@ class PackedBackbone:
         gradient, so none is kept.
         """
         wanted = [layer_index(layer, self.num_layers) for layer in layers]
+        if not self.prepacked:
+            self._follow()
         layout = lay_out(batch, round_up=self._row_counts)
         blocks = [widened(b) for b in self._blocks] if float32 else self._blocks
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.prepacked):
@@ -227,6 +240,20 @@ class PackedBackbone:
             return self._known_hash
         state = Unpacked(self._names, self.model.state_dict(), self._blocks)
         return hash_weights(config_text(self.model.config), state)
+
+    def _follow(self) -> None:
+        """Take a model that is shared as it is now: adapted, unloaded, cast or moved meanwhile.
+
+        Raises:
+            ModelError: it has become one that this engine cannot run.
+        """
+        parts = parts_of(self.model)
+        if len(parts) != len(self._parts) or any(map(is_not, parts, self._parts)):
+            _check(self.model, repack=False)
+            self._blocks, self._norm = blocks_of(self.model, SHARED), final_norm(self.model)
+            self._parts = parts
+        dtype = self.model.embed_tokens.weight.dtype
+        self._ragged = can_attend(self.device, dtype, self._blocks)
 
     # -- the pass -----------------------------------------------------------------------------
 
