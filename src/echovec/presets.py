@@ -153,7 +153,7 @@ def default_recipe(model: str | Path | None) -> str:
     return "best" if model is None else PUBLISHED.get(str(model), "echo")
 
 
-FITTED = ("best", "one-pass", "fast")
+FITTED = ("best", "one-pass", "fast", "similarity")
 """Recipes chosen on development data and calibrated for the default model (docs/recipes.md)."""
 
 

@@ -29,6 +29,7 @@ RECIPES = (
     "best",
     "one-pass",
     "fast",
+    "similarity",
     "echo",
     "echo-sentence",
     "echo-eol",

@@ -32,7 +32,10 @@ except ImportError as error:
         f'register needs mteb 2.26 or newer ({error}): pip install "echovec[eval]"'
     ) from None
 
-RECIPES = ("best", "one-pass", "fast", "echo", "echo-sentence", "classical", "prompt-eol")
+RECIPES = (
+    *("best", "one-pass", "fast", "similarity"),
+    *("echo", "echo-sentence", "classical", "prompt-eol"),
+)
 """Recipes that are models of mteb, all on the default model."""
 
 TRAINED = shipped_names()

@@ -21,7 +21,8 @@ class Prompt:
     name: str
 
     views: Mapping[str, View]
-    """By what is read: "copy" (the last copy of the text), "word" (the end of the prompt)."""
+    """By what is read: "copy" (the last copy of the text), "word" (the end of the prompt); of a
+    prompt whose copies differ each by its wording."""
 
 
 def _echo_with_word(name: str, template: Template) -> Prompt:
@@ -38,6 +39,13 @@ def _one_copy_with_word(name: str, template: Template) -> Prompt:
 _ECHO_SENTENCE_EOL = replace(
     TEMPLATES["echo-sentence"],
     prompt=TEMPLATES["echo-sentence"].prompt + '\nThis sentence means in one word:"',
+)
+
+_WORDED = (
+    "Rewrite the following sentence: {text}\n"
+    "The rewritten sentence: {text:bare}\n"
+    "The rewritten sentence: {text:sorted}\n"
+    'This sentence means in one word:"'
 )
 
 PROMPTS: Mapping[str, Prompt] = {
@@ -58,6 +66,14 @@ PROMPTS: Mapping[str, Prompt] = {
         _one_copy_with_word("knowledge", TEMPLATES["knowledge"]),
         _one_copy_with_word(
             "topic-eol", Template('The text "{text}" is about the topic of "', pooled="end")
+        ),
+        Prompt(
+            "echo-worded-eol",
+            {
+                "bare": View(Template(_WORDED, pooled=1)),
+                "sorted": View(Template(_WORDED, pooled=2)),
+                "word": View(Template(_WORDED, pooled="end"), "lasttoken"),
+            },
         ),
     )
 }
