@@ -47,6 +47,11 @@ MODULE = {
         View(dataclasses.replace(ECHO_EOL, pooled=0)),
         combine="concat",
     ),
+    "other wordings": recipe_of(
+        "worded",
+        View(Template("a {text} b {text:bare} c {text:sorted}", pooled=1)),
+        View(Template("a {text} b {text:bare} c {text:sorted}")),
+    ),
     "half": recipe_of("half", View(Template("a {text} b {text}")), text_share=0.5),
 }
 

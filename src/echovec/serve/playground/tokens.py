@@ -56,10 +56,13 @@ def renderer_of(embedder: Embedder) -> Renderer:
     by which a text that another thread tokenises meanwhile would be read.
 
     Raises:
-        InputError: the recipe's prompt has one copy.
+        InputError: the recipe's prompt has no two copies of a text in the same tokens.
     """
     if not repeats(embedder):
-        raise InputError(f"{embedder.definition.name} has one copy of a text; choose an echo")
+        raise InputError(
+            f"{embedder.definition.name} has no two copies of a text in the same tokens; choose an "
+            "echo"
+        )
     template = embedder.definition.views["symmetric"][0].template
     # Markers stay in the prompt, but are no tokens of the text.
     bare = replace(template, bos=_not_pooled(template.bos), eos=_not_pooled(template.eos))
@@ -85,7 +88,7 @@ def near_tokens(
         The tokens of each text, and what the texts' common beginning does, where they have one.
 
     Raises:
-        InputError: a text cannot be embedded, or the recipe's prompt has one copy.
+        InputError: a text cannot be embedded, or `renderer_of` refuses the recipe.
     """
     (drafts,) = render_passes([renderer or renderer_of(embedder)], texts)
     batch = drafts.lay(range(len(drafts)))
