@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from echovec import Embedder, InputError, ModelError
+from echovec import Embedder, InputError, ModelError, TruncationWarning
 from echovec.calibrate import Writing, calibrate, self_texts
 from echovec.calibrate.draw import as_text, sample, start_id
 from echovec.calibrate.fitting import RECORD
@@ -613,3 +613,11 @@ def test_the_command_fits_the_papers_prompt_unless_told_otherwise(tmp_path, monk
     for more in ([], ["--recipe", "classical"]):
         CliRunner().invoke(app, ["calibrate", "-o", str(tmp_path / "out"), *more])
     assert asked == ["echo", "classical"]
+
+
+def test_texts_that_are_cut_are_told(tiny):
+    """How many of the given ones, repeats counted; nothing where all of them fit."""
+    texts = ["a rather long text", "short", "b", "a rather long text"]
+    calibrate(tiny, texts, "center")
+    with pytest.warns(TruncationWarning, match="2 of 4 texts were cut to the budget of 6 tokens"):
+        calibrate(tiny.with_recipe("echo", max_tokens=6), texts, "center")

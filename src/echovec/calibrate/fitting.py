@@ -6,6 +6,7 @@ that are calibrated apart count alike, however large the states of their layers 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from echovec.calibrate.kept import self_texts, texts_hash
 from echovec.calibrate.write import Writing
-from echovec.errors import InputError
+from echovec.errors import InputError, TruncationWarning
 from echovec.recipe import ROLES, Recipe, Role
 from echovec.vector.calibrate import FITS, NEEDS_KINDS, check_kinds, fit, options_of
 from echovec.vector.transform import Normalize, Transform
@@ -64,6 +65,8 @@ def calibrate(
 
     Returns:
         An embedder on the same model. Its recipe says what it was fitted on.
+
+    Texts longer than the recipe's budget are cut, with a TruncationWarning.
 
     Raises:
         InputError: the method or an option is unknown, the texts are too few, or one of them
@@ -174,9 +177,23 @@ class _Fits:
         """The role's views, calibrated."""
         own = self._embedder.recipe.views[role]
         if own not in self._done:
+            _say_cut(self._embedder, self._texts, role)
             states = self._embedder.states(self._texts, role=role)
             self._done[own] = tuple(
                 calibrated_view(view, z_LND, self._steps, self._kinds)
                 for view, z_LND in zip(own, states, strict=True)
             )
         return self._done[own]
+
+
+def _say_cut(embedder: Embedder, texts: list[str], role: Role) -> None:
+    """Warn where some of the texts are longer than what the recipe reads of them."""
+    planned = embedder.planner(role)(texts)
+    cut_N = np.zeros(len(planned.inverse_N), dtype=np.bool_)
+    for chunk in planned.chunks:
+        for batch in chunk:
+            cut_N[batch.order_S] |= batch.truncated_S
+    if cut_N.any():
+        limits = embedder.definition.max_tokens, embedder.backbone.max_positions
+        cut = cut_N[planned.inverse_N].tolist()
+        warnings.warn(TruncationWarning.of(cut, *limits), stacklevel=4)
