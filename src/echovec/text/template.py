@@ -2,8 +2,9 @@
 
 A template is one line, `Template("Repeat the text: {text} Again: {text}")`:
 
-- `{text}` is a slot for the text. Every slot gets the same token ids: the text is tokenised once.
-- `{text:bare}` is a slot for the text in another form (wording.py), with ids of its own.
+- `{text}` is a slot for the text. Each such slot gets the same ids: the text is tokenised once.
+- `{text:bare}` and `{text:sorted}` are slots for the text in another form (wording.py), with ids
+  of its own.
 - `{instruction}` is a slot for the caller's instruction. What stands between the word and the
   brace is tokenised together with it: `{instruction,}` is the instruction and a comma.
 - `{placeholder}` is one token that stands for nothing: token prepending writes into it.
