@@ -6,6 +6,7 @@ Run as a script it is a server in a process of its own: python serve_stub.py POR
 from __future__ import annotations
 
 import contextlib
+import inspect
 import socket
 import sys
 import threading
@@ -66,6 +67,15 @@ def service(settings=None, backbone=None, recipes=("echo", "classical"), **limit
     first = tiny(recipes[0], backbone)
     embedders = {name: first.with_recipe(name) for name in recipes}
     return Service(embedders, settings or Settings(**limits))
+
+
+def until(true, seconds=25):
+    """What `true()` gives once it is true; fails where it does not become so in time."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, f"not in {seconds} s: {inspect.getsource(true).strip()}"
+        time.sleep(0.01)
+    return value
 
 
 @contextlib.contextmanager

@@ -86,8 +86,7 @@ def test_openais_client_comes_back_after_a_429():
 
         first = threading.Thread(target=ask, args=("first",))
         first.start()
-        while not backbone.running.is_set():
-            time.sleep(0.01)
+        assert backbone.running.wait(25)
         threading.Timer(0.5, backbone.gate.set).start()
         begun = time.perf_counter()
         assert len(ask("second").data) == 1

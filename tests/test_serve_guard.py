@@ -12,7 +12,7 @@ import pytest
 
 from echovec.serve.app import create_app
 from echovec.serve.guard import OPEN
-from serve_stub import Gated, connect, post, service, serving
+from serve_stub import Gated, connect, post, service, serving, until
 
 BODY = json.dumps({"model": "echo", "input": "x"}).encode()
 
@@ -189,13 +189,12 @@ def test_more_requests_than_allowed_are_told_to_come_back():
 
     with serving(served) as address:
         threads = [threading.Thread(target=ask, args=(text,)) for text in "ab"]
-        for thread in threads:
-            thread.start()
-        while served._batchers == {} or served.metrics.running._value.get() < 2:
-            time.sleep(0.01)
+        threads[0].start()
+        assert backbone.running.wait(25)
+        # Only now: texts that find the model idle together are one batch, and none would wait.
+        threads[1].start()
         (queue,) = served.batchers
-        while not (waiting := queue._waiting.tokens):
-            time.sleep(0.01)
+        waiting = until(lambda: queue._waiting.tokens)
         queue._rate = waiting / 7
         refused = httpx.post(f"http://{address}/v1/embeddings", json=json.loads(BODY))
         health = httpx.get(f"http://{address}/health")
@@ -226,12 +225,10 @@ def test_clients_that_hang_up_cost_one_batch_at_most():
         for number, connection in enumerate(connections):
             body = json.dumps({"model": "echo", "input": f"text {number:03}"}).encode()
             connection.sendall(post("/v1/embeddings", body))
-        while served.metrics.running._value.get() < 100:
-            time.sleep(0.01)
+        until(lambda: served.metrics.running._value.get() == 100)
         for connection in connections:
             connection.close()
-        while served.metrics.running._value.get():
-            time.sleep(0.01)
+        until(lambda: not served.metrics.running._value.get())
         backbone.gate.set()
         good = httpx.post(f"http://{address}/v1/embeddings", json=json.loads(BODY))
     assert good.status_code == 200

@@ -87,8 +87,7 @@ async def test_what_is_refused_is_not_computed():
     texts = [f"text {number}" for number in range(9)]
     async with client(served) as http:
         running = asyncio.create_task(http.post("/embed", json={"inputs": "first"}))
-        while not backbone.running.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(backbone.running.wait, 25)
         refused = await http.post("/rerank", json={"query": "x" * 501, "texts": texts})
         await asyncio.sleep(0.01)
         waiting = served.metrics.registry.get_sample_value("echovec_queue_texts")
