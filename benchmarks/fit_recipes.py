@@ -1,9 +1,9 @@
 """Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes [NAME ...]`.
 
 Which views, layers, weights and calibrations was chosen on development data, by `echovec tune` and,
-for `best` and `similarity`, from there on (docs/LOG.md, 2026-11-26, -28 and -30); the numbers are
-fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and what the
-kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
+for `best`, `similarity` and `static`, from there on (docs/LOG.md, 2026-11-26, -28 and -30); the
+numbers are fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and
+what the kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from echovec import Embedder
 from echovec.calibrate.fitting import Steps, calibrated_view, recorded
 from echovec.calibrate.kept import self_texts, texts_hash
-from echovec.presets import LONG_TEXT, recipe_of
+from echovec.presets import LONG_TEXT, preset, recipe_of
 from echovec.tune.space import PROMPTS
 from echovec.vector.view import View
 
@@ -26,6 +26,7 @@ WHITEN: Steps = (*SCALE, ("whiten", {"shrinkage": 0.1, "strength": 0.75}))
 
 _ECHO, _TOPIC = PROMPTS["echo-sentence-eol"].views, PROMPTS["topic-eol"].views
 ECHO_COPY, ECHO_WORD = _ECHO["copy"], _ECHO["word"]
+(WORDS,) = preset("sif").views["symmetric"]
 WORDED = PROMPTS["echo-worded-eol"].views
 TOPIC_COPY, TOPIC_WORD = replace(_TOPIC["copy"], layer=(24, 30)), _TOPIC["word"]
 
@@ -45,12 +46,15 @@ CHOSEN: Mapping[str, Parts] = {
         (ECHO_COPY, 0.5, WHITEN),
     ),
     "similarity": (
+        (TOPIC_WORD, 1.0, SCALE),
+        (replace(WORDED["bare"], pooling="sif", layer=0), 1.0, WHITEN),
         (WORDED["bare"], 1.0, SCALE),
         (replace(WORDED["bare"], layer=26), 0.5, SCALE),
         (WORDED["sorted"], 1.0, SCALE),
         (WORDED["word"], 1.0, SCALE),
     ),
     "fast": ((TOPIC_WORD, 1.0, SCALE), (TOPIC_COPY, 1.0, SCALE)),
+    "static": ((WORDS, 1.0, WHITEN),),
 }
 
 

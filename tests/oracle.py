@@ -72,9 +72,11 @@ def vectors(model, tokenizer, prompt, text, *, copy=-1, pool_end=False, layer=No
     states = output.last_hidden_state if layer is None else output.hidden_states[layer]
     rows = states[0, start:stop].double().numpy()
     weights = range(1, len(rows) + 1)
+    rare = [1e-4 / (1e-4 + 0.1 / (place + 1)) for place in ids[start:stop]]  # Zipf's law
     pooled = {
         "mean": sum(rows) / len(rows),
         "lasttoken": rows[-1],
         "weightedmean": sum(w * row for w, row in zip(weights, rows, strict=True)) / sum(weights),
+        "sif": sum(w * row for w, row in zip(rare, rows, strict=True)) / sum(rare),
     }
     return {k: (z / np.sqrt((z * z).sum())).astype(np.float32) for k, z in pooled.items()}

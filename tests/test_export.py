@@ -19,6 +19,7 @@ from echovec.export.program import program_of
 from echovec.presets import one_view, preset, recipe_of
 from echovec.recipe import ROLES
 from echovec.text.drafts import render
+from echovec.text.presets import WORDS
 from echovec.vector.transform import Center, Linear, Normalize, Remove, Scale, Truncate
 from echovec.vector.view import View
 from families import TOKENIZERS, causal_model, family_tokenizer, tokenizer
@@ -51,6 +52,9 @@ MODULE = {
         "worded",
         View(Template("a {text} b {text:bare} c {text:sorted}", pooled=1)),
         View(Template("a {text} b {text:bare} c {text:sorted}")),
+    ),
+    "token embeddings by how rare they are": recipe_of(
+        "rare", View(Template("a {text} b {text:bare}"), "sif", layer=(0, 2)), View(WORDS, "sif", 0)
     ),
     "half": recipe_of("half", View(Template("a {text} b {text}")), text_share=0.5),
 }

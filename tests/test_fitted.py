@@ -24,7 +24,7 @@ def test_a_fitted_recipe_is_whole(name: str) -> None:
 
 
 def test_how_often_the_model_runs() -> None:
-    """Once for three of them, twice for `best`."""
+    """Once for two of them, twice for two; for `static` no layer runs."""
     prompts = {
         name: {v.template.prompt for v in preset(name).views["symmetric"]} for name in FITTED
     }
@@ -32,8 +32,10 @@ def test_how_often_the_model_runs() -> None:
         "best": 2,
         "one-pass": 1,
         "fast": 1,
-        "similarity": 1,
+        "similarity": 2,
+        "static": 1,
     }
+    assert [v.layer for v in preset("static").views["symmetric"]] == [0]
     assert fitted_names() == FITTED
 
 

@@ -24,6 +24,7 @@ ECHO = Template('A: {text}\nB: {text} means "')
 TWO = recipe_of(
     "two",
     View(Template("a {text}"), "weightedmean", layer=1),
+    View(Template("a {text}"), "sif", layer=0),
     View(ECHO),
     View(dataclasses.replace(ECHO, pooled="end"), "lasttoken", weight=0.5),
 )

@@ -12,8 +12,8 @@ from echovec import Embedder, Recipe, View
 from echovec.presets import PRESETS
 from echovec.recipe import ROLES
 from echovec.text.template import Template
-from echovec.vector.pooling import POOLINGS
-from echovec.vector.view import POOLING_NAMES
+from echovec.vector.pooling import POOLINGS, TOKEN_POOLINGS
+from echovec.vector.view import POOLING_NAMES, TOKEN_POOLING_NAMES
 from families import FAMILIES, causal_model, family_tokenizer, sentences
 
 CLOSE = 1e-5
@@ -30,6 +30,7 @@ ONE_VIEW = {
     and all(views[0].pooling in POOLING_NAMES for views in recipe.views.values())
 }
 """Presets of one template and one pooling per role; test_reader and test_parts have the others."""
+EVERY_POOLING = POOLING_NAMES + TOKEN_POOLING_NAMES
 MAIN = ("classical", "echo", "echo-sentence", "echo-instruct", "prompt-eol")
 
 
@@ -72,7 +73,7 @@ def _oracle(model, tokenizer, template: Template, texts):
         )
         for text in texts
     ]
-    return {pooling: np.stack([row[pooling] for row in rows]) for pooling in POOLING_NAMES}
+    return {pooling: np.stack([row[pooling] for row in rows]) for pooling in EVERY_POOLING}
 
 
 def _largest_difference(embedder, model, tokenizer, recipe, texts):
@@ -83,7 +84,7 @@ def _largest_difference(embedder, model, tokenizer, recipe, texts):
             continue
         theirs = _oracle(model, tokenizer, template, texts)
         embedder.backbone.states.clear()
-        for pooling in POOLING_NAMES:
+        for pooling in EVERY_POOLING:
             bound = embedder.with_recipe(_with_pooling(recipe, pooling))
             ours = bound.encode(texts, role=None if role == "symmetric" else role)
             worst = max(worst, float(np.abs(ours - theirs[pooling]).max()))
@@ -93,6 +94,7 @@ def _largest_difference(embedder, model, tokenizer, recipe, texts):
 def test_names_and_functions_of_poolings_are_one_table():
     """The names known without torch are the rows of the table of functions."""
     assert tuple(POOLINGS) == POOLING_NAMES
+    assert tuple(TOKEN_POOLINGS) == TOKEN_POOLING_NAMES
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,6 +156,20 @@ def test_any_layer_equals_the_oracle(family, layer):
         for t in texts
     ]
     assert np.abs(ours - np.stack(theirs)).max() <= CLOSE
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_token_embeddings_alone_equal_the_oracle(family):
+    """The preset "sif": words in lower case, each by how rare it is; no other token counts."""
+    model, tokenizer = causal_model(family), family_tokenizer(family)
+    texts = sentences()[::20]
+    ours = Embedder.from_model(model, tokenizer, "sif").encode(texts)
+    theirs = {name: [] for name in ("sif", "mean")}
+    for text in texts:
+        found = oracle.vectors(model.base_model, tokenizer, " {text:bare}", text, layer=0)
+        theirs = {name: [*rows, found[name]] for name, rows in theirs.items()}
+    assert np.abs(ours - np.stack(theirs["sif"])).max() <= CLOSE
+    assert np.abs(ours - np.stack(theirs["mean"])).max() > 1e-2, "control: all tokens alike"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from echovec import InputError, RecipeError, Template, View
-from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNK, POOLINGS
+from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNK, POOLINGS, TOKEN_POOLINGS
 from echovec.vector.similarity import cosine, cosine_pairwise
 from echovec.vector.view import ATTENTION_POOLING_NAMES
 
@@ -56,6 +56,23 @@ def test_an_unknown_pooling_is_refused_by_name():
     """A View names the poolings there are."""
     with pytest.raises(RecipeError, match="unknown pooling 'max'; there are mean, lasttoken"):
         View(Template("{text}"), pooling="max")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_sif_counts_a_token_by_how_rare_it_is(dtype):
+    """Its weight is a / (a + p), with Zipf's p of its place in the vocabulary; gradients too."""
+    pool, ids_T = TOKEN_POOLINGS["sif"], torch.tensor([0, 9, 99, 999, 9_999, 99_999] * 2 + [7])
+    h_TD = torch.randn(13, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    z_SD = pool(h_TD, SPANS, ids_T)
+    assert z_SD.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for s, (start, stop) in enumerate(SPANS.tolist()):
+        weights = [1e-4 / (1e-4 + 0.1 / (i + 1)) for i in ids_T[start:stop].tolist()]
+        rows = zip(weights, h_TD[start:stop].double(), strict=True)
+        by_hand = sum(w * row for w, row in rows) / sum(weights)
+        assert torch.allclose(z_SD[s].double(), by_hand, atol=1e-6)
+    assert not torch.allclose(z_SD, POOLINGS["mean"](h_TD, SPANS), atol=1e-2), "control: a mean"
+    h_TD = torch.randn(13, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda h: pool(h, SPANS, ids_T), (h_TD,), atol=1e-4)
 
 
 def weights_of(spans_S2):

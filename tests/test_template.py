@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -180,5 +181,19 @@ def test_recipes_that_ship_do_not_move_unnoticed():
     """A blank more in a prompt moves every vector: a change here is told in CHANGELOG.md."""
     fingerprints = {name: preset(name).fingerprint for name in preset_names()}
     content = json.dumps(fingerprints, sort_keys=True).encode()
-    assert len(fingerprints) == 60
-    assert hashlib.sha256(content).hexdigest()[:16] == "fd23a7b922134f07"
+    assert len(fingerprints) == 61
+    assert hashlib.sha256(content).hexdigest()[:16] == "c070ca872691f206"
+
+
+def test_a_prompt_ends_with_a_copy():
+    """Up to any copy, in its wording; braces that are no slot count for nothing."""
+    whole = Template("{{text}} {instruction}: {text} b {text:bare} {{c}} {text}!", pooled="end")
+    cuts = ["{{text}} {instruction}: {text}", " b {text:bare}", " {{c}} {text}"]
+    middle = replace(whole, pooled=-2)
+    for copy in range(3):
+        prompt = "".join(cuts[: copy + 1])
+        if copy >= 1:
+            cut = middle.up_to_copy(copy)
+            assert (cut.prompt, cut.pooled % cut.num_copies) == (prompt, 1)
+    assert replace(whole, pooled=0).up_to_copy(0).prompt == cuts[0]
+    assert replace(whole, pooled=-1).up_to_copy(2).pooled == -1

@@ -114,7 +114,7 @@ def test_a_gain_is_what_a_recipe_has_over_echo(tmp_path):
 def test_costs_are_the_tokens_that_the_model_runs():
     """A suffix that nobody reads costs nothing; prompts add up, views of one prompt do not."""
     embedder = Embedder("echo", ByteTokenizer(), TinyBackbone())
-    prompts = {name: PROMPTS[name] for name in ("echo-eol", "classical")}
+    prompts = {name: PROMPTS[name] for name in ("echo-eol", "classical", "words")}
     costs = Costs(embedder, prompts, TEXTS, max_tokens=50)
 
     def tokens(prompt):  # a byte is a token, and BOS is one
@@ -134,6 +134,9 @@ def test_costs_are_the_tokens_that_the_model_runs():
     assert costs.of(WORD) == costs.of(both) == Cost(echo + len(end) * len(TEXTS), 1)
     two = Sum((*COPY.parts, *CLASSICAL.parts))
     assert costs.of(two) == Cost(echo + classical, 2)
+    words = Sum(((Part("words", "rare", (0,), NONE), 1.0),))
+    assert costs.of(words) == Cost(0, 0)
+    assert costs.of(Sum((*two.parts, *words.parts))) == costs.of(two)
 
 
 @pytest.mark.parametrize(

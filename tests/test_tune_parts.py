@@ -17,13 +17,14 @@ from echovec.calibrate import Writing
 from echovec.evaluate import layout
 from echovec.evaluate.interval import replicates
 from echovec.presets import recipe_of
+from echovec.text.presets import TEMPLATES
 from echovec.tune.dev import CATEGORIES, DevData, DevTask
 from echovec.tune.ledger import Clock, Ledger
-from echovec.tune.parts import Part, Sum, Vectors, needs_suffix
+from echovec.tune.parts import Part, Sum, Vectors
 from echovec.tune.run import _Plan, _scored_on
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
-from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step, without_suffix
+from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step
 from echovec.tune.states import KeptStates
 from echovec.tune.texts import texts_for
 from echovec.vector.spectrum import embed_filter
@@ -479,7 +480,7 @@ def test_nothing_is_fitted_on_texts_to_choose_by(embedder, tmp_path):
 
 def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
     """What was scored is what the finished recipe computes: views, weights, fits, the whole."""
-    names = ("echo-eol", "classical")
+    names = ("echo-eol", "classical", "echo-worded-eol", "words")
     kept = {name: KeptStates(embedder, PROMPTS[name], tmp_path, max_tokens=128) for name in names}
     for states in kept.values():
         ran(states, TEXTS[:60], TEXTS[60:90])
@@ -501,6 +502,8 @@ def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
             ),
             (Part("echo-eol", "word", (1, 2), NONE), 0.5),
             (Part("classical", "mean", (1,), whiten), 1.5),
+            (Part("echo-worded-eol", "bare", (2,), whiten), 0.7),
+            (Part("words", "rare", (0,), whiten), 0.8),
         ),
         Method((step("center"),)),
     )
@@ -508,17 +511,36 @@ def test_sums_equal_the_recipe_that_is_saved(embedder, tmp_path):
     recipe = recipe_of("mix", *vectors.views(mix, prompts), transforms=vectors.whole(mix))
     own = embedder.with_recipe(recipe, max_tokens=128).encode(TEXTS[60:90])
     np.testing.assert_allclose(vectors.of(mix), own, atol=4e-3)
-    other = replace(mix, parts=mix.parts[:2])
-    assert np.abs(vectors.of(other) - own).max() > 0.05
+    for left_out in range(len(mix.parts)):
+        parts = tuple(part for place, part in enumerate(mix.parts) if place != left_out)
+        assert np.abs(vectors.of(replace(mix, parts=parts)) - own).max() > 0.05, "control"
 
 
 def test_what_nobody_reads_is_not_run():
-    """A prompt whose end is not pooled is cut after its last copy; one whose end is, is not."""
+    """A prompt whose end is not pooled is cut after the last copy that is read."""
     prompt = PROMPTS["echo-eol"]
-    assert not needs_suffix(prompt, {"copy"})
-    assert needs_suffix(prompt, {"copy", "word"})
-    assert without_suffix(prompt.views["copy"].template).prompt.endswith("{text}")
-    assert without_suffix(prompt.views["word"].template) == prompt.views["word"].template
+    (copy,) = prompt.reading({"copy"}).values()
+    assert copy.template == TEMPLATES["echo"]
+    assert prompt.reading({"copy", "word"}) == prompt.views
+    worded = PROMPTS["echo-worded-eol"]
+    for read, ends, pooled in (
+        (("bare",), "{text:bare}", [1]),
+        (("sorted",), "{text:sorted}", [2]),
+        (("bare", "sorted"), "{text:sorted}", [1, 2]),
+    ):
+        found = [view.template for view in worded.reading(read).values()]
+        assert [one.pooled % one.num_copies for one in found] == pooled
+        assert {one.prompt.rpartition(": ")[2] for one in found} == {ends}
+    assert worded.reading(worded.views) == worded.views
+
+
+def test_of_words_the_token_embeddings_are_read(embedder, tmp_path):
+    """Layer 0 alone is kept, and is what the preset "sif" reads of the same texts."""
+    states = KeptStates(embedder, PROMPTS["words"], tmp_path, max_tokens=128)
+    ran(states, TEXTS[:20], TEXTS[20:30])
+    (own_LND,) = embedder.with_recipe("sif").states(TEXTS[:20])
+    np.testing.assert_allclose(states.calibration("rare", (0,)), own_LND[0], atol=1e-6)
+    assert {np.load(file).shape[:2] for file in tmp_path.rglob("*.npy")} == {(1, 1)}
 
 
 def test_prompts_are_asked_for_by_name():

@@ -135,6 +135,19 @@ def found(rule=sum_of, **how):
     return run
 
 
+def test_of_token_embeddings_there_is_one_layer():
+    """Every calibration is tried of it; no other layer, no average, and no filter of the last."""
+    run = search(lambda mix: 50.0, prompts=("echo-eol", "classical", "words"))
+    run.layers()
+    run.calibrations()
+    parts = [mix.parts[0][0] for mix in run.ledger.scores]
+    words = [part for part in parts if part.prompt == "words"]
+    assert {part.layers for part in words} == {(0,)}
+    assert {part.method for part in words} == {*METHODS, *OF_KINDS}
+    assert 0 not in {layer for part in parts if part not in words for layer in part.layers}
+    assert run.last_layer("words", "rare") == alone(("words", "rare"), (0,), NONE)
+
+
 def test_sums_are_grown_trimmed_and_weighed():
     """Views that help are added, one that no longer does is left out, weights are tried."""
     mix = found().sums(BEST, 0.9)

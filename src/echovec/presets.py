@@ -121,6 +121,7 @@ def _composed() -> dict[str, Recipe]:
         ),
         recipe_of("meta-eol", *(View(t, "lasttoken") for t in presets.META_EOL)),
         recipe_of("echo-halved", View(echo), text_share=0.5),
+        recipe_of("sif", View(presets.WORDS, "sif", layer=0)),
         recipe_of("echo-windows", View(echo), long_text="windows"),
         recipe_of("echo-attended", View(echo, "attended")),
         recipe_of("echo-selected", View(with_summary, "selected")),
@@ -153,7 +154,7 @@ def default_recipe(model: str | Path | None) -> str:
     return "best" if model is None else PUBLISHED.get(str(model), "echo")
 
 
-FITTED = ("best", "one-pass", "fast", "similarity")
+FITTED = ("best", "one-pass", "fast", "similarity", "static")
 """Recipes chosen on development data and calibrated for the default model (docs/recipes.md)."""
 
 

@@ -26,7 +26,7 @@ from echovec.text.render import Renderer
 from echovec.text.tokenizer import Tokenizer
 from echovec.vector.combine import combine, combined_dim
 from echovec.vector.passes import Pass, passes_of
-from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNKS, POOLINGS
+from echovec.vector.pooling import ATTENTION_POOLINGS, CHUNKS, POOLINGS, TOKEN_POOLINGS
 from echovec.vector.view import View
 
 _BATCH_TOKENS = {"cuda": 65_536, "mps": 4_096, "cpu": 2_048}
@@ -210,7 +210,8 @@ class Reader:
         }
         weights = dict(zip(how.importance, read.importance, strict=True))
         device = (read.hidden + read.attention)[0].device
-        spans_SK2 = sent(batch.pooled[1], device)
+        rows_P, in_rows_SK2 = batch.pooled
+        spans_SK2 = sent(in_rows_SK2, device)
         for place in one.places:
             view = self.views[place]
             span = one.templates.index(view.template)
@@ -218,6 +219,9 @@ class Reader:
             if view.pooling in POOLINGS:
                 pool = POOLINGS[view.pooling]
                 rows = [pool(h_PD, spans_SK2[:, span]) for h_PD in states_PD]
+            elif view.pooling in TOKEN_POOLINGS:
+                weigh, ids_P = TOKEN_POOLINGS[view.pooling], sent(batch.ids_T[rows_P], device)
+                rows = [weigh(h_PD, spans_SK2[:, span], ids_P) for h_PD in states_PD]
             else:
                 attend = ATTENTION_POOLINGS[view.pooling]
                 w_R = weights[Importance(span, CHUNKS[view.pooling])]

@@ -191,10 +191,12 @@ class EchoModule(InputModule):  # type: ignore[misc]
         for place, (one, states) in enumerate(
             zip(passes, self._states(passes, features), strict=True)
         ):
-            spans_SV2 = features[f"spans{f'_{place}' if place else ''}"]
+            suffix = f"_{place}" if place else ""
+            spans_SV2, ids_SL = features[f"spans{suffix}"], features[f"input_ids{suffix}"]
             for number, view in enumerate(one["views"]):
                 spans_S2 = spans_SV2[:, number].to(states[view["layers"][0]].device)
-                pooled = [_pool(view["pooling"], states[k], spans_S2) for k in view["layers"]]
+                read = [states[k] for k in view["layers"]]
+                pooled = [_pool(view["pooling"], h_SLD, spans_S2, ids_SL) for h_SLD in read]
                 found[view["place"]] = self._through(view["steps"], torch.stack(pooled).mean(dim=0))
         parts = [found[place] for place in sorted(found)]
         joined = torch.cat(parts, dim=1) if self.program["combine"] == "concat" else sum(parts)
@@ -316,7 +318,7 @@ WORDINGS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare, "sorted": _
 """In which form a text stands in a copy: the same names and functions as echovec's."""
 
 
-def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor) -> Tensor:
+def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor, ids_SL: Tensor) -> Tensor:
     """One vector for each sequence, in float32."""
     start_S1, stop_S1 = spans_S2[:, :1], spans_S2[:, 1:]
     rows = torch.arange(spans_S2.shape[0], device=h_SLD.device)  # len() would fix it
@@ -324,7 +326,12 @@ def _pool(pooling: str, h_SLD: Tensor, spans_S2: Tensor) -> Tensor:
         return h_SLD[rows, stop_S1[:, 0] - 1].float()
     place_SL = torch.arange(h_SLD.shape[1], device=h_SLD.device)[None] - start_S1
     inside_SL = (place_SL >= 0) & (place_SL < stop_S1 - start_S1)
-    weights_SL = inside_SL.float() * (place_SL + 1 if pooling == "weightedmean" else 1)
+    weights_SL = inside_SL.float()
+    if pooling == "weightedmean":
+        weights_SL = weights_SL * (place_SL + 1)
+    elif pooling == "sif":  # how rare a token is, by Zipf's law of its place in the vocabulary
+        rank_SL = (ids_SL + 1).to(weights_SL)
+        weights_SL = weights_SL * (rank_SL / (rank_SL + 1000))
     weights_SL = weights_SL / weights_SL.sum(dim=1, keepdim=True)
     return torch.einsum("sl,sld->sd", weights_SL, h_SLD.float())
 

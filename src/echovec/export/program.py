@@ -23,7 +23,7 @@ from echovec.text.template import Slot, Template
 from echovec.text.wording import AS_GIVEN
 from echovec.vector.combine import combined_dim
 from echovec.vector.passes import passes_of
-from echovec.vector.pooling import POOLINGS
+from echovec.vector.pooling import ATTENTION_POOLINGS
 from echovec.vector.view import View
 
 Kind = Literal["ids", "text", "instruction"]
@@ -169,7 +169,7 @@ def _beyond(view: View) -> str | None:
         return f"has states={view.states!r}"
     if view.prepend is not None:
         return f"prepends tokens (prepend={view.prepend})"
-    if view.pooling not in POOLINGS:
+    if view.pooling in ATTENTION_POOLINGS:
         return f"pools by attention ({view.pooling!r})"
     return None
 

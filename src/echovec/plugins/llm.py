@@ -29,6 +29,7 @@ RECIPES = (
     "best",
     "one-pass",
     "fast",
+    "static",
     "similarity",
     "echo",
     "echo-sentence",

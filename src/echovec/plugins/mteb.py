@@ -33,7 +33,7 @@ except ImportError as error:
     ) from None
 
 RECIPES = (
-    *("best", "one-pass", "fast", "similarity"),
+    *("best", "one-pass", "fast", "static", "similarity"),
     *("echo", "echo-sentence", "classical", "prompt-eol"),
 )
 """Recipes that are models of mteb, all on the default model."""

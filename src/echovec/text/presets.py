@@ -40,6 +40,9 @@ PROMPT_EOL_PREPENDED = Template(
 """PromptEOL with a place for token prepending (Fu et al., arXiv 2412.11556)."""
 PROMPT_EOL = Template('This sentence : "{text}" means in one word:"', pooled="end")
 ECHO_EOL = Template(_ECHO + '\nThis paragraph means in one word:"')
+WORDS = Template(" {text:bare}")
+"""A text's words and nothing else, each after a blank, for readings of what they are by themselves:
+the preset "sif" (Arora et al., ICLR 2017) reads the token embeddings, which costs no layer."""
 SUMMARY = '\nBrief summary: "'
 """What SCSP asks at the end (Cheng et al. 2026); its attention says which tokens matter."""
 

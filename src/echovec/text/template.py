@@ -157,6 +157,18 @@ class Template:
         """The same template with another copy pooled (0 is the first): controls need it."""
         return replace(self, pooled=copy)
 
+    def up_to_copy(self, copy: int) -> Template:
+        """The prompt up to a copy of the text (0 is the first), and what it pools, if that is left.
+
+        In a causal model what follows has no say in the states before it: it costs tokens only.
+        """
+        found = (match for match in _TOKEN.finditer(self.prompt) if match[1] is not None)
+        slots = [(_slot(match[1], match.start(), self.prompt), match.end()) for match in found]
+        ends = [end for slot, end in slots if slot.name == "text"]
+        if copy == len(ends) - 1 or self.pooled == "end":
+            return replace(self, prompt=self.prompt[: ends[copy]])
+        return replace(self, prompt=self.prompt[: ends[copy]], pooled=self.pooled % len(ends))
+
     def _check_placeholder(self) -> None:
         names = [p.name for p in self.pieces if isinstance(p, Slot)]
         if "placeholder" in names[names.index("text") if "text" in names else 0 :] or (

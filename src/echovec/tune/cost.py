@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echovec.presets import preset, recipe_of
-from echovec.tune.parts import Sum, needs_suffix
-from echovec.tune.space import Prompt, Target, without_suffix
+from echovec.tune.parts import Sum
+from echovec.tune.space import Prompt, Target
 from echovec.vector.view import View
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ COMPARED = ("classical", "echo")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a recipe takes for all texts, as the model runs it: cut texts, shared passes."""
+    """What a recipe takes for all texts, as the model runs it: cut texts, shared passes.
+
+    Token embeddings take nothing: no block runs for them.
+    """
 
     tokens: int
 
@@ -49,22 +52,23 @@ class Costs:
         self._prompts = prompts
         self._texts = list(texts)
         self._max_tokens = max_tokens
-        self._counted: dict[tuple[str, bool], int] = {}
+        self._counted: dict[str, int] = {}
         self.compared = {name: self._count(preset(name)) for name in COMPARED}
         """Tokens of the paper's two recipes."""
 
     def of(self, mix: Sum) -> Cost:
         """Tokens and passes of a sum of parts."""
-        tokens = 0
+        tokens = passes = 0
         for name, read in mix.prompts.items():
-            prompt = self._prompts[name]
-            suffix = needs_suffix(prompt, read)
-            if (name, suffix) not in self._counted:
-                view = prompt.views[next(iter(read))]
-                template = view.template if suffix else without_suffix(view.template)
-                self._counted[name, suffix] = self._count(recipe_of(name, View(template)))
-            tokens += self._counted[name, suffix]
-        return Cost(tokens, len(mix.prompts))
+            if self._prompts[name].embeddings:
+                continue  # no block runs
+            template = next(iter(self._prompts[name].reading(read).values())).template
+            if template.prompt not in self._counted:
+                own = recipe_of(name, View(template))
+                self._counted[template.prompt] = self._count(own)
+            tokens += self._counted[template.prompt]
+            passes += 1
+        return Cost(tokens, passes)
 
     def allows(self, target: Target, mix: Sum) -> bool:
         """Whether a sum stays within what a target may cost."""

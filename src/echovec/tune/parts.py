@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echovec.errors import InputError
-from echovec.tune.space import NONE, Method, Prompt, without_suffix
+from echovec.tune.space import NONE, Method, Prompt
 from echovec.tune.states import KeptStates
 from echovec.vector.calibrate import fit
 from echovec.vector.spectrum import embed_filter
@@ -39,7 +39,7 @@ class Part:
     """One of the prompt's views."""
 
     layers: tuple[int, ...]
-    """Averaged; 1 to the model's number of blocks."""
+    """Averaged; 1 to the model's number of blocks, or 0, the token embeddings."""
 
     method: Method
 
@@ -124,9 +124,7 @@ class Vectors:
         read = mix.prompts
         views = []
         for part, weight in mix.parts:
-            view = prompts[part.prompt].views[part.read]
-            if not needs_suffix(prompts[part.prompt], read[part.prompt]):
-                view = replace(view, template=without_suffix(view.template))
+            view = prompts[part.prompt].reading(read[part.prompt])[part.read]
             layer = part.layers[0] if len(part.layers) == 1 else part.layers
             transforms = (*self._unit(part).transforms, Normalize())
             views.append(replace(view, layer=layer, weight=weight, transforms=transforms))
@@ -186,8 +184,3 @@ class Vectors:
             vectors = transform(vectors)
         result: Array = vectors.numpy()
         return result
-
-
-def needs_suffix(prompt: Prompt, read: set[str]) -> bool:
-    """Whether anything read stands after the last copy of the text."""
-    return any(prompt.views[name].template.pooled == "end" for name in read)

@@ -68,6 +68,12 @@ class Search:
         """Every prompt with everything that is read from it."""
         return [(prompt.name, read) for prompt in self.prompts for read in prompt.views]
 
+    @property
+    def deep(self) -> list[tuple[str, str]]:
+        """Those of them that there are several layers of."""
+        names = {prompt.name for prompt in self.prompts if not prompt.embeddings}
+        return [(name, read) for name, read in self.views if name in names]
+
     def layers(self) -> None:
         """Every view at many layers with the usual calibration; the last layer as it is too.
 
@@ -76,11 +82,12 @@ class Search:
         last = self.num_layers
         first = 1 if last <= _FEW_LAYERS else max(1, last // 3)
         coarse = range(last, first - 1, -1 if last <= _FEW_LAYERS else -2)
-        tries = [(p, r, (last,), NONE) for p, r in self.views]
-        tries += [(p, r, (layer,), USUAL) for layer in coarse for p, r in self.views]
+        tries = [(p, r, (self._last(p),), NONE) for p, r in self.views]
+        tries += [(p, r, (0,), USUAL) for p, r in self.views if (p, r) not in self.deep]
+        tries += [(p, r, (layer,), USUAL) for layer in coarse for p, r in self.deep]
         self._stage("layers", tries, 0.3, least=len(self.views))
         near: list[tuple[str, str, tuple[int, ...], Method]] = []
-        for p, r in self.views:
+        for p, r in self.deep:
             for layer in self._top_layers(p, r)[:2]:
                 for beside in (layer - 1, layer + 1):
                     if first <= beside <= last:
@@ -92,7 +99,8 @@ class Search:
         tries: list[tuple[str, str, tuple[int, ...], Method]] = []
         tops = {(p, r): self._top_layers(p, r) for p, r in self.views}
         for (p, r), top in tops.items():
-            groups = {tuple(sorted(top[:2])), tuple(sorted(top)), self._upper_half()}
+            groups = {tuple(sorted(top[:2])), tuple(sorted(top))}
+            groups |= {self._upper_half()} if (p, r) in self.deep else set()
             tries += [(p, r, group, USUAL) for group in sorted(groups) if len(group) > 1]
         others = [method for method in METHODS if method not in (NONE, USUAL)]
         others += OF_KINDS if self.kinds else ()
@@ -100,7 +108,7 @@ class Search:
             tries += [(p, r, (layer,), method) for (p, r), top in tops.items() for layer in top[:2]]
         if self.filters:
             for method in FILTERS:
-                tries += [(p, r, (self.num_layers,), method) for p, r in self.views]
+                tries += [(p, r, (self.num_layers,), method) for p, r in self.deep]
         self._stage("calibrations", tries, 0.45)
 
     def sums(self, target: Target, share: float, known: Sequence[Sum] = ()) -> Sum | None:
@@ -131,7 +139,7 @@ class Search:
 
     def last_layer(self, prompt: str, read: str) -> Sum:
         """A view as the papers have it: the last layer, nothing fitted."""
-        return _alone(Part(prompt, read, (self.num_layers,), NONE))
+        return _alone(Part(prompt, read, (self._last(prompt),), NONE))
 
     def best_of(self, prompt: str, read: str) -> Sum:
         """The best that one view gives alone."""
@@ -171,7 +179,11 @@ class Search:
             and mix.parts[0][0].method == USUAL
             and len(mix.parts[0][0].layers) == 1
         ]
-        return [layer for layer, _ in found][:_TOP_LAYERS] or [self.num_layers]
+        return [layer for layer, _ in found][:_TOP_LAYERS] or [self._last(prompt)]
+
+    def _last(self, prompt: str) -> int:
+        own = next(one for one in self.prompts if one.name == prompt)
+        return own.layers(self.num_layers)[-1]
 
     def _upper_half(self) -> tuple[int, ...]:
         return tuple(range(self.num_layers // 2 + 1, self.num_layers + 1))

@@ -1,15 +1,16 @@
 """Space: what is tried: prompts with their views, calibrations, and what a recipe may cost.
 
-A prompt is one run of the model; all its views are read from that run, at every layer.
+A prompt is one run of the model; all its views are read from that run, at every layer. One is none:
+of a text's words the token embeddings are read, for which no block runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from echovec.errors import InputError
-from echovec.text.presets import ECHO_EOL, PROMPT_EOL, TEMPLATES
+from echovec.text.presets import ECHO_EOL, PROMPT_EOL, TEMPLATES, WORDS
 from echovec.text.template import Template
 from echovec.vector.view import View
 
@@ -23,6 +24,25 @@ class Prompt:
     views: Mapping[str, View]
     """By what is read: "copy" (the last copy of the text), "word" (the end of the prompt); of a
     prompt whose copies differ each by its wording."""
+
+    embeddings: bool = False
+    """Whether token embeddings are read, layer 0, in place of what the blocks make of them."""
+
+    def layers(self, num_layers: int) -> range:
+        """The layers that are read of a model of so many blocks."""
+        return range(1) if self.embeddings else range(1, num_layers + 1)
+
+    def reading(self, read: Collection[str]) -> dict[str, View]:
+        """These views, with no more of the prompt than any of them needs."""
+        views = {name: self.views[name] for name in read}
+        templates = [view.template for view in views.values()]
+        last = 0
+        for template in templates:
+            if template.pooled == "end" or template.eos != "absent":
+                return views
+            last = max(last, template.pooled % template.num_copies)
+        cut = [replace(view, template=view.template.up_to_copy(last)) for view in views.values()]
+        return dict(zip(views, cut, strict=True))
 
 
 def _echo_with_word(name: str, template: Template) -> Prompt:
@@ -60,6 +80,7 @@ PROMPTS: Mapping[str, Prompt] = {
                 "mean": View(TEMPLATES["classical"]),
             },
         ),
+        Prompt("words", {"rare": View(WORDS, "sif", layer=0)}, embeddings=True),
         _one_copy_with_word("short-eol", Template('"{text}" in one word:"', pooled="end")),
         _echo_with_word("echo-sentence-eol", _ECHO_SENTENCE_EOL),
         _one_copy_with_word("pretended-cot", TEMPLATES["pretended-cot"]),
@@ -79,7 +100,7 @@ PROMPTS: Mapping[str, Prompt] = {
 }
 """Rows to choose from, the most useful first: where the budget is short, the last go first."""
 
-DEFAULT_PROMPTS = tuple(PROMPTS)[:6]
+DEFAULT_PROMPTS = tuple(PROMPTS)[:7]
 
 NEEDED = ("echo-eol", "classical")
 """Prompts that are never left out: the recipes to beat are read from them."""
@@ -182,7 +203,7 @@ class Target:
     """The preset that it is compared with: "echo" or "classical"."""
 
     passes: int | None = None
-    """At most so many runs of the model; None: any number."""
+    """At most so many runs of the model; None: any number. Token embeddings are none."""
 
     most_views: int = 6
 
@@ -206,13 +227,3 @@ def prompts_of(names: tuple[str, ...] | None) -> tuple[Prompt, ...]:
     if missing := [name for name in NEEDED if name not in chosen]:
         raise InputError(f"the prompts {missing} are needed: what is to be beaten is read there")
     return tuple(PROMPTS[name] for name in chosen)
-
-
-def without_suffix(template: Template) -> Template:
-    """The template up to its last copy of the text, if that is what it pools.
-
-    What follows has no say in the states before it, in a causal model: it costs tokens only.
-    """
-    if template.pooled == "end" or template.eos != "absent":
-        return template
-    return replace(template, prompt=template.prompt[: template.prompt.rindex("{text}") + 6])

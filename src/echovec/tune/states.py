@@ -7,7 +7,7 @@ float32; texts to choose by in float16, as distances from the calibration texts'
 their standard deviation, so that the error is 0.05 % of each number however large a layer's states
 are. A block is written by rename: what was interrupted goes on where it stopped.
 
-Shapes: V views of the prompt, L layers 1 to the last, N texts, D width.
+Shapes: V views of the prompt, L layers (1 to the last, or layer 0 alone), N texts, D width.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class KeptStates:
         self._views = list(prompt.views)
         recipe = recipe_of(prompt.name, *prompt.views.values(), max_tokens=max_tokens)
         self._embedder = embedder.with_recipe(recipe)
-        self._layers = range(1, embedder.backbone.num_layers + 1)
+        self._layers = prompt.layers(embedder.backbone.num_layers)
         self._folder = folder / f"{prompt.name}-{self._embedder.recipe.fingerprint}"
         self._calibration: list[list[str]] = []
         self._from = ""
@@ -97,7 +97,7 @@ class KeptStates:
         self, blocks: list[list[str]], view: str, layers: Sequence[int], *, dev: bool
     ) -> Array:
         at = self._views.index(view)
-        rows = [layer - 1 for layer in layers]
+        rows = [self._layers.index(layer) for layer in layers]
         parts = []
         for block in blocks:
             own_LND = np.load(self._file(block, dev=dev), mmap_mode="r")[at][rows]

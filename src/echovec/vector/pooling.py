@@ -4,9 +4,9 @@ Shapes: T tokens of a batch, D width, S sequences, S2 = [S, 2] half-open positio
 taken in float32 whatever the model computes in (float64 stays float64), over the span's own rows:
 a difference of running sums loses 1e-5 on 200 tokens and more on longer batches.
 
-Names are the ecosystem's (sentence-transformers: mean, lasttoken, weightedmean). Two more look at
-what the prompt's last token attends to: w_R, a weight for each of the R tokens of all spans, one
-sequence after the other (model/importance.py).
+Names are the ecosystem's (sentence-transformers: mean, lasttoken, weightedmean). One more looks at
+which tokens they are, and two at what the prompt's last token attends to: w_R, a weight for each of
+the R tokens of all spans, one sequence after the other (model/importance.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from torch import Tensor
 CHUNK = 256
 """Tokens within which "selected" compares importance."""
 
+SIF, ZIPF = 1e-4, 0.1
+"""The a of "sif", and how often the commonest token comes, as a share of all."""
+
 Pooling = Callable[[Tensor, Tensor], Tensor]
 """`(h_TD, spans_S2) -> z_SD`, float32 (float64 for float64)."""
+
+TokenPooling = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(h_TD, spans_S2, ids_T) -> z_SD`, float32 (float64 for float64)."""
 
 AttentionPooling = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """`(h_TD, spans_S2, w_R, threshold) -> z_SD`, float32 (float64 for float64)."""
@@ -49,6 +55,19 @@ def weighted_mean(h_TD: Tensor, spans_S2: Tensor) -> Tensor:
     lengths_S1 = (spans_S2[:, 1] - spans_S2[:, 0])[:, None].to(h_PD.dtype)
     total_S1 = lengths_S1 * (lengths_S1 + 1) / 2
     return _segment_sum(h_PD * weights_P1, owner_P, len(spans_S2)) / total_S1
+
+
+def sif(h_TD: Tensor, spans_S2: Tensor, ids_T: Tensor) -> Tensor:
+    """The mean weighted by how rare each token is: a / (a + p), SIF (Arora et al., ICLR 2017).
+
+    a is 1e-4, the paper's least. Simplified: p is not counted in a corpus. Vocabularies list their
+    tokens commonest first (byte pairs in the order in which they were merged), and of the r-th one
+    Zipf's law has p = 0.1 / r; so the weight is r / (r + 1000), with r the id + 1.
+    """
+    rows_P, owner_P, _ = _spread(spans_S2)
+    rank_P = (ids_T[rows_P] + 1).to(torch.float32)
+    weights_P = rank_P / (rank_P + ZIPF / SIF)
+    return _weighted(_wide(h_TD[rows_P]), owner_P, weights_P, len(spans_S2))
 
 
 def attended(h_TD: Tensor, spans_S2: Tensor, w_R: Tensor, threshold: float) -> Tensor:
@@ -85,6 +104,8 @@ POOLINGS: Mapping[str, Pooling] = {
     "lasttoken": last_token,
     "weightedmean": weighted_mean,
 }
+
+TOKEN_POOLINGS: Mapping[str, TokenPooling] = {"sif": sif}
 
 ATTENTION_POOLINGS: Mapping[str, AttentionPooling] = {
     "attended": attended,

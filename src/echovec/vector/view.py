@@ -20,6 +20,9 @@ from echovec.vector.transform import Transform
 POOLING_NAMES = ("mean", "lasttoken", "weightedmean")
 """The rows of `echovec.vector.pooling.POOLINGS`, known here without loading torch."""
 
+TOKEN_POOLING_NAMES = ("sif",)
+"""The rows of `echovec.vector.pooling.TOKEN_POOLINGS`."""
+
 ATTENTION_POOLING_NAMES = ("attended", "selected")
 """The rows of `echovec.vector.pooling.ATTENTION_POOLINGS`."""
 
@@ -43,8 +46,8 @@ class View:
     """How the text becomes a prompt, and which of its tokens are pooled."""
 
     pooling: str = "mean"
-    """"mean", "lasttoken" or "weightedmean"; or, by what the prompt's last token attends to,
-    "attended" or "selected"."""
+    """"mean", "lasttoken" or "weightedmean"; by how rare each token is, "sif"; or, by what the
+    prompt's last token attends to, "attended" or "selected"."""
 
     layer: int | tuple[int, ...] | Literal["all"] = -1
     """Which hidden states: 0 the token embeddings, k those after block k, -1 the last, after the
@@ -75,7 +78,7 @@ class View:
     """For the pooling "selected": how many times the mean importance a token needs to be kept."""
 
     def __post_init__(self) -> None:
-        poolings = POOLING_NAMES + ATTENTION_POOLING_NAMES
+        poolings = POOLING_NAMES + TOKEN_POOLING_NAMES + ATTENTION_POOLING_NAMES
         if self.pooling not in poolings:
             raise RecipeError(f"unknown pooling {self.pooling!r}; there are {', '.join(poolings)}")
         _check_name("mask", self.mask, Mask)
