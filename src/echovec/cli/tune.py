@@ -34,7 +34,7 @@ def tune(
     ] = 20.0,
     prompts: Annotated[
         str | None,
-        typer.Option(metavar="P[,P2...]", help="Prompts to try; by default six (docs/tune.md)."),
+        typer.Option(metavar="P[,P2...]", help="Prompts to try; by default seven (docs/tune.md)."),
     ] = None,
     texts: Annotated[
         Path | None,

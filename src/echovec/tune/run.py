@@ -91,7 +91,7 @@ def tune(
         data: a folder of sets, of which development splits are used only; None: the model finds
             the halves of texts that it wrote itself.
         budget: minutes; None: the whole sample and no limit.
-        prompts: names of `echovec.tune.space.PROMPTS`; by default six of them.
+        prompts: names of `echovec.tune.space.PROMPTS`; by default seven of them.
         texts: unlabelled texts to calibrate on; None: the model writes its own.
         source: where `texts` are from, for the record.
         writing: how the model writes.
