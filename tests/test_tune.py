@@ -169,7 +169,7 @@ def test_recipes_come_last(data, tmp_path, monkeypatch, undrawn):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    for step in ("_checked", "write_card"):
+    for step in ("checked", "write_card"):
         with monkeypatch.context() as patch:
             patch.setattr(f"echovec.tune.run.{step}", stop)
             with pytest.raises(KeyboardInterrupt):

@@ -16,9 +16,9 @@ from echovec.tune import card, plots
 from echovec.tune.card import Entry, entries_of, write_card
 from echovec.tune.cost import Cost, Costs
 from echovec.tune.dev import DevData, DevTask
+from echovec.tune.found import checked, options_of
 from echovec.tune.ledger import Ledger
 from echovec.tune.parts import Part, Sum
-from echovec.tune.run import _checked, _options
 from echovec.tune.score import Scores, items, mean_replicates, middle, score
 from echovec.tune.space import NONE, PROMPTS, TARGETS, USUAL
 from families import sentences
@@ -278,11 +278,11 @@ def test_pictures_have_each_value_where_it_belongs(tmp_path, monkeypatch):
 )
 def test_the_command_says_which_model(path, adapter, revision, precision, words, monkeypatch):
     """Recipes are bound to it, so without it the command would be refused."""
-    monkeypatch.setattr("echovec.tune.run.is_default", lambda path: path == "default")
+    monkeypatch.setattr("echovec.tune.found.is_default", lambda path: path == "default")
     recipe = SimpleNamespace(
         model=SimpleNamespace(path=path, revision=revision), precision=precision
     )
-    assert _options(SimpleNamespace(recipe=recipe, adapter_path=adapter)) == words
+    assert options_of(SimpleNamespace(recipe=recipe, adapter_path=adapter)) == words
 
 
 # -- the check of what was saved --------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_saved_recipes_that_give_other_vectors_are_an_error(precision, limit):
         check = (embedder, {"best": "best", "fast": "fast"}, entries, vectors, DevData(TEXTS))
         if off > limit:
             with pytest.raises(ModelError, match="give other vectors than those that were scored"):
-                _checked(*check)
+                checked(*check)
         else:
-            assert _checked(*check) == pytest.approx(off, rel=1e-3)
+            assert checked(*check) == pytest.approx(off, rel=1e-3)
     assert asked == ["best", "fast"] * 2

@@ -21,7 +21,8 @@ from echovec.text.presets import TEMPLATES
 from echovec.tune.dev import CATEGORIES, DevData, DevTask
 from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Part, Sum, Vectors
-from echovec.tune.run import _Plan, _scored_on
+from echovec.tune.plan import Plan
+from echovec.tune.run import _scored_on
 from echovec.tune.samples import halves, read_dev
 from echovec.tune.score import items, mean_replicates, ndcg, score
 from echovec.tune.space import NONE, PROMPTS, Method, prompts_of, step
@@ -692,8 +693,8 @@ def planned(folder, monkeypatch, *, budget=10.0, rate=10, prompts=ASKED):
 
             yield work
 
-    monkeypatch.setattr(_Plan, "kept", lambda self, prompt: Kept())
-    plan = _Plan(None, prompts, TEXTS[:60], own, None, folder, 0)
+    monkeypatch.setattr(Plan, "kept", lambda self, prompt: Kept())
+    plan = Plan(None, prompts, TEXTS[:60], own, None, folder, 0)
     chosen, dev = plan.made(clock, lambda line: None)
     return [prompt.name for prompt in chosen], plan.share, len(dev.texts), clock.spent
 

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from echovec.calibrate.fitting import RECORD
 from echovec.calibrate.kept import texts_hash
 from echovec.calibrate.write import Writing
 from echovec.errors import InputError, ModelError
 from echovec.evaluate.quiet import without_noise
-from echovec.evaluate.results import write_whole
 from echovec.files.disk import check_folder, storage_errors
-from echovec.model.store import is_default
 from echovec.presets import LONG_TEXT, recipe_of
 from echovec.tune.card import PAGE, Entry, entries_of, write_card
 from echovec.tune.cost import Costs
 from echovec.tune.dev import DevData
+from echovec.tune.found import bound, checked, options_of
 from echovec.tune.ledger import Clock, Ledger
 from echovec.tune.parts import Sum, Vectors
-from echovec.tune.samples import halves, read_dev
+from echovec.tune.plan import MAX_TOKENS, Plan
 from echovec.tune.score import check_libraries
 from echovec.tune.search import Search
-from echovec.tune.space import FEWEST_TEXTS, KIND_AXES, NEEDED, TARGETS, Prompt, prompts_of
+from echovec.tune.space import FEWEST_TEXTS, KIND_AXES, TARGETS, prompts_of
 from echovec.tune.states import KeptStates
 from echovec.tune.texts import texts_for
 
@@ -38,19 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from echovec.embedder import Embedder
-    from echovec.recipe import Recipe
-
-MAX_TOKENS = 192
-"""Budget for each copy of a text while tuning: long texts would take the time of many short ones.
-The recipes that are found keep the usual budget."""
-
-_STATES_SHARE = 0.5
-"""The part of the budget that runs of the model may take."""
-
-_LEAST_SHARE = 0.3
-"""Below this part of the usual sample, prompts are left out instead."""
-
-_CHECKED = 24
 
 
 @dataclass(frozen=True)
@@ -123,7 +105,7 @@ def tune(
         raise InputError(
             f"{len(calibration)} distinct texts to calibrate on; give {FEWEST_TEXTS} or more"
         )
-    plan = _Plan(embedder, asked, calibration, given.halved, data, work, seed)
+    plan = Plan(embedder, asked, calibration, given.halved, data, work, seed)
     chosen, dev = plan.made(clock, tell)
     kept = {prompt.name: plan.kept(prompt) for prompt in chosen}
     _run_all(kept, calibration, dev.texts, clock, tell)
@@ -162,7 +144,7 @@ def tune(
     compared, entries = entries[: -len(mixes)], entries[-len(mixes) :]
     record = f"tuned on {origin}; chosen on {', '.join(t.name for t in dev.tasks)}"
     recipes = {
-        one.name: _bound(
+        one.name: bound(
             embedder,
             recipe_of(
                 one.name,
@@ -176,7 +158,7 @@ def tune(
     }
     # Checked beside their place: what gives other vectors never gets there.
     beside = {name: recipe.save(work / "found" / name) for name, recipe in recipes.items()}
-    error = _checked(embedder, beside, entries, vectors, dev)
+    error = checked(embedder, beside, entries, vectors, dev)
     facts = {
         "model": f"{embedder.recipe.model.hash if embedder.recipe.model else ''}",
         "dtype": embedder.backbone.dtype,
@@ -196,7 +178,7 @@ def tune(
     write_card(
         out,
         model=embedder.recipe.model.name if embedder.recipe.model else "a model",
-        options=_options(embedder),
+        options=options_of(embedder),
         found=entries,
         compared=compared,
         search=search,
@@ -214,83 +196,6 @@ def tune(
     folders = {name: folders[name].resolve() for name in recipes}
     tell(f"done: {out / PAGE}")
     return Tuned(tuple(entries), folders, out / PAGE)
-
-
-class _Plan:
-    """How much is sampled, and from how many prompts, so that the budget suffices; kept on disk."""
-
-    def __init__(
-        self,
-        embedder: Embedder,
-        prompts: Sequence[Prompt],
-        calibration: list[str],
-        own: list[str],
-        data: Path | None,
-        work: Path,
-        seed: int,
-    ) -> None:
-        self._embedder = embedder
-        self._prompts = list(prompts)
-        self._calibration = calibration
-        self._own = own
-        self._data = data
-        self._work = work
-        self._seed = seed
-        self.share = 1.0
-
-    def kept(self, prompt: Prompt) -> KeptStates:
-        """The states of a prompt."""
-        return KeptStates(self._embedder, prompt, self._work / "states", max_tokens=MAX_TOKENS)
-
-    def made(self, clock: Clock, tell: Callable[[str], None]) -> tuple[list[Prompt], DevData]:
-        """The prompts and the data that the budget has time for."""
-        kept = {prompt.name: self.kept(prompt) for prompt in self._prompts}
-        whole = self._dev(1.0)
-        file = self._work / "plan.json"
-        names = list(kept)
-        key = [clock.budget, names, texts_hash(whole.texts), texts_hash(self._calibration)]
-        earlier = _read_json(file)
-        if earlier.get("key") == json.loads(json.dumps(key)):
-            names, self.share = earlier["prompts"], earlier["share"]
-        elif clock.budget < float("inf"):
-            speed = self._speed(kept[names[0]], clock, earlier.get("speed"), tell)
-            base = {name: kept[name].tokens(self._calibration) for name in names}
-            all_texts = {name: kept[name].tokens(whole.texts) for name in names}
-            tokens = speed * max(0.0, _STATES_SHARE * clock.budget - clock.spent)
-            while True:
-                room = tokens - sum(base[name] for name in names[1:])
-                share = room / sum(all_texts[name] for name in names)
-                spare = [name for name in names if name not in NEEDED]
-                if share >= _LEAST_SHARE or not spare:
-                    break
-                names.remove(spare[-1])
-            self.share = round(float(np.clip(share, 0.1, 1.0)), 2)
-            _write_json(file, {"key": key, "prompts": names, "share": self.share, "speed": speed})
-        dev = whole if self.share == 1.0 else self._dev(self.share)
-        tell(
-            f"{len(dev.tasks)} tasks, {len(dev.texts):,} texts (share {self.share:.2f}), "
-            f"{len(names)} prompts: {', '.join(names)}"
-        )
-        return [prompt for prompt in self._prompts if prompt.name in names], dev
-
-    def _dev(self, share: float) -> DevData:
-        if self._data is None:
-            return halves(self._own[: max(20, round(share * len(self._own)))])
-        return read_dev(self._data, share=share, seed=self._seed)
-
-    def _speed(
-        self, kept: KeptStates, clock: Clock, earlier: Any, tell: Callable[[str], None]
-    ) -> float:
-        """Tokens a second, measured on work that has to be done anyway."""
-        before, tokens = clock.spent, 0
-        with without_noise():
-            for work in kept.calibrate_on(self._calibration):
-                tokens += work()
-        seconds = clock.spent - before
-        if not tokens:  # all of it was there
-            return float(earlier or 1_000.0)
-        tell(f"{tokens / seconds:,.0f} tokens a second")
-        return tokens / seconds
 
 
 def _run_all(
@@ -330,52 +235,6 @@ def _compared(search: Search) -> dict[str, Sum]:
     return plain | helped
 
 
-def _options(embedder: Embedder) -> str:
-    """What tells `echovec eval` the model; nothing of the default one, or of one in memory only."""
-    recipe, adapter = embedder.recipe, embedder.adapter_path
-    path = recipe.model and recipe.model.path
-    if adapter is not None:
-        path = str(adapter.parent)
-    words = [f"--model {shlex.quote(path)}"] if path and not is_default(path) else []
-    if recipe.model and recipe.model.revision:
-        words.append(f"--revision {recipe.model.revision}")
-    if recipe.precision != "exact":
-        words.append(f"--precision {recipe.precision}")
-    return "".join(f" {word}" for word in words)
-
-
-def _bound(embedder: Embedder, recipe: Recipe, record: str) -> Recipe:
-    bound = embedder.with_recipe(recipe).recipe
-    return replace(bound, versions={**bound.versions, RECORD: record})
-
-
-def _checked(
-    embedder: Embedder,
-    folders: Mapping[str, Path],
-    entries: Sequence[Entry],
-    vectors: Vectors,
-    dev: DevData,
-) -> float:
-    """The largest difference between saved recipes' vectors and those that were scored.
-
-    Raises:
-        ModelError: they are not the same vectors.
-    """
-    short = sorted(range(len(dev.texts)), key=lambda i: len(dev.texts[i]))[:_CHECKED]
-    texts = [dev.texts[i] for i in short]
-    worst = 0.0
-    for one in entries:
-        own = embedder.with_recipe(folders[one.name]).encode(texts, show_progress_bar=False)
-        worst = max(worst, float(np.abs(own - vectors.of(one.mix)[short]).max()))
-    limit = 0.01 if embedder.recipe.precision == "exact" else 0.1
-    if worst > limit:
-        raise ModelError(
-            f"the saved recipes give other vectors than those that were scored ({worst:.3f}); "
-            "remove the work folder and tune again"
-        )
-    return worst
-
-
 def _unembedding(embedder: Embedder) -> NDArray[Any] | None:
     from echovec.model.head import unembedding
 
@@ -411,15 +270,3 @@ def _scored_on(
 
 def _tell(clock: Clock, say: Callable[[str], None], line: str) -> None:
     say(f"[{clock.spent / 60:5.1f} min] {line}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_whole(file, json.dumps(content).encode())
