@@ -33,6 +33,8 @@ def in_order(text: str) -> str:
 
 
 def _without_edges(word: str) -> str:
+    if word.isalnum():  # most are, and there is no mark in them
+        return word
     start, stop = 0, len(word)
     while start < stop and _is_mark(word[start]):
         start += 1
