@@ -53,7 +53,7 @@ CHOSEN: Mapping[str, Parts] = {
         (WORDED["sorted"], 1.0, SCALE),
         (WORDED["word"], 1.0, SCALE),
     ),
-    "fast": ((TOPIC_WORD, 1.0, SCALE), (TOPIC_COPY, 1.0, SCALE)),
+    "fast": ((TOPIC_WORD, 1.0, SCALE), (TOPIC_COPY, 1.0, SCALE), (WORDS, 1.0, WHITEN)),
     "static": ((WORDS, 1.0, WHITEN),),
 }
 
