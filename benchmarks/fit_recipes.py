@@ -1,9 +1,9 @@
 """Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes [NAME ...]`.
 
 Which views, layers, weights and calibrations was chosen on development data, by `echovec tune` and,
-for `best`, `similarity` and `static`, from there on (docs/LOG.md, 2026-11-26, -28 and -30); the
-numbers are fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and
-what the kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
+for all but `one-pass`, from there on (docs/LOG.md, 2026-11-26, -28 and -30); the numbers are
+fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and what the
+kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
 """
 
 from __future__ import annotations

@@ -158,16 +158,16 @@ class Template:
         return replace(self, pooled=copy)
 
     def up_to_copy(self, copy: int) -> Template:
-        """The prompt up to a copy of the text (0 is the first), and what it pools, if that is left.
+        """The prompt of a template that pools a copy, up to that one or a later one (0: the first).
 
         In a causal model what follows has no say in the states before it: it costs tokens only.
         """
+        assert self.pooled != "end"
         found = (match for match in _TOKEN.finditer(self.prompt) if match[1] is not None)
         slots = [(_slot(match[1], match.start(), self.prompt), match.end()) for match in found]
         ends = [end for slot, end in slots if slot.name == "text"]
-        if copy == len(ends) - 1 or self.pooled == "end":
-            return replace(self, prompt=self.prompt[: ends[copy]])
-        return replace(self, prompt=self.prompt[: ends[copy]], pooled=self.pooled % len(ends))
+        pooled = self.pooled if copy == len(ends) - 1 else self.pooled % len(ends)
+        return replace(self, prompt=self.prompt[: ends[copy]], pooled=pooled)
 
     def _check_placeholder(self) -> None:
         names = [p.name for p in self.pieces if isinstance(p, Slot)]
