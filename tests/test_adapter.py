@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from echovec import Embedder
 from echovec.errors import ModelError
 from echovec.model.adapter import adapter_hash, merge, stack
 from echovec.train.tiny import tiny_model
+from families import causal_model, family_tokenizer
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's, about transformers
@@ -173,3 +176,73 @@ def test_what_is_no_sum_with_the_published_weights_is_refused(adapter, change, s
     model, _ = tiny_model()
     with pytest.raises(ModelError, match=said):
         merge(model, folder)
+
+
+TEXTS = ["a cat", "the dog sleeps", "a"]
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """A model's folder, an adapter's that names it, and what PEFT computes with both."""
+    base, folder = tmp_path / "base", tmp_path / "lora"
+    causal_model("llama").save_pretrained(base)
+    tokenizer = family_tokenizer("llama")
+    tokenizer.save_pretrained(base)
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "up_proj", "lm_head"])
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)  # as trainers do
+    merged = Embedder.from_model(model.merge_and_unload(), tokenizer, "echo")
+    return base, folder, merged.encode(TEXTS)
+
+
+def test_a_folder_of_an_adapter_is_loaded_with_the_model_that_it_names(lora, tmp_path, monkeypatch):
+    """As PEFT merges it, without PEFT; its head has no say. Saved and loaded, it is the same."""
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    base, folder, expected = lora
+    embedder = Embedder.load(folder)
+    np.testing.assert_allclose(embedder.encode(TEXTS), expected, atol=1e-5)
+    plain = Embedder.load(base)
+    assert np.abs(plain.encode(TEXTS) - expected).max() > 0.01, "the control"
+    assert embedder.identity.hash != plain.identity.hash
+    again = Embedder.load(embedder.save(tmp_path / "saved"))
+    assert again.recipe.fingerprint == embedder.recipe.fingerprint
+    np.testing.assert_array_equal(again.encode(TEXTS), embedder.encode(TEXTS))
+
+
+def test_an_adapter_whose_model_is_not_known_says_what_to_write(lora):
+    """No name at all, or that of a folder that is gone."""
+    _, folder, _ = lora
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    for base, said in (("", "does not say"), ("/nowhere/model", "/nowhere/model, which is not")):
+        file.write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        with pytest.raises(ModelError, match=rf"{said}.*base_model_name_or_path into .*config"):
+            Embedder.load(folder)
+    file.write_text("[]")
+    with pytest.raises(ModelError, match="no adapter's settings"):
+        Embedder.load(folder)
+
+
+def test_an_adapter_in_pickled_weights_is_refused(lora):
+    """They could run code."""
+    _, folder, _ = lora
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match="only safetensors are read"):
+        Embedder.load(folder)
+
+
+def test_a_model_and_an_adapter_in_one_folder_are_not_guessed_between(lora):
+    """One of them would be left out without a word."""
+    base, folder, _ = lora
+    for file in base.iterdir():
+        file.rename(folder / file.name)
+    with pytest.raises(ModelError, match="either could be meant"):
+        Embedder.load(folder)

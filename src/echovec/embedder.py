@@ -107,9 +107,9 @@ class Embedder(Picklable):
         """Load a model and make an embedder of it.
 
         Args:
-            model: None for the default model (SmolLM2-135M-Instruct), a hub name, a local model
-                folder, a .gguf file, a folder written by `save`, `echovec train` or `echovec
-                export`, or the name of a trained embedder that ships ("smollm2-135m-echo").
+            model: None for the default model (SmolLM2-135M-Instruct), a hub name, a folder of a
+                model or of a LoRA adapter, a .gguf file, a folder by `save`, `echovec train` or
+                `echovec export`, or the name of one that ships trained ("smollm2-135m-echo").
             recipe: how texts are embedded. By default "best" for the default model, the folder's
                 own, or the authors' for their checkpoints; "echo", the paper's, for any other.
             device: "cuda", "mps", "cpu", ...; by default the first of these that is there.

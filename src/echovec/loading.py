@@ -1,7 +1,7 @@
 """Loading: what `Embedder.load` has to open: a recipe, a tokenizer, a backbone, an adapter.
 
 A saved or shipped embedder says all of it; a sentence-transformers folder or a published checkpoint
-says its recipe; any other model gets the one that is asked for.
+says its recipe; an adapter of PEFT says its model; any other model gets the recipe that is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from echovec.imported import foreign_folder, imported_recipe
+from echovec.model.adapter import adapter_folder, base_of
 from echovec.model.backbone import Backbone
 from echovec.model.hub import commit_of
 from echovec.model.load import Engine, load_model
@@ -107,6 +108,8 @@ def open_model(
         model, adapter = saved_model(folder, saved), saved_adapter(folder)
         revision = revision or (saved.model.revision if saved.model else None)
         tokenizer_at = saved_tokenizer(folder)
+    elif (adapter := adapter_folder(model)) is not None:
+        model = base_of(adapter)
     elif recipe is None:
         foreign = foreign_folder(model)
     bound = as_recipe(default_recipe(model) if recipe is None else recipe)

@@ -34,6 +34,40 @@ _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")
 others' do not, and such an adapter is no sum with the published ones."""
 
 
+def adapter_folder(model: str | Path | None) -> Path | None:
+    """The folder of an adapter that PEFT or a trainer saved; None if `model` names no such thing.
+
+    Raises:
+        ModelError: a whole model lies beside it, and either could be meant.
+    """
+    if model is None or not (Path(model).expanduser() / CONFIG_FILE).is_file():
+        return None
+    folder = Path(model).expanduser()
+    beside = [file.name for file in folder.glob("*.safetensors") if file.name != WEIGHTS_FILE]
+    if (folder / "config.json").is_file() and beside:
+        raise ModelError(
+            f"{folder} holds a model ({min(beside)}) and an adapter ({CONFIG_FILE}), and either "
+            "could be meant; move one of them to a folder of its own"
+        )
+    return folder
+
+
+def base_of(folder: Path) -> str:
+    """What an adapter's own settings say that it was made for: a hub name or a folder.
+
+    Raises:
+        ModelError: they name nothing, or a folder that is not here.
+    """
+    config = _config(folder)
+    base = str(config.get("base_model_name_or_path") or "")
+    mend = f"write its hub name or folder as base_model_name_or_path into {folder / CONFIG_FILE}"
+    if not base:
+        raise ModelError(f"the adapter in {folder} does not say which model it is for; {mend}")
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise ModelError(f"the adapter in {folder} is for {base}, which is not here; {mend}")
+    return base
+
+
 def adapter_hash(folder: Path) -> str:
     """A hash ("sha256:...") of the adapter's numbers and of what decides how they apply."""
     config, tensors = _read(folder)
@@ -71,7 +105,7 @@ def merge(model: Any, folder: Path) -> None:
     weights = dict(model.named_parameters())
     places = {_place(name, folder) for name in tensors}
     with torch.no_grad():
-        for place in sorted(places):
+        for place in sorted(places - {"lm_head"}):  # no vector depends on the head
             weight = weights.get(_in_model(place, weights))
             if weight is None:
                 raise ModelError(
@@ -164,11 +198,26 @@ def _place(name: str, folder: Path) -> str:
     raise ModelError(f"{folder}: {name!r} is no plain LoRA; merge it with PEFT's merge_and_unload")
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the adapter in {folder}: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / CONFIG_FILE} is no adapter's settings; save it again")
+    return config
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
+    config = _config(folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise ModelError(
+            f"{folder} has no {WEIGHTS_FILE}; only safetensors are read, because pickled weights "
+            "can run code. Save the adapter again with safe_serialization=True"
+        )
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"cannot read the adapter in {folder}: {error}") from error
