@@ -50,8 +50,8 @@ MODULE = {
     ),
     "other wordings": recipe_of(
         "worded",
-        View(Template("a {text} b {text:bare} c {text:sorted}", pooled=1)),
-        View(Template("a {text} b {text:bare} c {text:sorted}")),
+        View(Template("a {text} b {text:bare} c {text:sorted} d {text:reversed}", pooled=1)),
+        View(Template("a {text} b {text:bare} c {text:sorted} d {text:reversed}")),
     ),
     "token embeddings by how rare they are": recipe_of(
         "rare", View(Template("a {text} b {text:bare}"), "sif", layer=(0, 2)), View(WORDS, "sif", 0)

@@ -51,6 +51,13 @@ def test_sorted_is_the_bare_words_in_order():
     assert worded("...") == "..."
 
 
+def test_reversed_is_the_bare_words_from_the_last_to_the_first():
+    """Each as often as it was there; a text of marks alone stays as it was."""
+    worded = WORDINGS["reversed"]
+    assert worded("The dog bit the man.") == "man the bit dog the"
+    assert worded("...") == "..."
+
+
 @given(st.text(min_size=1))
 def test_no_wording_empties_a_text(text):
     """Whatever a text is, something of it is left to embed."""

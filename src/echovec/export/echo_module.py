@@ -314,7 +314,17 @@ def _sorted(text: str) -> str:
     return " ".join(sorted(_bare(text).split())) or text
 
 
-WORDINGS: dict[str, Callable[[str], str]] = {"": str, "bare": _bare, "sorted": _sorted}
+def _reversed(text: str) -> str:
+    """The bare words, the last one first."""
+    return " ".join(reversed(_bare(text).split())) or text
+
+
+WORDINGS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "bare": _bare,
+    "sorted": _sorted,
+    "reversed": _reversed,
+}
 """In which form a text stands in a copy: the same names and functions as echovec's."""
 
 

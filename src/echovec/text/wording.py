@@ -1,7 +1,8 @@
 """Wording: in which form a text stands in a copy; not all copies of an echo need to be alike.
 
 `{text}` in a prompt is the text as it was given. `{text:bare}` is its words in lower case without
-punctuation, `{text:sorted}` the same words in alphabetical order. The model has read the text as it
+punctuation, `{text:sorted}` the same words in alphabetical order, `{text:reversed}` the same words
+from the last to the first. The model has read the text as it
 is in the first copy; what is pooled of a bare copy after it depends less on how the text was typed,
 and what is pooled of a sorted one less on the order in which things were said.
 
@@ -32,6 +33,11 @@ def in_order(text: str) -> str:
     return " ".join(sorted(bare(text).split())) or text
 
 
+def backwards(text: str) -> str:
+    """The bare words, the last one first."""
+    return " ".join(reversed(bare(text).split())) or text
+
+
 def _without_edges(word: str) -> str:
     if word.isalnum():  # most are, and there is no mark in them
         return word
@@ -51,5 +57,6 @@ WORDINGS: Mapping[str, Callable[[str], str]] = {
     AS_GIVEN: str,
     "bare": bare,
     "sorted": in_order,
+    "reversed": backwards,
 }
 """What a slot may name after its colon: a function that gives a text that is not empty."""
