@@ -1,7 +1,8 @@
 """Loading: what `Embedder.load` has to open: a recipe, a tokenizer, a backbone, an adapter.
 
 A saved or shipped embedder says all of it; a sentence-transformers folder or a published checkpoint
-says its recipe; an adapter of PEFT says its model; any other model gets the recipe that is asked for.
+says its recipe; an adapter of PEFT says its model; any other model gets the recipe that is asked
+for.
 """
 
 from __future__ import annotations
