@@ -17,12 +17,14 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from echovec import Embedder
+from echovec import Embedder, Template
 from echovec.cli import app
-from echovec.errors import InputError, ModelError, StorageError, TrainingError
+from echovec.errors import InputError, ModelError, RecipeError, StorageError, TrainingError
+from echovec.presets import recipe_of
 from echovec.train import check as check_module
 from echovec.train.run import Run, read_run
 from echovec.train.tiny import tiny_model
+from echovec.vector.view import View
 
 pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
@@ -466,6 +468,16 @@ def test_each_spelling_of_out_is_taken(spelling, tmp_path):
     """What it is given is the file that is spoken of."""
     told = CliRunner().invoke(app, ["pairs", spelling, str(tmp_path / f"{spelling}.csv")])
     assert f"{spelling}.csv: pairs are written as .jsonl" in str(told.exception)
+
+
+def test_a_recipe_of_several_prompts_is_refused_before_anything_runs():
+    """A row of training is one run of the model."""
+    from echovec.train.module import EchoModule
+
+    model, tokenizer = tiny_model()
+    two = recipe_of("two", View(Template("a {text}")), View(Template("b {text}")))
+    with pytest.raises(RecipeError, match=r"two: .* several prompts .* such as best"):
+        EchoModule(Embedder.from_model(model, tokenizer, two), model)
 
 
 def test_the_command_line_trains_checks_and_shows(tmp_path):

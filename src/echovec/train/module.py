@@ -23,6 +23,7 @@ from echovec.embedder import Embedder
 from echovec.errors import RecipeError
 from echovec.recipe import ROLES, Role
 from echovec.text.batch import Batch
+from echovec.vector.passes import passes_of
 
 _ALL = 1 << 40  # a budget that holds every batch: mini-batches are the loss's business
 
@@ -46,6 +47,11 @@ class EchoModule(InputModule):  # type: ignore[misc]
         recipe = embedder.definition
         if recipe.long_text != "cut":
             raise RecipeError(f"long_text={recipe.long_text!r} cannot be trained; use 'cut'")
+        if any(len(passes_of(views)) > 1 for views in recipe.views.values()):
+            raise RecipeError(
+                f"{recipe.name}: a recipe whose views have several prompts cannot be trained; take "
+                "one that has a single prompt, such as best"
+            )
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **options: Any
@@ -55,8 +61,6 @@ class EchoModule(InputModule):  # type: ignore[misc]
         (chunk,) = self.embedder.prepare(
             list(inputs), role=role, instruction=prompt or None, batch_tokens=_ALL
         )
-        if len(chunk) > 1:
-            raise RecipeError("a recipe whose views have several prompts cannot be trained")
         return _padded(chunk[0].select(np.argsort(chunk[0].order_S, kind="stable")), role)
 
     def forward(self, features: dict[str, Any], **options: Any) -> dict[str, Any]:
