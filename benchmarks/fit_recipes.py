@@ -1,9 +1,9 @@
 """Fit the recipes that ship for the default model: `python -m benchmarks.fit_recipes [NAME ...]`.
 
 Which views, layers, weights and calibrations was chosen on development data, by `echovec tune` and,
-for all but `one-pass`, from there on (docs/LOG.md, 2026-11-26, -28 and -30); the numbers are
-fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and what the
-kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
+for all but `one-pass`, from there on (docs/LOG.md, 2026-11-26, -28, -30 and 2026-12-01); the
+numbers are fitted here, in float32, on 1,024 texts of seven kinds that the model writes itself, and
+what the kinds differ by is taken out (docs/LOG.md, 2026-11-27). Writes src/echovec/recipes/NAME/.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ CHOSEN: Mapping[str, Parts] = {
     ),
     "similarity": (
         (TOPIC_WORD, 1.0, SCALE),
-        (replace(WORDED["bare"], pooling="sif", layer=0), 1.0, WHITEN),
+        (replace(WORDED["bare"], pooling="sif", layer=0), 1.5, WHITEN),
         (WORDED["bare"], 1.0, SCALE),
         (replace(WORDED["bare"], layer=26), 0.5, SCALE),
         (WORDED["sorted"], 1.0, SCALE),
-        (WORDED["word"], 1.0, SCALE),
+        (WORDED["word"], 1.5, SCALE),
     ),
     "fast": ((TOPIC_WORD, 1.0, SCALE), (TOPIC_COPY, 1.0, SCALE), (WORDS, 1.0, WHITEN)),
     "static": ((WORDS, 1.0, WHITEN),),

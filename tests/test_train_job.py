@@ -476,7 +476,7 @@ def test_a_recipe_of_several_prompts_is_refused_before_anything_runs():
 
     model, tokenizer = tiny_model()
     two = recipe_of("two", View(Template("a {text}")), View(Template("b {text}")))
-    with pytest.raises(RecipeError, match=r"two: .* several prompts .* such as best"):
+    with pytest.raises(RecipeError, match=r"two: .* several prompts .* such as one-pass"):
         EchoModule(Embedder.from_model(model, tokenizer, two), model)
 
 

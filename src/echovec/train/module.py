@@ -50,7 +50,7 @@ class EchoModule(InputModule):  # type: ignore[misc]
         if any(len(passes_of(views)) > 1 for views in recipe.views.values()):
             raise RecipeError(
                 f"{recipe.name}: a recipe whose views have several prompts cannot be trained; take "
-                "one that has a single prompt, such as best"
+                "one that has a single prompt, such as one-pass"
             )
 
     def preprocess(

@@ -65,6 +65,7 @@ _WORDED = (
     "Rewrite the following sentence: {text}\n"
     "The rewritten sentence: {text:bare}\n"
     "The rewritten sentence: {text:sorted}\n"
+    "The rewritten sentence: {text:reversed}\n"
     'This sentence means in one word:"'
 )
 
@@ -81,13 +82,6 @@ PROMPTS: Mapping[str, Prompt] = {
             },
         ),
         Prompt("words", {"rare": View(WORDS, "sif", layer=0)}, embeddings=True),
-        _one_copy_with_word("short-eol", Template('"{text}" in one word:"', pooled="end")),
-        _echo_with_word("echo-sentence-eol", _ECHO_SENTENCE_EOL),
-        _one_copy_with_word("pretended-cot", TEMPLATES["pretended-cot"]),
-        _one_copy_with_word("knowledge", TEMPLATES["knowledge"]),
-        _one_copy_with_word(
-            "topic-eol", Template('The text "{text}" is about the topic of "', pooled="end")
-        ),
         Prompt(
             "echo-worded-eol",
             {
@@ -95,6 +89,13 @@ PROMPTS: Mapping[str, Prompt] = {
                 "sorted": View(Template(_WORDED, pooled=2)),
                 "word": View(Template(_WORDED, pooled="end"), "lasttoken"),
             },
+        ),
+        _one_copy_with_word("short-eol", Template('"{text}" in one word:"', pooled="end")),
+        _echo_with_word("echo-sentence-eol", _ECHO_SENTENCE_EOL),
+        _one_copy_with_word("pretended-cot", TEMPLATES["pretended-cot"]),
+        _one_copy_with_word("knowledge", TEMPLATES["knowledge"]),
+        _one_copy_with_word(
+            "topic-eol", Template('The text "{text}" is about the topic of "', pooled="end")
         ),
     )
 }
@@ -209,8 +210,8 @@ class Target:
 
 
 TARGETS: tuple[Target, ...] = (
-    Target("best", 2.0, "echo"),
-    Target("one-pass", 2.0, "echo", passes=1),
+    Target("best", 2.25, "echo"),
+    Target("one-pass", 2.25, "echo", passes=1),
     Target("fast", 1.25, "classical", passes=1),
 )
 
