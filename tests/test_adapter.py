@@ -246,3 +246,13 @@ def test_a_model_and_an_adapter_in_one_folder_are_not_guessed_between(lora):
         file.rename(folder / file.name)
     with pytest.raises(ModelError, match="either could be meant"):
         Embedder.load(folder)
+
+
+def test_an_adapter_beside_its_own_model_is_not_left_out(lora, monkeypatch):
+    """Without PEFT transformers would read the model alone, and say nothing."""
+    base, folder, _ = lora
+    for file in folder.glob("adapter_*"):
+        file.rename(base / file.name)
+    monkeypatch.setattr("echovec.model.adapter.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"with PEFT alone: pip install peft; or move"):
+        Embedder.load(base)

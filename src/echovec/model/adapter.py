@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,31 @@ others' do not, and such an adapter is no sum with the published ones."""
 def adapter_folder(model: str | Path | None) -> Path | None:
     """The folder of an adapter that PEFT or a trainer saved; None if `model` names no such thing.
 
+    Nor is it one where the adapter's model lies beside it: transformers reads both.
+
     Raises:
-        ModelError: a whole model lies beside it, and either could be meant.
+        ModelError: another model lies beside it, and either could be meant; or its own does, and
+            transformers, without PEFT, would leave the adapter out.
     """
     if model is None or not (Path(model).expanduser() / CONFIG_FILE).is_file():
         return None
     folder = Path(model).expanduser()
     beside = [file.name for file in folder.glob("*.safetensors") if file.name != WEIGHTS_FILE]
-    if (folder / "config.json").is_file() and beside:
+    if not ((folder / "config.json").is_file() and beside):
+        return folder
+    base = Path(str(_config(folder).get("base_model_name_or_path") or folder))
+    both = f"{folder} holds a model ({min(beside)}) and an adapter ({CONFIG_FILE})"
+    if base.resolve() != folder.resolve():
         raise ModelError(
-            f"{folder} holds a model ({min(beside)}) and an adapter ({CONFIG_FILE}), and either "
-            "could be meant; move one of them to a folder of its own"
+            f"{both} for another one, {str(base)!r}: either could be meant; move one of them to a "
+            "folder of its own"
         )
-    return folder
+    if find_spec("peft") is None:
+        raise ModelError(
+            f"{both}, which transformers puts together with PEFT alone: pip install peft; or move "
+            "the adapter to a folder of its own, which needs no PEFT"
+        )
+    return None
 
 
 def base_of(folder: Path) -> str:
