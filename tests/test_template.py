@@ -197,3 +197,5 @@ def test_a_prompt_ends_with_a_copy():
             assert (cut.prompt, cut.pooled % cut.num_copies) == (prompt, 1)
     assert replace(whole, pooled=0).up_to_copy(0).prompt == cuts[0]
     assert replace(whole, pooled=-1).up_to_copy(2).pooled == -1
+    blank = Template('"{text}" and {text}', pooled=0)
+    assert blank.up_to_copy(0) == blank, "both copies have the blank of the second"

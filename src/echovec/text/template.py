@@ -161,13 +161,15 @@ class Template:
         """The prompt of a template that pools a copy, up to that one or a later one (0: the first).
 
         In a causal model what follows has no say in the states before it: it costs tokens only.
+        All of it where the copies would lose the blank that a later one of them follows.
         """
         assert self.pooled != "end"
         found = (match for match in _TOKEN.finditer(self.prompt) if match[1] is not None)
         slots = [(_slot(match[1], match.start(), self.prompt), match.end()) for match in found]
         ends = [end for slot, end in slots if slot.name == "text"]
         pooled = self.pooled if copy == len(ends) - 1 else self.pooled % len(ends)
-        return replace(self, prompt=self.prompt[: ends[copy]], pooled=pooled)
+        cut = replace(self, prompt=self.prompt[: ends[copy]], pooled=pooled)
+        return cut if cut.lead == self.lead else self
 
     def _check_placeholder(self) -> None:
         names = [p.name for p in self.pieces if isinstance(p, Slot)]

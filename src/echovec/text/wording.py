@@ -2,9 +2,9 @@
 
 `{text}` in a prompt is the text as it was given. `{text:bare}` is its words in lower case without
 punctuation, `{text:sorted}` the same words in alphabetical order, `{text:reversed}` the same words
-from the last to the first. The model has read the text as it
-is in the first copy; what is pooled of a bare copy after it depends less on how the text was typed,
-and what is pooled of a sorted one less on the order in which things were said.
+from the last to the first. The model has read the text as it is in the first copy; what is pooled
+of a bare copy after it depends less on how the text was typed, and what is pooled of a sorted one
+less on the order in which things were said.
 
 To add a wording, add a row.
 """
